@@ -1,0 +1,1 @@
+"""Averages, distances and their errors from plain arrays: NumPy in and out."""

@@ -1,0 +1,37 @@
+"""When a chain counts as blown up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from sampling.state import SamplerState
+
+Sound = Callable[[SamplerState, SamplerState], Tensor]
+"""last good state, state now -> which chains are sound, bool (n_chains,)"""
+
+
+def finite(good: SamplerState, state: SamplerState) -> Tensor:
+    """Return which chains have a finite energy and finite forces."""
+    del good
+    return torch.isfinite(state.energy) & torch.isfinite(state.forces).flatten(1).all(1)
+
+
+def calm(masses: Tensor, kT: float, *, limit: float = 100.0) -> Sound:
+    """Return a test that also refuses energies no thermal motion reaches.
+
+    A chain is sound while it is finite, no site has a kinetic energy above ``limit`` kT
+    (probability about exp(-limit) in equilibrium), and its potential energy has risen since
+    the last check by less than ``limit`` kT plus 10 kT per site. A fall is no alarm: it is
+    what a poor start does.
+    """
+
+    def sound(good: SamplerState, state: SamplerState) -> Tensor:
+        kinetic = masses / 2 * state.velocities.square().sum(-1)  # (c, n)
+        rise = state.energy - good.energy
+        calm = (kinetic.amax(-1) < limit * kT) & (rise < (limit + 10 * len(masses)) * kT)
+        return finite(good, state) & calm
+
+    return sound

@@ -1,0 +1,489 @@
+"""Reading trajectories: which files belong together, whether they agree, and their frames."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+import mdtraj
+import numpy as np
+import torch
+from torch import Tensor
+
+from deepcg.boxes import reduced, volumes
+from deepcg.errors import InputError
+from deepcg.formats import (
+    FIXED_UNITS,
+    Block,
+    NpyFile,
+    Recording,
+    ending_of,
+    in_units,
+    open_recording,
+)
+from deepcg.formats.recording import Floats, Integers
+from deepcg.frames import Frames
+from deepcg.provenance import file_hash
+from deepcg.topology import (
+    atomic_numbers,
+    guessed_topology,
+    make_whole,
+    molecules,
+    spanning_tree,
+    with_bonds,
+)
+
+OWN_TOPOLOGY = (".pdb", ".pdb.gz", ".h5", ".hdf5", ".gro", ".cif", ".mmcif", ".pdbx", ".lh5")
+TOPOLOGIES = (".pdb", ".cif", ".gro", ".prmtop", ".parm7", ".psf", ".mol2", ".h5")
+SAME_PLACE = 0.005  # nm; .xtc rounds to 0.001 nm
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """A trajectory and what belongs to it; see `open_source`.
+
+    Parameters
+    ----------
+    trajectory
+        The file (or DeePMD folder) with the positions.
+    topology
+        Elements and bonds of the atoms of the trajectory.
+    system
+        XML file of the OpenMM System, ``None`` if there is none.
+    forces
+        The file with the forces, the trajectory itself if it has them; ``None`` where forces have
+        yet to be computed.
+    n_frames
+        Number of frames.
+    atoms
+        Indices, among the particles of the System, of the atoms that the trajectory has;
+        ``None`` where it has all of them.
+    recording, force_recording
+        The opened files; ``force_recording`` is ``None`` where forces are missing or come with
+        the positions.
+    """
+
+    trajectory: Path
+    topology: mdtraj.Topology
+    system: Path | None
+    forces: Path | None
+    n_frames: int
+    atoms: Integers | None
+    recording: Recording
+    force_recording: Recording | None
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms in a frame."""
+        return self.recording.n_atoms
+
+    @property
+    def frame_time(self) -> float | None:
+        """Time from frame to frame in ps, ``None`` where the file does not say."""
+        return self.recording.frame_time
+
+    @property
+    def hash(self) -> dict[str, str]:
+        """Provenance of each file (see `deepcg.provenance.file_hash`)."""
+        files = {"trajectory": self.trajectory, "system": self.system, "forces": self.forces}
+        return {what: file_hash(path) for what, path in files.items() if path is not None}
+
+    def describe(self) -> dict[str, object]:
+        """Return what there is to tell about the files, as plain values."""
+        first = next(read(self, chunk=1, stop=1))
+        return {
+            "trajectory": str(self.trajectory),
+            "system": None if self.system is None else str(self.system),
+            "forces": None if self.forces is None else str(self.forces),
+            "frames": self.n_frames,
+            "frame_time_ps": self.frame_time,
+            "atoms": self.n_atoms,
+            "molecules": _composition(self.topology),
+            "box_nm": None if first.box is None else first.box[0].tolist(),
+            "weighted": first.weights is not None,
+            "hash": self.hash,
+        }
+
+
+def open_source(
+    trajectory: str | Path,
+    *,
+    topology: str | Path | None = None,
+    system: str | Path | None = None,
+    forces: str | Path | None = None,
+    units: str | None = None,
+) -> Source:
+    """Open a trajectory, find what belongs to it and check that it fits together.
+
+    What is not named is looked for beside the trajectory: ``X.pdb`` (or another topology),
+    ``X.system.xml``, ``X.forces.npy`` for a trajectory ``X.dcd``. Bonds that the topology lacks are
+    guessed from the first frame. A topology of a whole system also serves for a trajectory of
+    all its atoms but water and ions.
+
+    Parameters
+    ----------
+    trajectory
+        Anything that MDTraj reads; .npz, .trr, extended XYZ, LAMMPS dump or a DeePMD folder may
+        hold forces too.
+    units
+        ``"LENGTH,ENERGY"`` of files that do not fix theirs.
+
+    Raises
+    ------
+    InputError
+        A file is missing, cannot be read, is truncated, or does not agree with the others.
+    """
+    path = Path(trajectory)
+    if not path.exists():
+        raise InputError(f"there is no trajectory {path}")
+    force_path = _named_or_beside(path, forces, (".forces.npy",), "forces")
+    _check_units_are_used(path, force_path, units)
+    topology_path = _topology_path(path, topology)
+    full = None if topology_path is None else _load_topology(topology_path)
+    recording = _open_trajectory(path, full, units)
+    atoms, known = _trajectory_atoms(recording, full, topology_path)
+    complete = _complete(recording, known)
+    system_path = _named_or_beside(path, system, (".system.xml",), "System")
+    if system_path is not None:
+        _check_system(system_path, complete if atoms is None or full is None else full)
+    own = forces is None and recording.has_forces
+    force_recording = None
+    if force_path is not None and not own:
+        force_recording = open_recording(force_path, units=units)
+        _check_forces(force_recording, recording, atomic_numbers(complete))
+    return Source(
+        path,
+        complete,
+        system_path,
+        path if own else force_path,
+        recording.n_frames,
+        atoms,
+        recording,
+        force_recording,
+    )
+
+
+def read(
+    source: Source,
+    *,
+    chunk: int = 500,
+    start: int = 0,
+    stop: int | None = None,
+    with_forces: bool = True,
+) -> Iterator[Frames]:
+    """Yield frames ``start`` to ``stop``, at most ``chunk`` at a time, in float32.
+
+    Molecules are whole, boxes reduced (positions and forces are rotated with a box that was not
+    lower triangular), ``types`` are atomic numbers. Forces are there if the source has them and
+    ``with_forces`` is true.
+
+    Raises
+    ------
+    InputError
+        Positions, forces or a box are not usable; the message names the frame.
+    """
+    stop = source.n_frames if stop is None else min(stop, source.n_frames)
+    tree = spanning_tree(source.topology)
+    types = torch.as_tensor(atomic_numbers(source.topology))
+    for first, block, apart in _paired(source, chunk, start, stop, with_forces):
+        block, rotated = _upright(source.trajectory, first, block)
+        forces = block.forces if with_forces else None
+        if apart is not None:
+            forces = _matching_forces(source, first, block, apart, rotated)
+        _check_finite(source.trajectory, "positions", first, block.positions)
+        _check_finite(source.forces, "forces", first, forces)
+        positions = make_whole(_present(block.positions), block.box, tree)
+        yield Frames(
+            _tensor(positions),
+            None if block.box is None else _tensor(block.box),
+            None if forces is None else _tensor(forces),
+            types,
+            None if block.weights is None else _tensor(block.weights),
+        )
+
+
+def check_forces_available(source: Source) -> None:
+    """Refuse a source that has neither forces nor a System to compute them from.
+
+    Raises
+    ------
+    InputError
+        The message names the files looked for and the options.
+    """
+    if source.forces is None and source.system is None:
+        stem = _stem(source.trajectory)
+        raise InputError(
+            f"{source.trajectory} has no forces, and there is neither {stem}.forces.npy nor "
+            f"{stem}.system.xml: give --forces FILE or --system FILE (an OpenMM System)"
+        )
+
+
+def _stem(trajectory: Path) -> Path:
+    return trajectory if trajectory.is_dir() else trajectory.with_suffix("")
+
+
+def _named_or_beside(
+    trajectory: Path, named: str | Path | None, endings: tuple[str, ...], what: str
+) -> Path | None:
+    if named is not None:
+        if not Path(named).exists():
+            raise InputError(f"there is no file {named} (given for the {what})")
+        return Path(named)
+    stem = _stem(trajectory)
+    beside = (stem.with_name(stem.name + ending) for ending in endings)
+    return next((path for path in beside if path.exists()), None)
+
+
+def _check_units_are_used(trajectory: Path, forces: Path | None, units: str | None) -> None:
+    files = [trajectory] if forces is None else [trajectory, forces]
+    if units is not None and not any(in_units(file) for file in files):
+        raise InputError(
+            f"units {units!r} were given, but {trajectory} and its forces are of "
+            f"kinds that fix their units: leave out --units"
+        )
+
+
+def _topology_path(trajectory: Path, named: str | Path | None) -> Path | None:
+    if named is None and ending_of(trajectory) in OWN_TOPOLOGY:
+        return trajectory
+    return _named_or_beside(trajectory, named, TOPOLOGIES, "topology")
+
+
+def _load_topology(path: Path) -> mdtraj.Topology:
+    try:
+        return mdtraj.load_topology(str(path))
+    except Exception as error:  # MDTraj's parsers raise whatever they stumble over
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{path} cannot be read as a topology: {reason}") from error
+
+
+def _open_trajectory(path: Path, topology: mdtraj.Topology | None, units: str | None) -> Recording:
+    if topology is None and not in_units(path) and ending_of(path) not in FIXED_UNITS:
+        raise _no_topology(path)
+    recording = open_recording(path, units=units if in_units(path) else None, topology=topology)
+    if not recording.has_positions:
+        raise InputError(f"{path} has no positions: give it as --forces, beside a trajectory")
+    return recording
+
+
+def _no_topology(path: Path) -> InputError:
+    return InputError(
+        f"{path} does not say what its atoms are and there is no topology beside it "
+        f"({path.stem}.pdb): give --topology FILE"
+    )
+
+
+def _trajectory_atoms(
+    recording: Recording, full: mdtraj.Topology | None, path: Path | None
+) -> tuple[Integers | None, mdtraj.Topology | None]:
+    """Return which atoms of the topology the trajectory has, and their topology."""
+    if full is None:
+        if recording.numbers is None:
+            raise _no_topology(recording.path)
+        return None, None
+    if recording.n_atoms == full.n_atoms:
+        _check_elements(recording, atomic_numbers(full), "the topology")
+        return None, full
+    dry = full.select("not water")
+    bonded = np.unique([[a.index, b.index] for a, b in full.bonds])
+    solute = np.intersect1d(dry, bonded).astype(np.int64)
+    if recording.n_atoms != len(solute):
+        raise InputError(
+            f"{recording.path} has {recording.n_atoms} atoms, its topology {path} "
+            f"{full.n_atoms} ({len(solute)} without water and ions): "
+            f"give --topology FILE"
+        )
+    part = full.subset(solute)
+    _check_elements(recording, atomic_numbers(part), "the solute of the topology")
+    return solute, part
+
+
+def _check_elements(recording: Recording, numbers: Integers, whose: str) -> None:
+    if recording.numbers is None or np.array_equal(recording.numbers, numbers):
+        return
+    atom = int(np.flatnonzero(recording.numbers != numbers)[0])
+    raise InputError(
+        f"atom {atom} is element {recording.numbers[atom]} in {recording.path} but "
+        f"{numbers[atom]} in {whose}: the atoms are in another order"
+    )
+
+
+def _complete(recording: Recording, topology: mdtraj.Topology | None) -> mdtraj.Topology:
+    """Return the topology with all bonds, from the first frame where it lacks some."""
+    block, _ = _upright(recording.path, 0, next(recording.blocks(1, 0, 1)))
+    _check_finite(recording.path, "positions", 0, block.positions)
+    positions = _present(block.positions)[0]
+    box = None if block.box is None else block.box[0]
+    if topology is not None:
+        return with_bonds(topology, positions, box)
+    if recording.numbers is None:
+        raise _no_topology(recording.path)
+    return guessed_topology(recording.numbers, positions, box)
+
+
+def _check_system(path: Path, topology: mdtraj.Topology) -> None:
+    """Check the number of particles, and that hydrogens and heavy atoms are where they should be.
+
+    Masses may have been moved from heavy atoms to hydrogens; mass 0 is a virtual or frozen one.
+    """
+    masses = _particle_masses(path)
+    if len(masses) != topology.n_atoms:
+        raise InputError(
+            f"the System {path} has {len(masses)} particles, the topology "
+            f"{topology.n_atoms} atoms: give --system FILE"
+        )
+    numbers = atomic_numbers(topology)
+    wrong = ((numbers == 1) & (masses > 4.5)) | ((numbers > 1) & (masses < 1.5) & (masses > 0))
+    wrong |= (numbers == 0) & (masses > 0)
+    if wrong.any():
+        atom = int(np.flatnonzero(wrong)[0])
+        raise InputError(
+            f"atom {atom} is {topology.atom(atom)} in the topology but has mass "
+            f"{masses[atom]} Da in the System {path}: the atoms are in another "
+            "order"
+        )
+
+
+def _particle_masses(path: Path) -> Floats:
+    """Return the masses (n_particles,), Da, of an OpenMM System without building it."""
+    masses: list[float] = []
+    try:
+        events = ElementTree.iterparse(path, events=("start", "end"))
+        if next(events)[1].tag != "System":
+            raise InputError(f"{path} is no OpenMM System (its XML does not begin with <System>)")
+        for event, element in events:
+            if event == "end" and element.tag == "Particle":
+                masses.append(float(element.attrib["mass"]))
+            if event == "end" and element.tag == "Particles":
+                break  # those of the forces come later
+    except (ElementTree.ParseError, KeyError, ValueError, StopIteration) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} cannot be read as an OpenMM System: {error}") from error
+    return np.array(masses)
+
+
+def _check_forces(forces: Recording, trajectory: Recording, numbers: Integers) -> None:
+    if not forces.has_forces:
+        raise InputError(f"{forces.path} has no forces")
+    if forces.n_atoms != trajectory.n_atoms:
+        raise InputError(
+            f"{forces.path} has forces on {forces.n_atoms} atoms, {trajectory.path} "
+            f"has {trajectory.n_atoms} atoms"
+        )
+    if forces.n_frames != trajectory.n_frames:
+        raise InputError(
+            f"{forces.path} has forces for {forces.n_frames} frames, "
+            f"{trajectory.path} has {trajectory.n_frames} frames: remove it or give --forces FILE"
+        )
+    _check_elements(forces, numbers, "the topology")
+
+
+def _paired(
+    source: Source, chunk: int, start: int, stop: int, with_forces: bool
+) -> Iterator[tuple[int, Block, Block | None]]:
+    """Yield the index of the first frame, positions, and forces of another file (if there is)."""
+    blocks = source.recording.blocks(chunk, start, stop)
+    firsts = range(start, stop, chunk)
+    if source.force_recording is None or not with_forces:
+        for first, block in zip(firsts, blocks, strict=True):
+            yield first, block, None
+    else:
+        yield from zip(
+            firsts, blocks, source.force_recording.blocks(chunk, start, stop), strict=True
+        )
+
+
+def _upright(path: Path, first: int, block: Block) -> tuple[Block, bool]:
+    """Return a block with its boxes reduced, and whether its vectors had to be rotated."""
+    if block.box is None:
+        return block, False
+    bad = np.flatnonzero(~(volumes(block.box) > 0))
+    if len(bad):
+        raise InputError(
+            f"{path}: the box of frame {first + bad[0]} has volume "
+            f"{volumes(block.box)[bad[0]]:.4g} nm^3"
+        )
+    box, rotation = reduced(block.box)
+    if rotation is None:
+        return Block(block.positions, box, block.forces, block.weights), False
+
+    def turned(vectors: Floats | None) -> Floats | None:
+        return None if vectors is None else vectors @ rotation
+
+    return Block(turned(block.positions), box, turned(block.forces), block.weights), True
+
+
+def _matching_forces(
+    source: Source, first: int, block: Block, apart: Block, rotated: bool
+) -> Floats | None:
+    """Return forces from another file, in the axes of the positions.
+
+    Where that file has positions too, they must be those of the trajectory.
+    """
+    recording = source.force_recording
+    if (
+        rotated
+        and apart.box is None
+        and not (isinstance(recording, NpyFile) and recording.labelled)
+    ):
+        raise InputError(
+            f"the box of {source.trajectory} is not lower triangular and {source.forces} has no "
+            f"box: the axes of its forces are not known"
+        )
+    apart, _ = _upright(source.forces or source.trajectory, first, apart)
+    if apart.positions is not None:
+        _check_same_place(source, first, block, apart.positions)
+    return apart.forces
+
+
+def _check_same_place(source: Source, first: int, block: Block, positions: Floats) -> None:
+    """Check that two files have the same positions, up to box vectors and one common shift."""
+    apart = _present(block.positions).astype(np.float64) - positions
+    apart -= apart[:, :1].copy()
+    if block.box is not None:
+        fraction = apart @ np.linalg.inv(block.box)
+        apart = (fraction - np.round(fraction)) @ block.box
+    far = np.argwhere(~(np.abs(apart).max(-1) < SAME_PLACE))
+    if len(far):
+        frame, atom = far[0]
+        raise InputError(
+            f"atom {atom} of frame {first + frame} is not in the same place in "
+            f"{source.forces} and {source.trajectory}: these forces belong to other "
+            f"frames or another order of atoms"
+        )
+
+
+def _check_finite(path: Path | None, what: str, first: int, values: Floats | None) -> None:
+    if values is None or np.isfinite(values).all():
+        return
+    frame, atom, _ = np.argwhere(~np.isfinite(values))[0]
+    raise InputError(
+        f"{path}: the {what} of atom {atom} in frame {first + frame} (from 0) are "
+        f"{values[frame, atom]}"
+    )
+
+
+def _present(positions: Floats | None) -> Floats:
+    if positions is None:
+        raise ValueError("a trajectory was opened that has no positions")
+    return positions
+
+
+def _tensor(values: Floats) -> Tensor:
+    return torch.from_numpy(np.array(values, np.float32))
+
+
+def _composition(topology: mdtraj.Topology) -> dict[str, int]:
+    """Return how many molecules there are of each formula, such as ``{"H2O": 216}``."""
+    symbols = np.array([a.element.symbol if a.element else "VS" for a in topology.atoms])
+    real = atomic_numbers(topology) > 0
+    return dict(Counter(_formula(symbols[m[real[m]]].tolist()) for m in molecules(topology)))
+
+
+def _formula(symbols: list[str]) -> str:
+    counts = Counter(symbols)
+    return "".join(f"{s}{n if n > 1 else ''}" for s, n in sorted(counts.items()))

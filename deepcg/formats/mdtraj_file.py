@@ -1,0 +1,111 @@
+"""All other trajectories, as MDTraj reads them: positions and boxes, no forces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import mdtraj
+import numpy as np
+
+from deepcg.errors import InputError
+from deepcg.formats.recording import Block, Integers, spans
+
+STREAMED = (".xtc", ".nc", ".ncdf", ".netcdf", ".h5", ".hdf5")
+WHOLE = (
+    ".pdb",
+    ".pdb.gz",
+    ".cif",
+    ".cif.gz",
+    ".mmcif",
+    ".mmcif.gz",
+    ".pdbx",
+    ".pdbx.gz",
+    ".gro",
+    ".lh5",
+    ".xyz.gz",
+    ".mdcrd",
+    ".crd",
+    ".rst7",
+    ".ncrst",
+    ".inpcrd",
+    ".restrt",
+    ".arc",
+    ".dtr",
+    ".gsd",
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MdtrajFile:
+    """A trajectory that MDTraj reads; see `open_mdtraj`."""
+
+    path: Path
+    topology: mdtraj.Topology
+    n_frames: int
+    n_atoms: int
+    frame_time: float | None
+    streamed: bool
+    numbers: Integers | None = None
+    has_positions: bool = True
+    has_forces: bool = False
+
+    def blocks(self, chunk: int, start: int, stop: int) -> Iterator[Block]:
+        """Yield frames ``start`` to ``stop``, ``chunk`` in each block but the last."""
+        parts = self._stream(chunk, start) if self.streamed else self._slices(chunk, start, stop)
+        for (first, last), part in zip(spans(chunk, start, stop), parts):  # noqa: B905
+            box = part.unitcell_vectors
+            yield Block(
+                part.xyz[: last - first], None if box is None else box[: last - first], None
+            )
+
+    def _stream(self, chunk: int, start: int) -> Iterator[mdtraj.Trajectory]:
+        top = None if self.path.suffix in (".h5", ".hdf5") else self.topology
+        yield from mdtraj.iterload(str(self.path), top=top, chunk=chunk, skip=start)
+
+    def _slices(self, chunk: int, start: int, stop: int) -> Iterator[mdtraj.Trajectory]:
+        whole = _load(self.path, self.topology)
+        for first, last in spans(chunk, start, stop):
+            yield whole[first:last]
+
+
+def open_mdtraj(path: Path, ending: str, topology: mdtraj.Topology) -> MdtrajFile:
+    """Open a trajectory and count its frames.
+
+    Formats of ``WHOLE`` are small as a rule and read at once; the others stream.
+
+    Raises
+    ------
+    InputError
+        MDTraj cannot read it, or it does not have the atoms of the topology.
+    """
+    streamed = ending in STREAMED
+    try:
+        if streamed:
+            with mdtraj.open(str(path)) as file:
+                n_frames = len(file)
+                n_atoms = file.read(n_frames=1)[0].shape[1]
+        else:
+            whole = _load(path, topology)
+            n_frames, n_atoms = len(whole), whole.n_atoms
+        same = n_atoms == topology.n_atoms
+        times = (
+            next(mdtraj.iterload(str(path), top=topology, chunk=2)).time
+            if streamed and same
+            else np.zeros(1)
+        )
+    except (OSError, ValueError, RuntimeError, EOFError, IndexError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} cannot be read with its topology: {reason}") from error
+    if n_frames == 0:
+        raise InputError(f"{path} has no frames")
+    step = float(times[1] - times[0]) if len(times) > 1 else 0.0
+    return MdtrajFile(path, topology, n_frames, n_atoms, step if step > 0 else None, streamed)
+
+
+def _load(path: Path, topology: mdtraj.Topology) -> mdtraj.Trajectory:
+    own = path.name.endswith((".pdb", ".pdb.gz", ".gro", ".lh5", ".arc", ".gsd")) or any(
+        path.name.endswith(e) for e in (".cif", ".mmcif", ".pdbx", ".cif.gz", ".mmcif.gz")
+    )
+    return mdtraj.load(str(path)) if own else mdtraj.load(str(path), top=topology)

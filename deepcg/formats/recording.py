@@ -1,0 +1,78 @@
+"""Recordings: what any file of frames gives, whatever its format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """Consecutive frames as the file has them, in nm and kJ/mol/nm.
+
+    ``positions`` and ``forces`` are (frames, atoms, 3), ``box`` is (frames, 3, 3) with the box
+    vectors as rows, in any orientation, ``weights`` is (frames,); ``None`` where the file does
+    not say.
+    """
+
+    positions: Floats | None
+    box: Floats | None
+    forces: Floats | None
+    weights: Floats | None = None
+
+
+class Recording(Protocol):
+    """A file (or folder) of frames, opened and counted but not read."""
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        ...
+
+    @property
+    def n_frames(self) -> int:
+        """Number of whole frames."""
+        ...
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms in every frame."""
+        ...
+
+    @property
+    def numbers(self) -> Integers | None:
+        """Atomic numbers (atoms,), ``None`` where the file does not say."""
+        ...
+
+    @property
+    def has_positions(self) -> bool:
+        """Whether blocks have positions."""
+        ...
+
+    @property
+    def has_forces(self) -> bool:
+        """Whether blocks have forces."""
+        ...
+
+    @property
+    def frame_time(self) -> float | None:
+        """Time from frame to frame in ps, ``None`` where the file does not say."""
+        ...
+
+    def blocks(self, chunk: int, start: int, stop: int) -> Iterator[Block]:
+        """Yield frames ``start`` to ``stop``, ``chunk`` in each block but the last."""
+        ...
+
+
+def spans(chunk: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Yield where each block begins and the frame after its end."""
+    for first in range(start, stop, chunk):
+        yield first, min(first + chunk, stop)

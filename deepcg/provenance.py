@@ -1,0 +1,38 @@
+"""Hashes that tell which files a result was made from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+WHOLE_BELOW = 64 * 2**20  # bytes
+PART = 16 * 2**20  # bytes
+
+
+def file_hash(path: Path) -> str:
+    """Return the provenance of a file, or of the files of a folder.
+
+    ``sha256:`` is the plain SHA-256 of the contents, for files of up to 64 MiB. For larger ones
+    ``sha256-parts:`` is that of the size (in decimal), the first and the last 16 MiB. For a folder
+    ``sha256-folder:`` is that of the names and hashes of its files.
+    """
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        return "sha256-folder:" + _digest(
+            f"{file.relative_to(path)} {file_hash(file)}\n".encode() for file in files
+        )
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if size <= WHOLE_BELOW:
+            return "sha256:" + _digest(iter(lambda: file.read(2**20), b""))
+        parts = [str(size).encode(), file.read(PART)]
+        file.seek(-PART, 2)
+        return "sha256-parts:" + _digest([*parts, file.read(PART)])
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    sha = hashlib.sha256()
+    for part in parts:
+        sha.update(part)
+    return sha.hexdigest()

@@ -1,0 +1,207 @@
+"""Topologies: elements, bonds, molecules, and molecules made whole across the box."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import mdtraj
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols, covalent_radii
+from ase.neighborlist import neighbor_list
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix, csr_matrix
+from scipy.sparse.csgraph import connected_components
+
+from deepcg.units import ANGSTROM
+
+Floats = NDArray[np.floating[Any]]
+Integers = NDArray[np.int64]
+Tree = tuple[tuple[Integers, Integers], ...]
+"""Atoms and the bonded atoms that they are placed next to, shell by shell from the first atoms."""
+
+STRETCH = 1.3  # a bond may be this much longer than the sum of covalent radii (0.126 nm for O-H)
+IONIC = (3, 4, 11, 12, 19, 20, 37, 38, 55, 56)  # metals whose radii would bond them to water
+
+
+def atomic_numbers(topology: mdtraj.Topology) -> Integers:
+    """Return the atomic numbers (n_atoms,), 0 for virtual sites."""
+    elements = (atom.element for atom in topology.atoms)
+    return np.array([(e.atomic_number or 0) if e else 0 for e in elements], np.int64)
+
+
+def atomic_masses(topology: mdtraj.Topology) -> NDArray[np.float64]:
+    """Return the masses of the elements (n_atoms,), Da, 0 for virtual sites."""
+    elements = (atom.element for atom in topology.atoms)
+    return np.array([e.mass if e else 0.0 for e in elements], np.float64)
+
+
+def bonds(topology: mdtraj.Topology) -> Integers:
+    """Return the bonded pairs (n_bonds, 2).
+
+    A virtual site counts as bonded to the first real atom of its residue, so that it stays with
+    its molecule.
+    """
+    pairs = [(a.index, b.index) for a, b in topology.bonds]
+    numbers = atomic_numbers(topology)
+    for residue in topology.residues:
+        atoms = [atom.index for atom in residue.atoms]
+        real = [i for i in atoms if numbers[i] > 0]
+        pairs += [(real[0], i) for i in atoms if numbers[i] == 0 and real]
+    return np.array(pairs, np.int64).reshape(-1, 2)
+
+
+def molecules(topology: mdtraj.Topology) -> list[Integers]:
+    """Return the atoms of each molecule (ascending), ordered by their first atoms.
+
+    Molecules are the connected components of the graph of `bonds`.
+    """
+    return _components(topology.n_atoms, bonds(topology))
+
+
+def guess_bonds(numbers: Integers, positions: Floats, box: Floats | None) -> Integers:
+    """Return the pairs (n_bonds, 2) that are close enough to be bonded.
+
+    Two atoms are bonded when their distance (to the nearest image, in any box) is below
+    ``STRETCH`` times the sum of their covalent radii (those of ASE). A hydrogen is bonded to its
+    nearest neighbor only; virtual sites and the metals of ions are not bonded.
+
+    Parameters
+    ----------
+    numbers
+        (n_atoms,) atomic numbers.
+    positions
+        (n_atoms, 3), nm.
+    box
+        (3, 3), nm, or ``None``.
+    """
+    radii = STRETCH * covalent_radii[numbers]
+    radii[np.isin(numbers, (0, *IONIC))] = 0.0
+    # in A, for ASE's cell lists have bins of 3 length units or more
+    cell = None if box is None else box / ANGSTROM
+    atoms = Atoms(numbers, positions / ANGSTROM, cell=cell, pbc=box is not None)
+    first, second, distance = neighbor_list("ijd", atoms, radii)  # type: ignore[no-untyped-call]
+    nearest = np.full(len(numbers), np.inf)
+    np.minimum.at(nearest, first, distance)  # every pair is listed both ways
+    reach = np.where(numbers == 1, nearest + 1e-6, np.inf)  # a pair's two distances may round apart
+    bonded = (first < second) & (radii[first] > 0) & (radii[second] > 0)
+    bonded &= (distance <= reach[first]) & (distance <= reach[second])
+    return np.unique(np.stack([first[bonded], second[bonded]], axis=1), axis=0).astype(np.int64)
+
+
+def with_bonds(topology: mdtraj.Topology, positions: Floats, box: Floats | None) -> mdtraj.Topology:
+    """Return the topology, its bonds guessed from positions (n_atoms, 3) where it lacks them.
+
+    It lacks them where it has more than one atom and no bond, or a hydrogen without a bond.
+    """
+    numbers = atomic_numbers(topology)
+    known = bonds(topology)
+    free_hydrogens = np.setdiff1d(np.flatnonzero(numbers == 1), known)
+    if len(known) and not len(free_hydrogens):
+        return topology
+    complete = topology.copy()
+    atoms = list(complete.atoms)
+    have = {frozenset(pair) for pair in known.tolist()}
+    for pair in guess_bonds(numbers, positions, box).tolist():
+        if frozenset(pair) not in have:
+            complete.add_bond(atoms[pair[0]], atoms[pair[1]])
+    return complete
+
+
+def guessed_topology(numbers: Integers, positions: Floats, box: Floats | None) -> mdtraj.Topology:
+    """Return a topology of atoms known by atomic number and place only.
+
+    Where the atoms of each molecule follow each other, every molecule is a residue (HOH for
+    water); otherwise all atoms are one residue, for MDTraj takes the atoms of a residue to be
+    consecutive when it writes files.
+    """
+    pairs = guess_bonds(numbers, positions, box)
+    groups = _components(len(numbers), pairs)
+    if any(group[-1] - group[0] >= len(group) for group in groups):
+        groups = [np.arange(len(numbers))]
+    topology = mdtraj.Topology()
+    chain = topology.add_chain()
+    for group in groups:
+        water = sorted(numbers[group].tolist()) == [1, 1, 8]
+        residue = topology.add_residue("HOH" if water else "MOL", chain)
+        for name, number in zip(_names(numbers[group]), numbers[group], strict=True):
+            element = mdtraj.element.Element.getBySymbol(chemical_symbols[number])
+            topology.add_atom(name, element, residue)
+    atoms = list(topology.atoms)
+    for i, j in pairs:
+        topology.add_bond(atoms[i], atoms[j])
+    return topology
+
+
+def spanning_tree(topology: mdtraj.Topology) -> Tree:
+    """Return the order in which `make_whole` places the atoms of all molecules."""
+    return _shells(topology.n_atoms, bonds(topology))
+
+
+def make_whole(positions: Floats, box: Floats | None, tree: Tree) -> Floats:
+    """Return positions with no molecule broken across the box.
+
+    The first atom of each molecule stays where it is. An atom moves by whole box vectors only,
+    and one that is in place keeps its numbers bit for bit. Bonds must be shorter than half of the
+    smallest height of the box.
+
+    Parameters
+    ----------
+    positions
+        (f, n_atoms, 3), nm.
+    box
+        (f, 3, 3), nm, or ``None`` for open boundaries (nothing to do).
+    tree
+        From `spanning_tree`.
+    """
+    if box is None or not tree:
+        return positions
+    inverse = np.linalg.inv(np.asarray(box, np.float64))
+    shifts = np.zeros(positions.shape)  # in box vectors
+    for atoms, parents in tree:
+        bond = positions[:, atoms].astype(np.float64) - positions[:, parents]  # (f, m, 3)
+        shifts[:, atoms] = shifts[:, parents] + np.round(bond @ inverse)
+    if not shifts.any():
+        return positions
+    return (positions - shifts @ np.asarray(box, np.float64)).astype(positions.dtype)
+
+
+def _components(n_atoms: int, pairs: Integers) -> list[Integers]:
+    _, labels = connected_components(_graph(n_atoms, pairs), directed=False)
+    by_label = np.argsort(labels, kind="stable").astype(np.int64)
+    groups = np.split(by_label, np.cumsum(np.bincount(labels))[:-1])
+    return sorted(groups, key=lambda group: int(group[0]))
+
+
+def _graph(n_atoms: int, pairs: Integers) -> csr_matrix:
+    both = np.concatenate([pairs, pairs[:, ::-1]])
+    ones = np.ones(len(both), np.int8)
+    return coo_matrix((ones, (both[:, 0], both[:, 1])), (n_atoms, n_atoms)).tocsr()
+
+
+def _shells(n_atoms: int, pairs: Integers) -> Tree:
+    """Walk all molecules at once, breadth first, from the first atom of each."""
+    both = np.concatenate([pairs, pairs[:, ::-1]])
+    placed = np.zeros(n_atoms, bool)
+    placed[[group[0] for group in _components(n_atoms, pairs)]] = True
+    shells: list[tuple[Integers, Integers]] = []
+    while True:
+        edge = both[placed[both[:, 0]] & ~placed[both[:, 1]]]
+        if not len(edge):
+            return tuple(shells)
+        atoms, first = np.unique(edge[:, 1], return_index=True)
+        shells.append((atoms, edge[first, 0]))
+        placed[atoms] = True
+
+
+def _names(numbers: Integers) -> Sequence[str]:
+    """Return names such as O, H1, H2: numbered where an element occurs more than once."""
+    symbols = [chemical_symbols[number] for number in numbers]
+    total, seen = Counter(symbols), Counter[str]()
+    names = []
+    for symbol in symbols:
+        seen[symbol] += 1
+        names.append(f"{symbol}{seen[symbol]}" if total[symbol] > 1 else symbol)
+    return names

@@ -23,4 +23,5 @@ def _probabilities(histogram: ArrayLike) -> NDArray[np.float64]:
     values: NDArray[np.float64] = np.asarray(histogram, dtype=float)
     if values.min() < 0 or not values.sum() > 0:
         raise ValueError("a histogram must not be negative anywhere, nor zero everywhere")
-    return np.divide(values, values.sum())
+    probabilities: NDArray[np.float64] = values / values.sum()
+    return probabilities

@@ -1,0 +1,58 @@
+"""What is measured on bead trajectories, with errors: structure, motion and their comparison."""
+
+from deepcg.observables.comparison import (
+    Agreement,
+    Comparison,
+    Observable,
+    Scalar,
+    compare_structures,
+)
+from deepcg.observables.curve import Curve, Distance, distance, expected_rms, noise_floor
+from deepcg.observables.ensemble import Ensemble, Sample, cut
+from deepcg.observables.local import angles, averaged_steinhardt, local_structure
+from deepcg.observables.motion import (
+    Diffusion,
+    NotAvailable,
+    diffusion,
+    velocity_autocorrelation,
+)
+from deepcg.observables.pairs import Bonds, Pairs, bonds_within, pairs_within
+from deepcg.observables.radial import (
+    first_minimum,
+    first_peak,
+    radial_distributions,
+    radial_edges,
+    shell_series,
+)
+
+__all__ = [
+    "Agreement",
+    "Bonds",
+    "Comparison",
+    "Curve",
+    "Diffusion",
+    "Distance",
+    "Ensemble",
+    "NotAvailable",
+    "Observable",
+    "Pairs",
+    "Sample",
+    "Scalar",
+    "angles",
+    "averaged_steinhardt",
+    "bonds_within",
+    "compare_structures",
+    "cut",
+    "diffusion",
+    "distance",
+    "expected_rms",
+    "first_minimum",
+    "first_peak",
+    "local_structure",
+    "noise_floor",
+    "pairs_within",
+    "radial_distributions",
+    "radial_edges",
+    "shell_series",
+    "velocity_autocorrelation",
+]

@@ -1,0 +1,367 @@
+"""The report of a comparison: figures, one JSON file of numbers and one page that opens offline."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import re
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib
+import numpy as np
+import scipy
+import torch
+from markupsafe import Markup, escape
+from matplotlib.figure import Figure
+
+import deepcg
+from deepcg.figures import (
+    learning_curve_figure,
+    motion_figure,
+    observable_figure,
+    png,
+    velocity_figure,
+)
+from deepcg.observables.comparison import (
+    CLOSE,
+    WITHIN_NOISE,
+    Comparison,
+    Observable,
+    Scalar,
+    compare_structures,
+)
+from deepcg.observables.curve import Curve
+from deepcg.observables.ensemble import Ensemble
+from deepcg.observables.motion import Diffusion, NotAvailable
+from free_energy import Estimate
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the fit left behind.
+
+    Parameters
+    ----------
+    rows
+        As ``learning_curve_figure`` takes them.
+    noise_floor
+        Estimated mean square of the force noise, (kJ/mol/nm)².
+    table
+        Names and values for a two-column table, in order.
+    summary
+        A sentence in plain words on how much is explained.
+    source
+        Where the rows come from.
+    """
+
+    rows: Sequence[Mapping[str, float]]
+    noise_floor: float | None = None
+    table: Mapping[str, str] = field(default_factory=dict)
+    summary: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the page."""
+
+    name: str
+    caption: str
+    data: bytes
+
+    @property
+    def uri(self) -> str:
+        """The image as text, so that the page needs no other file."""
+        return "data:image/png;base64," + b64encode(self.data).decode()
+
+
+def compare(
+    reference: Ensemble,
+    models: Sequence[Ensemble],
+    output: Path,
+    *,
+    cutoff: float | None = None,
+    training: Training | None = None,
+    provenance: Mapping[str, Mapping[str, str]] | None = None,
+    title: str = "Coarse-grained against microscopic",
+) -> Comparison:
+    """Compare models with a reference and write ``report.html``, ``report.json`` and PNGs.
+
+    Parameters
+    ----------
+    output
+        Folder, made if it does not exist.
+    cutoff
+        Edge of the first shell, nm; ``None`` takes the first minimum of the reference's g(r).
+    provenance
+        Tables by heading (files and hashes, seeds, ...); versions are added.
+    """
+    comparison = compare_structures(reference, models, cutoff=cutoff)
+    write_report(comparison, output, training=training, provenance=provenance, title=title)
+    return comparison
+
+
+def write_report(
+    comparison: Comparison,
+    output: Path,
+    *,
+    training: Training | None = None,
+    provenance: Mapping[str, Mapping[str, str]] | None = None,
+    title: str = "Coarse-grained against microscopic",
+) -> Path:
+    """Write ``report.html``, ``report.json`` and the PNGs; return the path of the page."""
+    output.mkdir(parents=True, exist_ok=True)
+    tables = {**(provenance or {}), "Versions": versions()}
+    pictures = _pictures(comparison)
+    curve = [] if training is None else [_learning_picture(training)]
+    for picture in [*pictures, *curve]:
+        (output / f"{picture.name}.png").write_bytes(picture.data)
+    numbers = as_json(comparison, training, tables)
+    text = json.dumps(numbers, indent=1, allow_nan=False, ensure_ascii=False)
+    (output / "report.json").write_text(text + "\n", encoding="utf-8")
+    page = output / "report.html"
+    page.write_text(_page(comparison, pictures, curve, training, tables, title), encoding="utf-8")
+    return page
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that decide the numbers of a report."""
+    return {
+        "deepcg": deepcg.__version__,
+        "Python": platform.python_version(),
+        "torch": torch.__version__,
+        "NumPy": np.__version__,
+        "SciPy": scipy.__version__,
+        "Matplotlib": matplotlib.__version__,
+    }
+
+
+def as_json(
+    comparison: Comparison,
+    training: Training | None,
+    provenance: Mapping[str, Mapping[str, str]],
+) -> dict[str, Any]:
+    """Return all numbers of a report; what is not finite becomes ``None``."""
+    document = {
+        "cutoff_nm": comparison.cutoff,
+        "within_noise_times_floor": WITHIN_NOISE,
+        "close_fraction_of_scale": CLOSE,
+        "systems": [
+            {
+                "name": s.ensemble.name,
+                "source": s.ensemble.source,
+                "frames": s.ensemble.n_frames,
+                "replicas": len(s.ensemble.replicas),
+                "beads": s.ensemble.n_beads,
+                "dt_ps": s.ensemble.dt,
+                "statistical_inefficiency_frames": s.inefficiency,
+                "independent_samples": s.n_independent,
+                "blocks": len(s.blocks),
+                "speed_ns_per_day": s.ensemble.speed,
+            }
+            for s in comparison.samples
+        ],
+        "observables": {o.name: _observable_json(o, comparison) for o in comparison.observables},
+        "scalars": {s.name: _scalar_json(s, comparison) for s in comparison.scalars},
+        "mean squared displacement": _motion_json(comparison),
+        "velocity autocorrelation": {
+            s.ensemble.name: _curve_json(v) if isinstance(v, Curve) else {"reason": v.reason}
+            for s, v in zip(comparison.samples, comparison.velocities, strict=True)
+        },
+        "training": None
+        if training is None
+        else {"noise_floor": training.noise_floor, "table": dict(training.table)},
+        "provenance": {k: dict(v) for k, v in provenance.items()},
+    }
+    finite: dict[str, Any] = _finite(document)
+    return finite
+
+
+def _observable_json(observable: Observable, comparison: Comparison) -> dict[str, Any]:
+    floor = observable.floor
+    curves = (observable.reference, *observable.models)
+    return {
+        "window": observable.window,
+        "scale": observable.scale,
+        "x_label": observable.reference.x_label,
+        "y_label": observable.reference.y_label,
+        "noise_floor": {"rms": floor.rms, "max": floor.largest, "js_nats": floor.js},
+        "models": {
+            a.model: {
+                "rms": a.distance.rms,
+                "max": a.distance.largest,
+                "max_at": a.distance.at,
+                "js_nats": a.distance.js,
+                "rms_expected_from_errors": a.expected_rms,
+                "category": a.category,
+                "verdict": a.verdict,
+            }
+            for a in observable.agreements
+        },
+        "curves": {
+            s.ensemble.name: _curve_json(c) for s, c in zip(comparison.samples, curves, strict=True)
+        },
+    }
+
+
+def _curve_json(curve: Curve) -> dict[str, list[float]]:
+    return {"x": curve.x.tolist(), "y": curve.y.tolist(), "error": curve.error.tolist()}
+
+
+def _scalar_json(scalar: Scalar, comparison: Comparison) -> dict[str, Any]:
+    estimates = (scalar.reference, *scalar.models)
+    return {
+        "unit": scalar.unit,
+        "values": {
+            s.ensemble.name: None if e is None else {"value": e.value, "error": e.error}
+            for s, e in zip(comparison.samples, estimates, strict=True)
+        },
+    }
+
+
+def _motion_json(comparison: Comparison) -> dict[str, Any]:
+    return {
+        s.ensemble.name: {
+            **_curve_json(m.displacement),
+            "D_nm2_per_ps": m.coefficient.value,
+            "D_error": m.coefficient.error,
+            "fit_window_ps": m.window,
+        }
+        if isinstance(m, Diffusion)
+        else {"reason": m.reason}
+        for s, m in zip(comparison.samples, comparison.motions, strict=True)
+    }
+
+
+def _finite(value: Any) -> Any:
+    """Return plain JSON values, ``None`` for what is not finite."""
+    if isinstance(value, Mapping):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    return value
+
+
+def _pictures(comparison: Comparison) -> list[Picture]:
+    pictures = [
+        Picture(_file_name(o.name), _caption(o, comparison), png(observable_figure(o, comparison)))
+        for o in comparison.observables
+    ]
+    if any(isinstance(m, Diffusion) for m in comparison.motions):
+        pictures.append(
+            _picture("diffusion", _motion_caption(comparison), motion_figure(comparison))
+        )
+    if any(isinstance(v, Curve) for v in comparison.velocities):
+        caption = "Velocity autocorrelation from differences of successive frames."
+        pictures.append(_picture("velocities", caption, velocity_figure(comparison)))
+    return pictures
+
+
+def _learning_picture(training: Training) -> Picture:
+    figure = learning_curve_figure(
+        training.rows, noise_floor=training.noise_floor, source=training.source
+    )
+    caption = "Mean squared force error during training; the start is cut off."
+    return _picture("learning-curve", caption, figure)
+
+
+def _picture(name: str, caption: str, figure: Figure) -> Picture:
+    return Picture(name, caption, png(figure))
+
+
+def _caption(observable: Observable, comparison: Comparison) -> str:
+    shell = f"{comparison.cutoff:.3f} nm"
+    name = observable.name
+    low, high = observable.window
+    if name.startswith("g_"):
+        text = (
+            f"{name}, bins of 0.002 nm, normalised by the N(N - 1)/2 pairs of a frame "
+            "(N_a N_b for unlike beads)."
+        )
+        return f"{text} Differences are taken from {low:.2f} to {high:.2f} nm."
+    texts = {
+        "angle": f"The {name} between neighbours within {shell}: density per degree of angle, "
+        "not divided by sin θ; the grey line is that of uncorrelated directions.",
+        "number": f"Number of neighbours within {shell}.",
+    }
+    default = (
+        f"Lechner and Dellago's {name}, over a bead and its neighbours within {shell} "
+        "(as many as there are)."
+    )
+    text = next((t for ending, t in texts.items() if name.endswith(ending)), default)
+    range_ = f"from {low:.3g} to {high:.3g}, where the reference exceeds 1 % of its peak"
+    return f"{text} Differences are taken {range_}."
+
+
+def _motion_caption(comparison: Comparison) -> str:
+    reasons = [
+        f" {s.ensemble.name}: not available, {m.reason}."
+        for s, m in zip(comparison.samples, comparison.motions, strict=True)
+        if isinstance(m, NotAvailable)
+    ]
+    return (
+        "Mean squared displacement over all time origins; D is a sixth of the slope between the "
+        "dotted lines, not corrected for the size of the box. A fitted free energy has no "
+        "obligation to the motion: friction is chosen for sampling." + "".join(reasons)
+    )
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^\w-]+", "-", name.replace("(r)", "")).strip("-")
+
+
+def _page(
+    comparison: Comparison,
+    pictures: list[Picture],
+    curve: list[Picture],
+    training: Training | None,
+    provenance: Mapping[str, Mapping[str, str]],
+    title: str,
+) -> str:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(sub=_subscripts, estimate=_estimate, number=_number)
+    template = environment.from_string((files("deepcg") / "report.html.j2").read_text("utf-8"))
+    unavailable = [v for v in comparison.velocities if isinstance(v, NotAvailable)]
+    return template.render(
+        title=title,
+        comparison=comparison,
+        pictures=pictures,
+        learning=curve,
+        training=training,
+        provenance=provenance,
+        within=WITHIN_NOISE,
+        close=CLOSE,
+        velocities_missing=unavailable[0].reason if unavailable else "",
+        speeds=[(s.ensemble.name, s.ensemble.speed) for s in comparison.samples],
+    )
+
+
+def _subscripts(text: str) -> Markup:
+    return Markup(re.sub(r"_([\w-]+)", r"<sub>\1</sub>", str(escape(text))))
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "n/a"
+    return f"{value:.2g}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def _estimate(estimate: Estimate[float] | None) -> str:
+    """Return value ± error, the error to two digits and the value to the same decimals."""
+    if estimate is None:
+        return "n/a"
+    if not estimate.error > 0 or not math.isfinite(estimate.error):
+        return f"{estimate.value:.4g}"
+    decimals = max(0, 1 - math.floor(math.log10(estimate.error)))
+    return f"{estimate.value:.{decimals}f} ± {estimate.error:.{decimals}f}"

@@ -1,0 +1,441 @@
+"""The job below ``deepcg sample``: replicas of Langevin dynamics on U, written as they go."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import mdtraj
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator, Tensor
+
+import sampling
+from deepcg.errors import InputError, pick
+from deepcg.samples import Samples
+from deepcg.units import BOLTZMANN, thermal_energy
+from sampling import INTEGRATORS, Blowup, Checkpoint, ForceField, SamplerState, Step, calm, run
+
+Progress = Callable[[int, int, str], None]
+"""Called with the intervals done, the intervals in all and a word on what is done."""
+
+
+class SamplingError(InputError):
+    """The dynamics left what the model describes: for the user to mend.
+
+    By a smaller time step, a longer training or a repulsive prior.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class DynamicsConfig:
+    """How replicas move; times in ps, the friction in 1/ps, the temperature in K.
+
+    The equilibration is rounded up to whole intervals and not written. ``dt`` of 5 fs is for
+    water: the mean force on an oxygen makes it swing at about 26 rad/ps (from
+    <F^2> / (m kT)), hence (omega dt)^2 / 4 = 0.4 %, the scale of all errors in the time step,
+    and it is a seventh of the stable limit 2 / omega_max of the hydrogen bond's 300 / cm.
+    ``overdamped`` needs a far smaller one: dt / friction below 2 / omega_max^2.
+    """
+
+    dt: float = 0.005
+    friction: float = 1.0
+    temperature: float = 300.0
+    ps: float = 200.0
+    equilibration_ps: float = 10.0
+    interval_ps: float = 0.1
+    integrator: str = "baoab"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("dt", "friction", "temperature", "ps", "interval_ps"):
+            value = getattr(self, name)
+            lowest_is_legal = name == "friction" and self.integrator == "baoab"
+            if not (math.isfinite(value) and (value > 0 or (lowest_is_legal and value == 0))):
+                raise InputError(f"the {name} of the dynamics is {value}: give a positive number")
+        if not (math.isfinite(self.equilibration_ps) and self.equilibration_ps >= 0):
+            raise InputError(f"equilibration_ps is {self.equilibration_ps}: give 0 or more")
+        pick(INTEGRATORS, self.integrator, "integrator")
+        _whole(self.interval_ps, self.dt, "interval_ps", "dt")
+        _whole(self.ps, self.interval_ps, "ps", "interval_ps")
+
+    @property
+    def every(self) -> int:
+        """Steps from one written frame to the next."""
+        return round(self.interval_ps / self.dt)
+
+    @property
+    def n_frames(self) -> int:
+        """Frames that each replica writes."""
+        return round(self.ps / self.interval_ps)
+
+    @property
+    def n_equilibration(self) -> int:
+        """Intervals before the first frame's."""
+        return math.ceil(self.equilibration_ps / self.interval_ps - 1e-6)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What came out of the replicas; nm, ps, K, kJ/mol.
+
+    ``ns_per_day`` adds up all replicas. ``temperature_error`` is the standard error from
+    the scatter between replicas, ``None`` for a single one; temperatures are ``None`` for
+    overdamped dynamics, which have no velocities.
+    """
+
+    n_replicas: int
+    n_beads: int
+    n_frames: int
+    ps: float
+    interval_ps: float
+    energy: float
+    temperature: float | None
+    temperature_error: float | None
+    seconds: float
+    ns_per_day: float
+    ns_per_day_per_replica: float
+
+
+def run_dynamics(
+    force_field: ForceField,
+    start: Tensor,
+    masses: Tensor,
+    *,
+    box: Tensor | None,
+    topology: mdtraj.Topology,
+    config: DynamicsConfig,
+    output: Path,
+    resume: bool = False,
+    progress: Progress | None = None,
+    forget: Callable[[], None] | None = None,
+    checkpoint_seconds: float = 30.0,
+) -> Summary:
+    """Sample exp(-U/kT) with one replica per start and write what ``deepcg compare`` reads.
+
+    The folder ``output`` gets ``000.dcd``, ``001.dcd`` ... (positions are unwrapped, so beads
+    wander out of the box and displacements are true), ``topology.pdb``, ``log.csv``,
+    ``checkpoint.pt`` and, at the end, ``summary.json``. After an interruption ``resume``
+    goes on from the checkpoint, and all trajectories and the log have the bytes of a run
+    that was never interrupted; a longer ``config.ps`` extends a run that was complete.
+
+    Parameters
+    ----------
+    force_field
+        (n_replicas, n_beads, 3), nm, to energies, kJ/mol, and forces, kJ/mol/nm.
+    start
+        (n_replicas, n_beads, 3), nm; its dtype and device are those of the dynamics.
+    masses
+        (n_beads,), Da.
+    box
+        (3, 3), nm, rows are the box vectors; ``None`` for open boundaries.
+    topology
+        The beads.
+    forget
+        Called after each interval for a force field that remembers (a neighbor list with a
+        skin): it must drop that memory, or a resumed run differs in rounding.
+    checkpoint_seconds
+        Wall time between checkpoints; results do not depend on it.
+
+    Raises
+    ------
+    SamplingError
+        A replica blew up; the checkpoint and all frames up to it are kept.
+    InputError
+        The folder holds other samples, or cannot be resumed from.
+    """
+    _check_shapes(start, masses, topology)
+    masses = masses.to(start)
+    step = INTEGRATORS[config.integrator](
+        force_field,
+        masses,
+        kT=thermal_energy(config.temperature),
+        dt=config.dt,
+        friction=config.friction,
+    )
+    samples = Samples.of(
+        output,
+        len(start),
+        topology,
+        box,
+        dt=config.dt,
+        first_step=(config.n_equilibration + 1) * config.every,
+        every=config.every,
+    )
+    generator = Generator(start.device).manual_seed(config.seed)
+    resume = _is_resumable(output, resume)
+    if resume:
+        checkpoint = _resume(samples, force_field, start, config)
+        generator.set_state(checkpoint.generator_state)
+    else:
+        checkpoint = _begin(samples, force_field, start, masses, config, generator)
+    if forget is not None:
+        forget()
+    job = _Job(step, generator, masses, config, samples, checkpoint_seconds)
+    try:
+        checkpoint = job.propagate(checkpoint, progress, forget)
+    except Blowup as blowup:
+        raise SamplingError(_blame(blowup, topology, box, config, output)) from blowup
+    return _summarize(samples, config, checkpoint, start.shape[1])
+
+
+def temperature(state: SamplerState, masses: Tensor, dt: float) -> Tensor:
+    """Return the kinetic temperature of each replica, (n_replicas,), K.
+
+    From the velocities before the last half kick of BAOAB: for harmonic wells they have no
+    error in ``dt``, while those at the end of the step are too cold by the fraction
+    (omega dt)^2 / 4 though the positions are right (Zhang et al., J. Phys. Chem. A 2019,
+    123, 6056). Friction and noise act on all 3 n degrees of freedom.
+    """
+    v = state.velocities - dt / 2 / masses[:, None] * state.forces
+    twice_kinetic = (masses[:, None] * v.square()).sum((-2, -1))
+    return twice_kinetic / (3 * len(masses) * BOLTZMANN)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What stays the same while replicas move."""
+
+    step: Step
+    generator: Generator
+    masses: Tensor
+    config: DynamicsConfig
+    samples: Samples
+    checkpoint_seconds: float
+
+    def propagate(
+        self, latest: Checkpoint, progress: Progress | None, forget: Callable[[], None] | None
+    ) -> Checkpoint:
+        """Go on from a checkpoint to the end; return, and leave on disk, the last one."""
+        began = saved = time.monotonic()
+        spent = float(latest.notes["seconds"])
+        total = self.config.n_equilibration + self.config.n_frames
+        try:
+            for n, state in self._states(latest):
+                done = n // self.config.every
+                kinetic = self._temperature(state)
+                self._write(done - self.config.n_equilibration, state, kinetic)
+                seconds = spent + time.monotonic() - began
+                noise = self.generator.get_state()
+                latest = Checkpoint(n, state, noise, {**latest.notes, "seconds": seconds})
+                if forget is not None:
+                    forget()
+                if progress is not None:
+                    progress(done, total, self._word(done, kinetic))
+                if time.monotonic() - saved > self.checkpoint_seconds:
+                    self.samples.save(latest)
+                    saved = time.monotonic()
+        finally:
+            self.samples.save(latest)
+        return latest
+
+    def _states(self, latest: Checkpoint) -> Iterator[tuple[int, SamplerState]]:
+        every = self.config.every
+        total = (self.config.n_equilibration + self.config.n_frames) * every
+        return run(
+            self.step,
+            latest.state,
+            self.generator,
+            n_steps=max(0, total - latest.step),
+            every=every,
+            first=latest.step,
+            sound=calm(self.masses, thermal_energy(self.config.temperature)),
+        )
+
+    def _write(self, frame: int, state: SamplerState, kinetic: Tensor) -> None:
+        if frame > 0:
+            when = frame * self.config.interval_ps
+            self.samples.append(when, state.positions, state.energy, kinetic)
+
+    def _temperature(self, state: SamplerState) -> Tensor:
+        if self.config.integrator == "overdamped":  # its velocities are noise alone
+            return torch.full_like(state.energy, torch.nan)
+        return temperature(state, self.masses, self.config.dt)
+
+    def _word(self, done: int, kinetic: Tensor) -> str:
+        phase = "equilibrating" if done <= self.config.n_equilibration else "sampling"
+        mean = float(kinetic.mean())
+        return phase if math.isnan(mean) else f"{phase}, {mean:.0f} K"
+
+
+def _begin(
+    samples: Samples,
+    force_field: ForceField,
+    positions: Tensor,
+    masses: Tensor,
+    config: DynamicsConfig,
+    generator: Generator,
+) -> Checkpoint:
+    """Return the state before the first step, on disk as the first checkpoint."""
+    kT = thermal_energy(config.temperature)
+    try:
+        state = sampling.start(force_field, positions, masses, kT=kT, generator=generator)
+    except FloatingPointError as error:
+        raise SamplingError(f"{error} at the start: beads overlap, or the model is bad") from error
+    samples.create(positions[0])
+    notes = {**asdict(config), "seconds": 0.0}
+    checkpoint = Checkpoint(0, state, generator.get_state(), notes)
+    samples.save(checkpoint)
+    return checkpoint
+
+
+def _resume(
+    samples: Samples, force_field: ForceField, positions: Tensor, config: DynamicsConfig
+) -> Checkpoint:
+    """Return the checkpoint, with all files cut back to it."""
+    path = samples.checkpoint
+    try:
+        checkpoint = sampling.load(path, positions.device)
+        _check_same_run(path, checkpoint, positions, config)
+        _check_same_model(path, checkpoint.state, force_field)
+        samples.truncate(max(0, checkpoint.step // config.every - config.n_equilibration))
+    except (ValueError, OSError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"cannot resume: {error}; delete {path.parent} to begin anew") from error
+    return checkpoint
+
+
+def _is_resumable(output: Path, resume: bool) -> bool:
+    """Return whether to resume; refuse to overwrite the samples of another run."""
+    checkpoint = output / "checkpoint.pt"
+    if checkpoint.exists() and resume:
+        return True
+    found = [checkpoint] if checkpoint.exists() else sorted(output.glob("[0-9]*.dcd"))
+    if found:
+        way_out = "cannot be resumed without checkpoint.pt" if resume else "resume them"
+        raise InputError(f"{output} holds samples already ({found[0].name}): {way_out}, or delete")
+    return False
+
+
+def _check_same_run(
+    path: Path, checkpoint: Checkpoint, positions: Tensor, config: DynamicsConfig
+) -> None:
+    shape = checkpoint.state.positions.shape
+    if shape != positions.shape:
+        raise InputError(
+            f"{path} is of {shape[0]} replicas of {shape[1]} beads, not of "
+            f"{positions.shape[0]} of {positions.shape[1]}"
+        )
+    if checkpoint.state.positions.dtype != positions.dtype:
+        raise InputError(
+            f"{path} is of {checkpoint.state.positions.dtype}, not of {positions.dtype}"
+        )
+    for name, value in asdict(config).items():
+        if name != "ps" and checkpoint.notes[name] != value:
+            raise InputError(
+                f"{path} is of a run with {name} = {checkpoint.notes[name]}, not {value}: "
+                f"resume with the old value, or delete {path.parent}"
+            )
+
+
+def _check_same_model(path: Path, state: SamplerState, force_field: ForceField) -> None:
+    energy, _ = force_field(state.positions)
+    off = (energy - state.energy).abs() / (1 + state.energy.abs())
+    if float(off.max()) > 1e-3:  # far above the rounding of another device
+        i = int(off.argmax())
+        raise InputError(
+            f"{path} is of another model: energy {float(state.energy[i]):.6g} kJ/mol then, "
+            f"{float(energy[i]):.6g} now; delete {path.parent} to sample the new one"
+        )
+
+
+def _check_shapes(start: Tensor, masses: Tensor, topology: mdtraj.Topology) -> None:
+    if start.ndim != 3 or start.shape[1:] != (topology.n_atoms, 3):
+        raise ValueError(
+            f"start has shape {tuple(start.shape)}, not (replicas, {topology.n_atoms}, 3)"
+        )
+    if masses.shape != (topology.n_atoms,):
+        raise ValueError(f"masses have shape {tuple(masses.shape)}, not ({topology.n_atoms},)")
+
+
+def _whole(value: float, unit: float, what: str, of: str) -> None:
+    ratio = value / unit
+    if round(ratio) < 1 or abs(ratio - round(ratio)) > 1e-6 * ratio:
+        near = max(1, round(ratio)) * unit
+        raise InputError(
+            f"{what} = {value} is not a whole multiple of {of} = {unit}: take {near:.6g}"
+        )
+
+
+def _blame(
+    blowup: Blowup,
+    topology: mdtraj.Topology,
+    box: Tensor | None,
+    config: DynamicsConfig,
+    output: Path,
+) -> str:
+    """Return the one line that says who blew up, when, where, and what helps."""
+    name = {i: f"{topology.atom(i)} (bead {i})" for i in range(topology.n_atoms)}
+    i, j, distance = _pushed_pair(blowup, box)
+    pair = name[i] if j is None else f"{name[i]}, {distance:.3f} nm from {name[j]}"
+    old, new = (float(s.energy[blowup.replica]) for s in (blowup.good.state, blowup.bad))
+    return (
+        f"replica {blowup.replica} blew up at step {blowup.step} "
+        f"({blowup.step * config.dt:.3f} ps): energy {old:.6g} -> {new:.6g} kJ/mol, pushed hardest "
+        f"is {pair}. Try a smaller --dt, a longer training or a stronger repulsive prior; the last "
+        f"good state is kept in {output / 'checkpoint.pt'}"
+    )
+
+
+def _pushed_pair(blowup: Blowup, box: Tensor | None) -> tuple[int, int | None, float]:
+    """Return the bead with the greatest force, its nearest bead and their distance, nm."""
+    states = [s for s in (blowup.good.state, blowup.bad) if _is_finite(s, blowup.replica)]
+    force = [s.forces[blowup.replica].norm(dim=-1) for s in states]
+    worst = max(range(len(states)), key=lambda s: float(force[s].max()))
+    i = int(force[worst].argmax())
+    x = states[worst].positions[blowup.replica]
+    distance = _distances(x - x[i], box)
+    distance[i] = torch.inf
+    if len(x) == 1:
+        return i, None, math.inf
+    j = int(distance.argmin())
+    return i, j, float(distance[j])
+
+
+def _is_finite(state: SamplerState, replica: int) -> bool:
+    return all(bool(t[replica].isfinite().all()) for t in (state.positions, state.forces))
+
+
+def _distances(delta: Tensor, box: Tensor | None) -> Tensor:
+    """Return the shortest lengths (n,) of (n, 3) over the periodic images."""
+    if box is None:
+        return delta.square().sum(-1).sqrt()
+    box = box.to(delta)
+    delta = delta - (delta @ torch.linalg.inv(box)).round() @ box
+    images = torch.cartesian_prod(*[torch.arange(-1, 2, device=delta.device)] * 3).to(delta)
+    shortest: Tensor = (delta[:, None] + images @ box).norm(dim=-1).amin(-1)
+    return shortest
+
+
+def _summarize(
+    samples: Samples, config: DynamicsConfig, checkpoint: Checkpoint, n_beads: int
+) -> Summary:
+    n_replicas = len(samples.trajectories)
+    log: NDArray[np.float64] = np.loadtxt(samples.log, delimiter=",", skiprows=1, ndmin=2)
+    replicas = log[:, 3 + n_replicas :].mean(0)
+    kinetic = None if np.isnan(replicas).any() else float(replicas.mean())
+    error = float(replicas.std(ddof=1) / math.sqrt(n_replicas)) if n_replicas > 1 else None
+    seconds = float(checkpoint.notes["seconds"])
+    speed = checkpoint.step * config.dt / 1000 / (seconds / 86_400)
+    summary = Summary(
+        n_replicas=n_replicas,
+        n_beads=n_beads,
+        n_frames=len(log),
+        ps=len(log) * config.interval_ps,
+        interval_ps=config.interval_ps,
+        energy=float(log[:, 1].mean()),
+        temperature=kinetic,
+        temperature_error=None if kinetic is None else error,
+        seconds=seconds,
+        ns_per_day=speed * n_replicas,
+        ns_per_day_per_replica=speed,
+    )
+    text = json.dumps(asdict(summary), indent=2) + "\n"
+    (samples.folder / "summary.json").write_text(text)
+    return summary

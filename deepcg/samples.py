@@ -1,0 +1,106 @@
+"""The files of a sampling run, one frame of each replica and one row of the log at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import mdtraj
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+import sampling
+from deepcg.dcd import DcdFormat, to_disk
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """The folder ``samples/``: ``000.dcd`` ..., ``topology.pdb``, ``log.csv``, ``checkpoint.pt``.
+
+    Row k of the log is frame k of every replica. Nothing stays open between frames, so a
+    run that is killed leaves whole frames up to the last.
+    """
+
+    folder: Path
+    trajectories: list[Path]
+    topology: mdtraj.Topology
+    box: NDArray[np.float64] | None
+    format: DcdFormat
+
+    @classmethod
+    def of(
+        cls,
+        folder: Path,
+        n_replicas: int,
+        topology: mdtraj.Topology,
+        box: Tensor | None,
+        *,
+        dt: float,
+        first_step: int,
+        every: int,
+    ) -> Samples:
+        """Return the files of a run in ``box``, (3, 3) in nm; ``dt`` in ps; writes nothing."""
+        cell = None if box is None else box.detach().cpu().double().numpy()
+        dcd = DcdFormat.of(topology, cell, dt=dt, first_step=first_step, every=every)
+        trajectories = [folder / f"{i:03d}.dcd" for i in range(n_replicas)]
+        return cls(folder, trajectories, topology, cell, dcd)
+
+    @property
+    def log(self) -> Path:
+        """The table of energies and temperatures."""
+        return self.folder / "log.csv"
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where a run goes on from."""
+        return self.folder / "checkpoint.pt"
+
+    def create(self, positions: Tensor) -> None:
+        """Make all files, without frames; ``topology.pdb`` shows ``positions`` (n_beads, 3)."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path in self.trajectories:
+            self.format.create(path)
+        numbers = [path.stem for path in self.trajectories]
+        names = ["time_ps", "energy_kJ_mol", "temperature_K"]
+        names += [f"energy_{i}" for i in numbers] + [f"temperature_{i}" for i in numbers]
+        self.log.write_text(",".join(names) + "\n")
+        frame = mdtraj.Trajectory(positions.cpu().float().numpy()[None], self.topology)
+        if self.box is not None:
+            frame.unitcell_vectors = self.box[None].astype(np.float32)
+        frame.save_pdb(str(self.folder / "topology.pdb"))
+
+    def append(self, time: float, positions: Tensor, energy: Tensor, kinetic: Tensor) -> None:
+        """Write a frame of every replica and the row of the log.
+
+        ``positions`` (n_replicas, n_beads, 3), nm; ``energy`` and the temperature ``kinetic``
+        (n_replicas,), kJ/mol and K; ``time`` in ps.
+        """
+        for path, x in zip(self.trajectories, positions.cpu().float().numpy(), strict=True):
+            self.format.append(path, x)
+        e, t = energy.double(), kinetic.double()
+        row = [time, float(e.mean()), float(t.mean()), *e.tolist(), *t.tolist()]
+        with self.log.open("a") as file:
+            file.write(",".join(f"{value:.6f}" for value in row) + "\n")
+
+    def truncate(self, n_frames: int) -> None:
+        """Cut all files back to ``n_frames``.
+
+        Raises
+        ------
+        ValueError
+            A file holds fewer frames; names it.
+        """
+        lines = self.log.read_bytes().splitlines(keepends=True)
+        if len(lines) < n_frames + 1:
+            raise ValueError(f"{self.log} holds {len(lines) - 1} rows, not {n_frames}")
+        for path in self.trajectories:
+            self.format.truncate(path, n_frames)
+        with self.log.open("r+b") as file:
+            file.truncate(sum(map(len, lines[: n_frames + 1])))
+
+    def save(self, checkpoint: sampling.Checkpoint) -> None:
+        """Write the checkpoint once all frames that it counts on are on the disk."""
+        for path in (*self.trajectories, self.log):
+            to_disk(path)
+        sampling.save(self.checkpoint, checkpoint)

@@ -1,0 +1,88 @@
+"""OpenMM Systems and the platforms that run them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import openmm
+
+from deepcg.errors import InputError, pick
+
+
+def read_system(path: Path) -> openmm.System:
+    """Return the System of an XML file.
+
+    Raises
+    ------
+    InputError
+        There is no such file; it is not the XML of a System; it holds a ``PythonForce``.
+    """
+    if not path.is_file():
+        raise InputError(f"no System at {path}: give the XML file of an OpenMM System")
+    try:
+        text = path.read_text(encoding="utf-8")
+        # Asked of the text, before OpenMM sees it: a PythonForce is unpickled while it is read.
+        if "PythonForce" in text:
+            raise InputError(
+                f"{path} holds a PythonForce, which would run code from the file as it is read: "
+                "remove this force from the System"
+            )
+        system = openmm.XmlSerializer.deserialize(text)
+    except (openmm.OpenMMException, UnicodeDecodeError) as error:
+        reason = (str(error).splitlines() or ["unreadable"])[0]
+        raise InputError(f"{path} is not the XML file of an OpenMM System: {reason}") from error
+    if not isinstance(system, openmm.System):
+        raise InputError(f"{path} holds an OpenMM {type(system).__name__}, not a System")
+    return system
+
+
+def open_platform(name: str = "auto") -> openmm.Platform:
+    """Return the platform of this name; for ``auto`` the fastest that works here.
+
+    Raises
+    ------
+    InputError
+        There is no platform of this name, or it does not work on this machine.
+    """
+    known = {p.getName(): p for p in map(openmm.Platform.getPlatform, range(_n_platforms()))}
+    if name != "auto":
+        platform = pick(known, name, "platform")
+        if reason := _failure(platform):
+            raise InputError(f"the platform {name} does not work here ({reason}): try auto or CPU")
+        return platform
+    fastest_first = sorted(known.values(), key=lambda p: -p.getSpeed())
+    return next(platform for platform in fastest_first if not _failure(platform))
+
+
+def open_context(
+    system: openmm.System,
+    integrator: openmm.Integrator,
+    platform: openmm.Platform,
+    threads: int | None = None,
+) -> openmm.Context:
+    """Return a Context whose forces do not depend on the timing of threads.
+
+    ``threads`` counts CPU threads; ``None`` leaves the choice to OpenMM.
+    """
+    wanted = {"DeterministicForces": "true", "Precision": "mixed"}
+    if threads is not None:
+        wanted["Threads"] = str(threads)
+    known = platform.getPropertyNames()
+    properties = {key: value for key, value in wanted.items() if key in known}
+    return openmm.Context(system, integrator, platform, properties)
+
+
+def _n_platforms() -> int:
+    n: int = openmm.Platform.getNumPlatforms()
+    return n
+
+
+def _failure(platform: openmm.Platform) -> str:
+    """Return why a platform cannot be used, or nothing if it can."""
+    system = openmm.System()
+    system.addParticle(1.0)
+    try:
+        openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
+    except openmm.OpenMMException as error:
+        return (str(error).splitlines() or ["unknown reason"])[0]
+    return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from deepcg.formats import (
     Block,
     NpyFile,
     Recording,
+    check_readable,
     ending_of,
     in_units,
     open_recording,
@@ -154,6 +156,7 @@ def open_source(
     if force_path is not None and not own:
         force_recording = open_recording(force_path, units=units)
         _check_forces(force_recording, recording, atomic_numbers(complete))
+        _check_same_system(force_recording, system_path)
     return Source(
         path,
         complete,
@@ -253,6 +256,7 @@ def _topology_path(trajectory: Path, named: str | Path | None) -> Path | None:
 
 
 def _load_topology(path: Path) -> mdtraj.Topology:
+    check_readable(path)
     try:
         return mdtraj.load_topology(str(path))
     except Exception as error:  # MDTraj's parsers raise whatever they stumble over
@@ -287,9 +291,10 @@ def _trajectory_atoms(
     if recording.n_atoms == full.n_atoms:
         _check_elements(recording, atomic_numbers(full), "the topology")
         return None, full
-    dry = full.select("not water")
-    bonded = np.unique([[a.index, b.index] for a, b in full.bonds])
-    solute = np.intersect1d(dry, bonded).astype(np.int64)
+    solute = np.array(
+        [a.index for r in full.residues if r.n_atoms > 1 and not r.is_water for a in r.atoms],
+        np.int64,
+    )
     if recording.n_atoms != len(solute):
         raise InputError(
             f"{recording.path} has {recording.n_atoms} atoms, its topology {path} "
@@ -382,6 +387,24 @@ def _check_forces(forces: Recording, trajectory: Recording, numbers: Integers) -
     _check_elements(forces, numbers, "the topology")
 
 
+def _labelled(forces: Recording | None) -> bool:
+    return isinstance(forces, NpyFile) and forces.note is not None
+
+
+def _check_same_system(forces: Recording, system: Path | None) -> None:
+    """Check that forces that were computed from a System were computed from this one."""
+    said = forces.note.get("system_sha256") if isinstance(forces, NpyFile) and forces.note else None
+    if said is None or system is None:
+        return
+    with system.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if said != found:
+        raise InputError(
+            f"{forces.path} was computed from another System than {system}: remove it, or name the "
+            f"right ones with --forces and --system"
+        )
+
+
 def _paired(
     source: Source, chunk: int, start: int, stop: int, with_forces: bool
 ) -> Iterator[tuple[int, Block, Block | None]]:
@@ -425,11 +448,7 @@ def _matching_forces(
     Where that file has positions too, they must be those of the trajectory.
     """
     recording = source.force_recording
-    if (
-        rotated
-        and apart.box is None
-        and not (isinstance(recording, NpyFile) and recording.labelled)
-    ):
+    if rotated and apart.box is None and not _labelled(recording):
         raise InputError(
             f"the box of {source.trajectory} is not lower triangular and {source.forces} has no "
             f"box: the axes of its forces are not known"

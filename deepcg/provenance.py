@@ -25,7 +25,7 @@ def file_hash(path: Path) -> str:
     size = path.stat().st_size
     with path.open("rb") as file:
         if size <= WHOLE_BELOW:
-            return "sha256:" + _digest(iter(lambda: file.read(2**20), b""))
+            return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
         parts = [str(size).encode(), file.read(PART)]
         file.seek(-PART, 2)
         return "sha256-parts:" + _digest([*parts, file.read(PART)])

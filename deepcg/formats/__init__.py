@@ -11,7 +11,7 @@ from deepcg.errors import InputError, nearest
 from deepcg.formats.arrays import NpyFile, open_npy, open_npz
 from deepcg.formats.dcd import open_dcd
 from deepcg.formats.deepmd import open_deepmd
-from deepcg.formats.mdtraj_file import STREAMED, WHOLE, open_mdtraj
+from deepcg.formats.mdtraj_file import STREAMED, WHOLE, check_readable, open_mdtraj
 from deepcg.formats.recording import Block, Recording
 from deepcg.formats.text import open_dump, open_extxyz
 from deepcg.formats.trr import open_trr
@@ -24,6 +24,7 @@ __all__ = [
     "FileUnits",
     "NpyFile",
     "Recording",
+    "check_readable",
     "ending_of",
     "in_units",
     "open_recording",

@@ -29,15 +29,15 @@ KEYS = {  # what it is: the names it goes by
 class NpyFile:
     """Forces (frames, atoms, 3) in a .npy, mapped into memory.
 
-    ``labelled`` tells that a .json beside it says that the forces were computed for the positions
-    as they are read here (in the axes of the reduced box).
+    ``note`` is what a .json beside it says: its forces were computed for the positions as they
+    are read here (in the axes of the reduced box). ``None`` where there is no .json.
     """
 
     path: Path
     n_frames: int
     n_atoms: int
     force_unit: float
-    labelled: bool
+    note: dict[str, object] | None
     numbers: Integers | None = None
     has_positions: bool = False
     has_forces: bool = True
@@ -63,22 +63,24 @@ def open_npy(path: Path, units: FileUnits) -> NpyFile:
     except (ValueError, OSError, EOFError) as error:
         raise InputError(f"{path} is no .npy file that can be read: {error}") from error
     _check_rows(path, "forces", forces.shape)
-    note = path.with_suffix(".json")
-    if note.exists():
-        _check_note(note, units)
-    return NpyFile(path, len(forces), forces.shape[1], units.force, note.exists())
+    return NpyFile(path, len(forces), forces.shape[1], units.force, _note(path, units))
 
 
-def _check_note(note: Path, units: FileUnits) -> None:
+def _note(path: Path, units: FileUnits) -> dict[str, object] | None:
+    file = path.with_suffix(".json")
+    if not file.exists():
+        return None
     try:
-        said = json.loads(note.read_text()).get("units")
-    except (ValueError, AttributeError) as error:
-        raise InputError(f"{note} is no JSON object: {error}") from error
+        note = json.loads(file.read_text())
+    except ValueError as error:
+        raise InputError(f"{file} is no JSON: {error}") from error
+    said = note.get("units") if isinstance(note, dict) else None
     if said != "kJ/mol/nm" or units.force != 1:
         raise InputError(
-            f"{note} says that the forces are in {said!r}; only 'kJ/mol/nm' is known "
-            f"there, and no other units can be given with it"
+            f"{file} says that the forces are in {said!r}; only 'kJ/mol/nm' is known there, and no "
+            f"other units can be given with it"
         )
+    return dict(note)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

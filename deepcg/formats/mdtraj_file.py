@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import mdtraj
@@ -35,6 +36,9 @@ WHOLE = (
     ".dtr",
     ".gsd",
 )
+
+
+NEEDS_TABLES = (".h5", ".hdf5", ".lh5")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,6 +74,12 @@ class MdtrajFile:
             yield whole[first:last]
 
 
+def check_readable(path: Path) -> None:
+    """Refuse an HDF5 file where the package that MDTraj needs for it is not installed."""
+    if path.suffix in NEEDS_TABLES and find_spec("tables") is None:
+        raise InputError(f"reading {path} needs the package tables: pip install tables")
+
+
 def open_mdtraj(path: Path, ending: str, topology: mdtraj.Topology) -> MdtrajFile:
     """Open a trajectory and count its frames.
 
@@ -80,6 +90,7 @@ def open_mdtraj(path: Path, ending: str, topology: mdtraj.Topology) -> MdtrajFil
     InputError
         MDTraj cannot read it, or it does not have the atoms of the topology.
     """
+    check_readable(path)
     streamed = ending in STREAMED
     try:
         if streamed:

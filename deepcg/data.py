@@ -156,7 +156,7 @@ def open_source(
     if force_path is not None and not own:
         force_recording = open_recording(force_path, units=units)
         _check_forces(force_recording, recording, atomic_numbers(complete))
-        _check_same_system(force_recording, system_path)
+        _check_same_origin(force_recording, path, system_path)
     return Source(
         path,
         complete,
@@ -391,18 +391,23 @@ def _labelled(forces: Recording | None) -> bool:
     return isinstance(forces, NpyFile) and forces.note is not None
 
 
-def _check_same_system(forces: Recording, system: Path | None) -> None:
-    """Check that forces that were computed from a System were computed from this one."""
-    said = forces.note.get("system_sha256") if isinstance(forces, NpyFile) and forces.note else None
-    if said is None or system is None:
+def _check_same_origin(forces: Recording, trajectory: Path, system: Path | None) -> None:
+    """Check that labels were computed from these positions and this System, where they say so."""
+    note = forces.note if isinstance(forces, NpyFile) else None
+    if not note:
         return
-    with system.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if said != found:
-        raise InputError(
-            f"{forces.path} was computed from another System than {system}: remove it, or name the "
-            f"right ones with --forces and --system"
-        )
+    if system is not None and "system_sha256" in note:
+        with system.open("rb") as file:
+            if note["system_sha256"] != hashlib.file_digest(file, "sha256").hexdigest():
+                raise _another_origin(forces, f"System than {system}")
+    if "trajectory_hash" in note and note["trajectory_hash"] != file_hash(trajectory):
+        raise _another_origin(forces, f"trajectory than {trajectory}")
+
+
+def _another_origin(forces: Recording, what: str) -> InputError:
+    return InputError(
+        f"{forces.path} was computed from another {what}: remove it, or give --forces FILE"
+    )
 
 
 def _paired(

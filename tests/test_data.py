@@ -388,6 +388,17 @@ def test_forces_of_another_system_are_refused(dcd: Path) -> None:
         open_source(dcd)
 
 
+def test_forces_of_another_trajectory_are_refused(dcd: Path) -> None:
+    note = {"units": "kJ/mol/nm", "trajectory_hash": file_hash(dcd)}
+    dcd.with_name("x.forces.json").write_text(json.dumps(note))
+    open_source(dcd)
+    data = bytearray(dcd.read_bytes())
+    data[HEADER + 100] ^= 1
+    dcd.write_bytes(data)
+    with pytest.raises(InputError, match="computed from another trajectory"):
+        open_source(dcd)
+
+
 def test_units_that_nothing_uses_are_refused(dcd: Path) -> None:
     dcd.with_name("x.forces.npy").unlink()
     with pytest.raises(InputError, match="leave out --units"):

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
 from deepcg.observables.comparison import Comparison, Observable
@@ -21,8 +22,8 @@ from deepcg.observables.motion import CM2_PER_S, Diffusion
 # Okabe and Ito's palette: told apart with every common colour blindness, and by their dashes
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 DASHES: tuple[tuple[float, ...], ...] = ((), (6, 2), (3, 1.5), (6, 2, 1.5, 2), (1.5, 1.5), (9, 3))
-SIZE = (6.4, 5.2)  # inches
-NOTE: dict[str, Any] = {"fontsize": 7, "color": "0.35"}
+SIZE = (5.6, 5.0)  # inches
+NOTE: dict[str, Any] = {"fontsize": 7.5, "color": "0.35"}
 
 Array = NDArray[np.float64]
 
@@ -48,10 +49,12 @@ def observable_figure(observable: Observable, comparison: Comparison) -> Figure:
         _band(below, model.x, model.y - reference.y, model.error, k, None, step)
     above.set_ylabel(_mathtext(reference.y_label))
     above.set_ylim(bottom=0)
-    above.legend(frameon=False, fontsize=8)
+    _legend_above(figure, above)
     below.set_ylabel("difference")
     below.set_xlabel(reference.x_label)
     below.set_xlim(_range(observable))
+    if step:
+        below.xaxis.set_major_locator(MaxNLocator(integer=True))
     _note(figure, comparison.samples)
     return figure
 
@@ -65,14 +68,18 @@ def motion_figure(comparison: Comparison) -> Figure:
             continue
         curve, scale = motion.displacement, CM2_PER_S * 1e5
         d, error = motion.coefficient.value * scale, motion.coefficient.error * scale
-        label = f"{_legend(sample)}\nD = {d:.2f} ± {error:.2f} · 10⁻⁵ cm²/s"
+        label = f"{sample.ensemble.name}: D = {d:.2f} ± {error:.2f} · 10⁻⁵ cm²/s ({_count(sample)})"
         _band(axes, curve.x[1:], curve.y[1:], curve.error[1:], k, label)
         for edge in motion.window:
             axes.axvline(edge, color=COLOURS[k % len(COLOURS)], linewidth=0.6, linestyle=":")
     axes.set(
         xscale="log", yscale="log", xlabel="lag time (ps)", ylabel="mean squared displacement (nm²)"
     )
-    axes.legend(frameon=False, fontsize=8)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
+    _legend_above(figure, axes)
     _note(figure, comparison.samples)
     return figure
 
@@ -86,7 +93,7 @@ def velocity_figure(comparison: Comparison) -> Figure:
             _band(axes, curve.x, curve.y, curve.error, k, _legend(sample))
     axes.axhline(0.0, color="0.75", linewidth=0.8, zorder=0)
     axes.set(xlabel="lag time (ps)", ylabel="velocity autocorrelation, normalised")
-    axes.legend(frameon=False, fontsize=8)
+    _legend_above(figure, axes)
     _note(figure, comparison.samples)
     return figure
 
@@ -119,6 +126,7 @@ def learning_curve_figure(
             noise_floor, color="0.3", linestyle="--", linewidth=1, label="noise floor (estimate)"
         )
     _focus(axes, rows, noise_floor)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.set(xlabel="step", ylabel="mean squared force error (kJ/mol/nm)²", title=title)
     x, rate = _column(rows, "learning_rate")
     if len(x):
@@ -127,7 +135,8 @@ def learning_curve_figure(
         right.set_yscale("log")
         right.set_ylabel("learning rate (dotted)", color="0.4")
         right.spines["top"].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
+        figure.subplots_adjust(right=0.86)
+    _legend_above(figure, axes)
     figure.text(0.01, 0.008, source, **NOTE)
     return figure
 
@@ -147,16 +156,16 @@ def _panels() -> tuple[Figure, tuple[Axes, Axes]]:
     )
     for axes in (above, below):
         axes.spines[["top", "right"]].set_visible(False)
-    figure.subplots_adjust(left=0.13, right=0.97, top=0.97, bottom=0.16)
+    figure.subplots_adjust(left=0.15, right=0.97, bottom=0.17)
     return figure, (above, below)
 
 
 def _panel() -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(SIZE[0], 4.4))
+    figure = Figure(figsize=(SIZE[0], 4.3))
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
-    figure.subplots_adjust(left=0.13, right=0.88, top=0.94, bottom=0.19)
+    figure.subplots_adjust(left=0.15, right=0.97, bottom=0.2)
     return figure, axes
 
 
@@ -185,9 +194,20 @@ def _band(
 
 
 def _legend(sample: Sample) -> str:
-    ensemble = sample.ensemble
-    independent = f"{sample.n_independent:.0f} independent"
-    return f"{ensemble.name} ({ensemble.n_frames} frames, {independent})"
+    return f"{sample.ensemble.name} ({_count(sample)}, {sample.n_independent:.0f} independent)"
+
+
+def _count(sample: Sample) -> str:
+    return f"{sample.ensemble.n_frames} frames"
+
+
+def _legend_above(figure: Figure, axes: Axes) -> None:
+    """Put the legend over the axes, where it hides nothing."""
+    legend = axes.legend(
+        loc="lower left", bbox_to_anchor=(-0.02, 1.0), frameon=False, fontsize=8.5, labelspacing=0.3
+    )
+    n_lines = sum(1 + text.get_text().count("\n") for text in legend.get_texts())
+    figure.subplots_adjust(top=1 - (0.1 + 0.165 * n_lines) / figure.get_figheight())
 
 
 def _note(figure: Figure, samples: Sequence[Sample]) -> None:
@@ -200,10 +220,12 @@ def _note(figure: Figure, samples: Sequence[Sample]) -> None:
 def _range(observable: Observable) -> tuple[float, float]:
     """Return the x range that holds every curve."""
     if not observable.reference.density:
-        return 0.2, float(observable.reference.x[-1])
+        return 0.2, round(float(observable.reference.x[-1]) + 0.001, 3)
     supports = [support(curve) for curve in (observable.reference, *observable.models)]
     width = float(observable.reference.x[1] - observable.reference.x[0])
-    return min(s[0] for s in supports) - 2 * width, max(s[1] for s in supports) + 2 * width
+    low = min(s[0] for s in supports) - 2 * width
+    high = max(s[1] for s in supports) + 2 * width
+    return low, min(high, float(observable.reference.x[-1]) + width / 2)
 
 
 def _column(rows: Sequence[Mapping[str, float]], name: str) -> tuple[Array, Array]:
@@ -214,14 +236,14 @@ def _column(rows: Sequence[Mapping[str, float]], name: str) -> tuple[Array, Arra
 
 
 def _focus(axes: Axes, rows: Sequence[Mapping[str, float]], noise_floor: float | None) -> None:
-    """Limit the ordinate to the second half of the run and the floor: the start is far above."""
-    _, y = _column(rows, "validation")
-    if len(y) < 4:
+    """Limit the ordinate to what came after the first tenth of the run: the start is far above."""
+    columns = [_column(rows, name)[1] for name in ("train", "validation")]
+    late = np.concatenate([y[len(y) // 10 :] for y in columns])
+    if len(late) < 4:
         return
-    late = np.concatenate([_column(rows, name)[1][len(y) // 8 :] for name in ("validation",)])
-    shown = [*late, *([] if noise_floor is None else [noise_floor])]
-    low, high = min(shown), max(shown)
-    axes.set_ylim(low - 0.08 * (high - low), high + 0.15 * (high - low))
+    shown = late if noise_floor is None else np.append(late, noise_floor)
+    margin = 0.06 * float(np.ptp(shown)) or 1.0
+    axes.set_ylim(float(shown.min()) - margin, float(shown.max()) + margin)
 
 
 def _mathtext(label: str) -> str:

@@ -71,7 +71,7 @@ class Observable:
 
 @dataclass(frozen=True, eq=False)
 class Scalar:
-    """One number of all systems; ``agrees`` where models are meant to share it."""
+    """One number of all systems, ``None`` where it is not available."""
 
     name: str
     unit: str

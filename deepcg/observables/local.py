@@ -14,7 +14,7 @@ from deepcg.observables.ensemble import Sample, chunks
 from deepcg.observables.pairs import Bonds, bonds_within
 
 ANGLE_EDGES = np.linspace(0.0, 180.0, 91)  # degrees
-ORDER_EDGES = np.linspace(0.0, 1.0, 201)
+ORDER_EDGES = np.linspace(0.0, 1.0, 101)
 COORDINATION_EDGES = np.arange(-0.5, 25.0)
 ORDERS = (3, 4, 6)
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree
 
 import mdtraj
 import numpy as np
 import torch
 from torch import Tensor
 
+from deepcg.agreement import (
+    check_elements,
+    check_finite,
+    check_forces,
+    check_same_origin,
+    check_same_place,
+    check_system,
+)
 from deepcg.boxes import reduced, volumes
 from deepcg.errors import InputError
 from deepcg.formats import (
@@ -40,7 +46,6 @@ from deepcg.topology import (
 
 OWN_TOPOLOGY = (".pdb", ".pdb.gz", ".h5", ".hdf5", ".gro", ".cif", ".mmcif", ".pdbx", ".lh5")
 TOPOLOGIES = (".pdb", ".cif", ".gro", ".prmtop", ".parm7", ".psf", ".mol2", ".h5")
-SAME_PLACE = 0.005  # nm; .xtc rounds to 0.001 nm
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,13 +155,13 @@ def open_source(
     complete = _complete(recording, known)
     system_path = _named_or_beside(path, system, (".system.xml",), "System")
     if system_path is not None:
-        _check_system(system_path, complete if atoms is None or full is None else full)
+        check_system(system_path, complete if atoms is None or full is None else full)
     own = forces is None and recording.has_forces
     force_recording = None
     if force_path is not None and not own:
         force_recording = open_recording(force_path, units=units)
-        _check_forces(force_recording, recording, atomic_numbers(complete))
-        _check_same_origin(force_recording, path, system_path)
+        check_forces(force_recording, recording, atomic_numbers(complete))
+        check_same_origin(force_recording, path, system_path)
     return Source(
         path,
         complete,
@@ -193,11 +198,12 @@ def read(
     types = torch.as_tensor(atomic_numbers(source.topology))
     for first, block, apart in _paired(source, chunk, start, stop, with_forces):
         block, rotated = _upright(source.trajectory, first, block)
+        check_finite(source.trajectory, "positions", first, block.positions)
         forces = block.forces if with_forces else None
-        if apart is not None:
-            forces = _matching_forces(source, first, block, apart, rotated)
-        _check_finite(source.trajectory, "positions", first, block.positions)
-        _check_finite(source.forces, "forces", first, forces)
+        if apart is not None and source.force_recording is not None:
+            files = source.trajectory, source.force_recording
+            forces = _matching_forces(*files, first, block, apart, rotated=rotated)
+        check_finite(source.forces, "forces", first, forces)
         positions = make_whole(_present(block.positions), block.box, tree)
         yield Frames(
             _tensor(positions),
@@ -289,7 +295,7 @@ def _trajectory_atoms(
             raise _no_topology(recording.path)
         return None, None
     if recording.n_atoms == full.n_atoms:
-        _check_elements(recording, atomic_numbers(full), "the topology")
+        check_elements(recording, atomic_numbers(full), "the topology")
         return None, full
     solute = np.array(
         [a.index for r in full.residues if r.n_atoms > 1 and not r.is_water for a in r.atoms],
@@ -302,24 +308,14 @@ def _trajectory_atoms(
             f"give --topology FILE"
         )
     part = full.subset(solute)
-    _check_elements(recording, atomic_numbers(part), "the solute of the topology")
+    check_elements(recording, atomic_numbers(part), "the solute of the topology")
     return solute, part
-
-
-def _check_elements(recording: Recording, numbers: Integers, whose: str) -> None:
-    if recording.numbers is None or np.array_equal(recording.numbers, numbers):
-        return
-    atom = int(np.flatnonzero(recording.numbers != numbers)[0])
-    raise InputError(
-        f"atom {atom} is element {recording.numbers[atom]} in {recording.path} but "
-        f"{numbers[atom]} in {whose}: the atoms are in another order"
-    )
 
 
 def _complete(recording: Recording, topology: mdtraj.Topology | None) -> mdtraj.Topology:
     """Return the topology with all bonds, from the first frame where it lacks some."""
     block, _ = _upright(recording.path, 0, next(recording.blocks(1, 0, 1)))
-    _check_finite(recording.path, "positions", 0, block.positions)
+    check_finite(recording.path, "positions", 0, block.positions)
     positions = _present(block.positions)[0]
     box = None if block.box is None else block.box[0]
     if topology is not None:
@@ -329,85 +325,8 @@ def _complete(recording: Recording, topology: mdtraj.Topology | None) -> mdtraj.
     return guessed_topology(recording.numbers, positions, box)
 
 
-def _check_system(path: Path, topology: mdtraj.Topology) -> None:
-    """Check the number of particles, and that hydrogens and heavy atoms are where they should be.
-
-    Masses may have been moved from heavy atoms to hydrogens; mass 0 is a virtual or frozen one.
-    """
-    masses = _particle_masses(path)
-    if len(masses) != topology.n_atoms:
-        raise InputError(
-            f"the System {path} has {len(masses)} particles, the topology "
-            f"{topology.n_atoms} atoms: give --system FILE"
-        )
-    numbers = atomic_numbers(topology)
-    wrong = ((numbers == 1) & (masses > 4.5)) | ((numbers > 1) & (masses < 1.5) & (masses > 0))
-    wrong |= (numbers == 0) & (masses > 0)
-    if wrong.any():
-        atom = int(np.flatnonzero(wrong)[0])
-        raise InputError(
-            f"atom {atom} is {topology.atom(atom)} in the topology but has mass "
-            f"{masses[atom]} Da in the System {path}: the atoms are in another "
-            "order"
-        )
-
-
-def _particle_masses(path: Path) -> Floats:
-    """Return the masses (n_particles,), Da, of an OpenMM System without building it."""
-    masses: list[float] = []
-    try:
-        events = ElementTree.iterparse(path, events=("start", "end"))
-        if next(events)[1].tag != "System":
-            raise InputError(f"{path} is no OpenMM System (its XML does not begin with <System>)")
-        for event, element in events:
-            if event == "end" and element.tag == "Particle":
-                masses.append(float(element.attrib["mass"]))
-            if event == "end" and element.tag == "Particles":
-                break  # those of the forces come later
-    except (ElementTree.ParseError, KeyError, ValueError, StopIteration) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} cannot be read as an OpenMM System: {error}") from error
-    return np.array(masses)
-
-
-def _check_forces(forces: Recording, trajectory: Recording, numbers: Integers) -> None:
-    if not forces.has_forces:
-        raise InputError(f"{forces.path} has no forces")
-    if forces.n_atoms != trajectory.n_atoms:
-        raise InputError(
-            f"{forces.path} has forces on {forces.n_atoms} atoms, {trajectory.path} "
-            f"has {trajectory.n_atoms} atoms"
-        )
-    if forces.n_frames != trajectory.n_frames:
-        raise InputError(
-            f"{forces.path} has forces for {forces.n_frames} frames, "
-            f"{trajectory.path} has {trajectory.n_frames} frames: remove it or give --forces FILE"
-        )
-    _check_elements(forces, numbers, "the topology")
-
-
 def _labelled(forces: Recording | None) -> bool:
     return isinstance(forces, NpyFile) and forces.note is not None
-
-
-def _check_same_origin(forces: Recording, trajectory: Path, system: Path | None) -> None:
-    """Check that labels were computed from these positions and this System, where they say so."""
-    note = forces.note if isinstance(forces, NpyFile) else None
-    if not note:
-        return
-    if system is not None and "system_sha256" in note:
-        with system.open("rb") as file:
-            if note["system_sha256"] != hashlib.file_digest(file, "sha256").hexdigest():
-                raise _another_origin(forces, f"System than {system}")
-    if "trajectory_hash" in note and note["trajectory_hash"] != file_hash(trajectory):
-        raise _another_origin(forces, f"trajectory than {trajectory}")
-
-
-def _another_origin(forces: Recording, what: str) -> InputError:
-    return InputError(
-        f"{forces.path} was computed from another {what}: remove it, or give --forces FILE"
-    )
 
 
 def _paired(
@@ -446,49 +365,22 @@ def _upright(path: Path, first: int, block: Block) -> tuple[Block, bool]:
 
 
 def _matching_forces(
-    source: Source, first: int, block: Block, apart: Block, rotated: bool
+    trajectory: Path, file: Recording, first: int, block: Block, apart: Block, *, rotated: bool
 ) -> Floats | None:
     """Return forces from another file, in the axes of the positions.
 
     Where that file has positions too, they must be those of the trajectory.
     """
-    recording = source.force_recording
-    if rotated and apart.box is None and not _labelled(recording):
+    if rotated and apart.box is None and not _labelled(file):
         raise InputError(
-            f"the box of {source.trajectory} is not lower triangular and {source.forces} has no "
+            f"the box of {trajectory} is not lower triangular and {file.path} has no "
             f"box: the axes of its forces are not known"
         )
-    apart, _ = _upright(source.forces or source.trajectory, first, apart)
+    apart, _ = _upright(file.path, first, apart)
     if apart.positions is not None:
-        _check_same_place(source, first, block, apart.positions)
+        here = _present(block.positions)
+        check_same_place(trajectory, file.path, first, here, block.box, apart.positions)
     return apart.forces
-
-
-def _check_same_place(source: Source, first: int, block: Block, positions: Floats) -> None:
-    """Check that two files have the same positions, up to box vectors and one common shift."""
-    apart = _present(block.positions).astype(np.float64) - positions
-    apart -= apart[:, :1].copy()
-    if block.box is not None:
-        fraction = apart @ np.linalg.inv(block.box)
-        apart = (fraction - np.round(fraction)) @ block.box
-    far = np.argwhere(~(np.abs(apart).max(-1) < SAME_PLACE))
-    if len(far):
-        frame, atom = far[0]
-        raise InputError(
-            f"atom {atom} of frame {first + frame} is not in the same place in "
-            f"{source.forces} and {source.trajectory}: these forces belong to other "
-            f"frames or another order of atoms"
-        )
-
-
-def _check_finite(path: Path | None, what: str, first: int, values: Floats | None) -> None:
-    if values is None or np.isfinite(values).all():
-        return
-    frame, atom, _ = np.argwhere(~np.isfinite(values))[0]
-    raise InputError(
-        f"{path}: the {what} of atom {atom} in frame {first + frame} (from 0) are "
-        f"{values[frame, atom]}"
-    )
 
 
 def _present(positions: Floats | None) -> Floats:

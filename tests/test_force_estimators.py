@@ -205,6 +205,23 @@ def test_projected_weights_are_the_pseudoinverse():
     assert least_noise(mapping, [sample], NONE).noise < built.noise
 
 
+def test_equal_molecules_that_are_held_differently_have_their_own_weights():
+    mapping, sample = waters(2, torch.Generator().manual_seed(6), 50)
+    built = least_noise(mapping, [sample], groups([0, 1]))
+    assert len(built.blocks) == 2
+    w = built.weights.toarray()
+    assert w[0, 1] == pytest.approx(1, abs=1e-12)
+    assert w[1, 4] < 0.99
+
+
+def test_constraints_between_molecules_are_respected():
+    mapping, sample = waters(2, torch.Generator().manual_seed(6), 50)
+    w = least_noise(mapping, [sample], groups([1, 5])).weights.toarray()
+    np.testing.assert_allclose(w[:, 1], w[:, 5], atol=1e-12)
+    np.testing.assert_allclose(w[:, [0, 3]], np.eye(2), atol=1e-12)
+    assert np.abs(w[:, 1]).min() > 0.01
+
+
 def test_few_samples_draw_the_weights_towards_the_least():
     generator = torch.Generator().manual_seed(4)
     mapping = linear(np.eye(40)[:1])

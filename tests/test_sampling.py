@@ -305,6 +305,27 @@ def test_a_blow_up_names_step_and_replica_whenever_it_is_noticed(check_every):
     assert e.value.bad.energy[2].isnan()
 
 
+def test_the_state_before_a_blow_up_is_the_same_whenever_it_is_noticed():
+    """The steps that are repeated see the same noise again."""
+
+    def walled(x):
+        energy, forces = free(x)
+        return torch.where(x[:, 0, 0] > 1, torch.nan, energy), forces
+
+    def last_good(check_every):
+        step = baoab(walled, torch.ones(1), kT=1.0, dt=0.05, friction=3.0)
+        generator = seeded(5)
+        state = start(walled, torch.zeros(4, 1, 3), torch.ones(1), kT=1.0, generator=generator)
+        with pytest.raises(sampling.Blowup) as e:
+            list(run(step, state, generator, n_steps=900, every=900, check_every=check_every))
+        return e.value.good
+
+    one, other = last_good(1), last_good(50)
+    assert one.step == other.step > 0
+    assert torch.equal(one.state.positions, other.state.positions)
+    assert torch.equal(one.generator_state, other.generator_state)
+
+
 def test_no_state_that_is_not_sound_is_handed_out():
     fine = lambda x: (torch.where(x[:, 0, 0] > 1, torch.inf, 0.0), torch.zeros_like(x))
     x, v = torch.zeros(1, 1, 3), torch.tensor([[[1.0, 0.0, 0.0]]])

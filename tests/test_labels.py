@@ -160,6 +160,10 @@ def test_virtual_sites_feel_nothing_and_are_put_in_their_place(
 
 
 def test_a_cut_labelling_goes_on_to_the_same_files(water: Path, tmp_path: Path) -> None:
+    frames = frames_of(water)  # so near to one another that they could share a neighbor list
+    drift = np.random.default_rng(1).normal(scale=0.002, size=frames.xyz[0].shape)
+    frames.xyz = frames.xyz[0] + np.arange(FRAMES)[:, None, None] * drift
+    save(frames, water)
     whole = quick(water, output=tmp_path / "whole", chunk=2)
     with pytest.raises(Cut):
         quick(water, chunk=2, progress=cut_after(6))

@@ -1,0 +1,214 @@
+"""Who is near whom: displacements within a cutoff, under periodic boundaries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from vesin import NeighborList as LinearSearch
+
+from deepcg.errors import InputError
+from deepcg.pair_search import search
+
+ALL_PAIRS_LIMIT = 1500
+"""Beads beyond which the linear search beats comparing all pairs on the CPU."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairList:
+    """Which beads are near which, padded to the largest number of neighbors.
+
+    Parameters
+    ----------
+    index
+        (n_frames, n_beads, width), the number j of the neighbor; the bead itself in padding,
+        which comes last.
+    shift
+        (n_frames, n_beads, width, 3), nm, the lattice vector to add to the position of j.
+    count
+        (n_frames, n_beads), the number of neighbors before the padding.
+    """
+
+    index: Tensor
+    shift: Tensor
+    count: Tensor
+
+    def __getitem__(self, frames: slice | Tensor) -> PairList:
+        """Return the lists of some of the frames."""
+        return PairList(self.index[frames], self.shift[frames], self.count[frames])
+
+    @classmethod
+    def join(cls, parts: list[PairList]) -> PairList:
+        """Concatenate the lists of frames, padded to a common width."""
+        width = max(part.index.shape[2] for part in parts)
+        parts = [part.widened(width) for part in parts]
+        return cls(
+            torch.cat([p.index for p in parts]),
+            torch.cat([p.shift for p in parts]),
+            torch.cat([p.count for p in parts]),
+        )
+
+    def widened(self, width: int) -> PairList:
+        """Return the same list with more padding."""
+        f, n, old, _ = self.shift.shape
+        itself = torch.arange(n, device=self.index.device, dtype=self.index.dtype)[:, None]
+        index = torch.cat([self.index, itself.expand(f, n, width - old)], dim=2)
+        shift = torch.cat([self.shift, self.shift.new_zeros(f, n, width - old, 3)], dim=2)
+        return PairList(index, shift, self.count)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Neighbors:
+    """The surroundings of every bead: all that a network sees.
+
+    Parameters
+    ----------
+    displacement
+        (n_frames, n_beads, width, 3), nm, from bead i to its neighbor j. Padding lies
+        beyond the cutoff, so that a smooth cutoff zeroes it and no norm is 0.
+    index, count
+        As in ``PairList``.
+    """
+
+    displacement: Tensor
+    index: Tensor
+    count: Tensor
+
+    @property
+    def mask(self) -> Tensor:
+        """(n_frames, n_beads, width), true for neighbors, false for padding."""
+        return _mask(self.index, self.count)
+
+    @property
+    def distance(self) -> Tensor:
+        """(n_frames, n_beads, width), nm."""
+        distance: Tensor = self.displacement.norm(dim=-1)
+        return distance
+
+    def species(self, types: Tensor) -> Tensor:
+        """Return the types of the neighbors (n_frames, n_beads, width), -1 in padding."""
+        return torch.where(self.mask, types[self.index], -1)
+
+    def __getitem__(self, frames: slice | Tensor) -> Neighbors:
+        """Return the surroundings in some of the frames."""
+        return Neighbors(self.displacement[frames], self.index[frames], self.count[frames])
+
+
+def box_heights(box: Tensor) -> Tensor:
+    """Return the distances (n_frames, 3), nm, between opposite faces of the boxes."""
+    heights: Tensor = 1 / torch.linalg.inv(box.double()).norm(dim=-2)
+    return heights
+
+
+def check_cutoff(box: Tensor | None, cutoff: float) -> None:
+    """Refuse a cutoff for which a bead would meet two images of the same neighbor.
+
+    Raises
+    ------
+    InputError
+        If the cutoff is more than half of the shortest height of any box.
+    """
+    if box is None:
+        return
+    shortest = float(box_heights(box).min())
+    if 2 * cutoff > shortest:
+        raise InputError(
+            f"the cutoff {cutoff:g} nm is more than half of the shortest box height "
+            f"{shortest:.3f} nm: reduce the cutoff below {shortest / 2:.3f} nm or take a larger box"
+        )
+
+
+def lattice_shift(displacement: Tensor, box: Tensor) -> Tensor:
+    """Return the lattice vectors that make displacements (n_frames, ..., 3) shortest.
+
+    ``box`` (n_frames, 3, 3) is in reduced form; shortest holds for displacements up to half
+    of the shortest box height, which is all that a cutoff sees.
+    """
+    shift = torch.zeros_like(displacement)
+    for k in (2, 1, 0):
+        vector = box[:, k].reshape(-1, *[1] * (displacement.ndim - 2), 3)
+        along = (displacement + shift)[..., k : k + 1] / vector[..., k : k + 1]
+        shift = shift - vector * along.round()
+    return shift
+
+
+def find_pairs(positions: Tensor, box: Tensor | None, cutoff: float) -> PairList:
+    """Find all pairs closer than ``cutoff``, nm, among positions (n_frames, n_beads, 3).
+
+    Raises
+    ------
+    InputError
+        If the box is too small for the cutoff.
+    """
+    check_cutoff(box, cutoff)
+    positions = positions.detach()
+    box = None if box is None else box.to(positions)
+    if positions.device.type == "cpu" and positions.shape[1] <= ALL_PAIRS_LIMIT:
+        return PairList(*search(positions, box, cutoff))
+    one_frame = _linear if positions.device.type == "cpu" else all_pairs
+    boxes = [None] * len(positions) if box is None else box.unbind()
+    return PairList.join([one_frame(x, b, cutoff) for x, b in zip(positions, boxes, strict=True)])
+
+
+def surroundings(positions: Tensor, pairs: PairList, padding: float) -> Neighbors:
+    """Return the displacements of listed pairs, differentiable in ``positions``.
+
+    Padding is put at the distance ``padding``, nm, which must lie beyond the cutoff.
+    """
+    f, n, width = pairs.index.shape
+    flat = (pairs.index + n * torch.arange(f, device=pairs.index.device)[:, None, None]).flatten()
+    other = positions.reshape(f * n, 3).index_select(0, flat).view(f, n, width, 3)
+    displacement = other + pairs.shift - positions[:, :, None]
+    far = positions.new_tensor([padding, 0.0, 0.0])
+    displacement = torch.where(_mask(pairs.index, pairs.count)[..., None], displacement, far)
+    return Neighbors(displacement, pairs.index, pairs.count)
+
+
+def neighbors(positions: Tensor, box: Tensor | None, cutoff: float) -> Neighbors:
+    """Find the surroundings within ``cutoff``, nm, of positions (n_frames, n_beads, 3)."""
+    return surroundings(positions, find_pairs(positions, box, cutoff), 2 * cutoff)
+
+
+def all_pairs(positions: Tensor, box: Tensor | None, cutoff: float) -> PairList:
+    """Compare all pairs of one frame (n_beads, 3), on any device; box (3, 3)."""
+    n = len(positions)
+    displacement = (positions[None, :] - positions[:, None])[None]
+    shift = (
+        torch.zeros_like(displacement) if box is None else lattice_shift(displacement, box[None])
+    )
+    near = (displacement + shift).square().sum(-1) < cutoff**2
+    near[0].fill_diagonal_(False)
+    count = near.sum(-1)
+    _, i, j = near.nonzero(as_tuple=True)
+    return _padded(i, j, shift[0, i, j], count[0], n)
+
+
+def _linear(positions: Tensor, box: Tensor | None, cutoff: float) -> PairList:
+    """Search one large frame in linear time."""
+    points = positions.double().numpy()
+    cell = np.zeros((3, 3)) if box is None else box.double().numpy()
+    found = LinearSearch(cutoff=cutoff, full_list=True).compute(
+        points=points, box=cell, periodic=box is not None, quantities="ijS"
+    )
+    i, j, images = (torch.as_tensor(np.asarray(a).astype(np.int64)) for a in found)
+    order = torch.argsort(i * len(positions) + j)
+    i, j = i[order], j[order]
+    shift = images[order].to(positions) @ torch.as_tensor(cell).to(positions)
+    return _padded(i, j, shift, torch.bincount(i, minlength=len(positions)), len(positions))
+
+
+def _padded(i: Tensor, j: Tensor, shift: Tensor, count: Tensor, n: int) -> PairList:
+    """Lay pairs, sorted by i, out in rows of equal width."""
+    width = max(1, int(count.max())) if n else 1
+    slot = torch.arange(len(i), device=i.device) - (count.cumsum(0) - count)[i]
+    index = torch.arange(n, device=i.device)[:, None].repeat(1, width)
+    index[i, slot] = j
+    rows = shift.new_zeros(n, width, 3)
+    rows[i, slot] = shift
+    return PairList(index[None], rows[None], count[None])
+
+
+def _mask(index: Tensor, count: Tensor) -> Tensor:
+    return torch.arange(index.shape[2], device=index.device) < count[..., None]

@@ -1,0 +1,30 @@
+"""The network kinds, by the name that a config or the command line gives."""
+
+from collections.abc import Callable, Mapping
+
+from torch import nn
+
+from deepcg.networks.base import Network
+from deepcg.networks.deeppot_se import DeepPotSE
+from deepcg.networks.deeppot_se_l import DeepPotSEL
+from deepcg.networks.pair_spline import PairSpline
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "deeppot-se": DeepPotSE,
+    "deeppot-se-l": DeepPotSEL,
+    "pair-spline": PairSpline,
+}
+
+SIZES: dict[str, dict[str, Mapping[str, object]]] = {
+    "deeppot-se": {
+        "small": {"embedding": (16, 32), "axis": 4, "fitting": (64, 64)},
+        "deepmd": {"embedding": (25, 50, 100), "axis": 16, "fitting": (240, 240, 240)},
+    },
+    "deeppot-se-l": {
+        "small": {"channels": 32, "axis": 4, "fitting": (64, 64)},
+        "deepmd": {"channels": 96, "axis": 16, "fitting": (240, 240, 240)},
+    },
+    "pair-spline": {"small": {}, "deepmd": {"n_knots": 60}},
+}
+
+__all__ = ["NETWORKS", "SIZES", "DeepPotSE", "DeepPotSEL", "Network", "PairSpline"]

@@ -1,0 +1,76 @@
+"""What a network is, and the pieces that several of them are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from deepcg.neighbors import Neighbors
+
+
+class Network(Protocol):
+    """Bead energies as a function of the surroundings: all that a new kind must supply."""
+
+    cutoff: float
+
+    def __call__(self, neighbors: Neighbors, types: Tensor) -> Tensor:
+        """Return bead energies (n_frames, n_beads), kJ/mol; ``types`` is (n_beads,)."""
+        ...
+
+    def standardise(self, neighbors: Neighbors, types: Tensor) -> None:
+        """Set the constants that scale the inputs, from a sample of surroundings."""
+        ...
+
+
+def switch(r: Tensor, start: float, cutoff: float) -> Tensor:
+    """Fall from 1 at ``start`` to 0 at ``cutoff`` with two continuous derivatives.
+
+    The quintic of DeepPot-SE (Zhang et al., NeurIPS 2018, arXiv:1805.09003).
+    """
+    x = ((r - start) / (cutoff - start)).clamp(0, 1)
+    return 1 - x**3 * (10 - 15 * x + 6 * x**2)
+
+
+class Residual(nn.Module):
+    """tanh(W x + b) with the input added: once at equal width, twice at double width.
+
+    With ``timestep`` the new part is scaled by trained factors, which start small.
+    """
+
+    def __init__(self, n_in: int, n_out: int, *, timestep: bool) -> None:
+        super().__init__()
+        self.linear = nn.Linear(n_in, n_out)
+        self.timestep = nn.Parameter(0.1 * torch.ones(n_out)) if timestep else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., n_in) onto (..., n_out)."""
+        y = torch.tanh(self.linear(x))
+        if self.timestep is not None:
+            y = y * self.timestep
+        n_in, n_out = self.linear.in_features, self.linear.out_features
+        if n_in == n_out:
+            return y + x
+        return y + torch.cat([x, x], dim=-1) if n_out == 2 * n_in else y
+
+
+class Perceptron(nn.Module):
+    """Tanh layers and a linear output of width 1."""
+
+    def __init__(self, n_in: int, widths: Sequence[int], *, residual: bool) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for number, width in enumerate(widths):
+            if residual and number > 0 and width == n_in:
+                layers.append(Residual(n_in, width, timestep=True))
+            else:
+                layers += [nn.Linear(n_in, width), nn.Tanh()]
+            n_in = width
+        self.layers = nn.Sequential(*layers, nn.Linear(n_in, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., n_in) onto (...)."""
+        y: Tensor = self.layers(x)
+        return y.squeeze(-1)

@@ -1,0 +1,156 @@
+"""DeepPot-SE with angular resolution: spherical harmonics beyond l = 1, contracted l by l."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from deepcg.errors import InputError
+from deepcg.neighbors import Neighbors
+from deepcg.networks.base import Perceptron
+from deepcg.networks.density import density, plain_density, plain_spectrum, spectrum
+from deepcg.networks.loops import Basis
+
+
+class DeepPotSEL(nn.Module):
+    """u_i = fitting(A_0, D_0 ... D_lmax), D_l = A_l<^T A_l, A_l = sum_j G_l(r_ij) Y_l(r_ij).
+
+    DeepPot-SE (arXiv:1805.09003) has the rows (1, x/r, y/r, z/r), which are l = 0 and 1; here
+    l goes further, and each l has radial functions G_l of its own for every type of
+    neighbor. G_l are cubic B-splines with trained coefficients in place of an embedding net:
+    the sum over neighbors then runs over the fixed splines, once for all channels. The linear
+    invariants A_0, of which a pair potential is made, enter the fitting net too.
+
+    Parameters
+    ----------
+    cutoff
+        nm.
+    n_types
+        Number of bead types.
+    l_max
+        Largest angular momentum, 0 to 4.
+    n_splines
+        Number of radial splines between ``first_knot``, nm, and the cutoff.
+    channels, axis
+        Columns of A_l and of A_l< ("axis neurons").
+    fitting
+        Widths of the layers of the fitting net.
+    two_sided
+        Radial functions that depend on the type of the central bead, too.
+    plain
+        Use the plain PyTorch definitions on every device: slower, differentiable twice in
+        the positions.
+
+    Raises
+    ------
+    InputError
+        If ``l_max`` is out of range or there are fewer channels than axis neurons.
+    """
+
+    def __init__(
+        self,
+        cutoff: float,
+        n_types: int,
+        *,
+        l_max: int = 3,
+        n_splines: int = 16,
+        first_knot: float = 0.22,
+        channels: int = 32,
+        axis: int = 4,
+        fitting: Sequence[int] = (64, 64),
+        two_sided: bool = False,
+        plain: bool = False,
+    ) -> None:
+        super().__init__()
+        if not 0 <= l_max <= 4:
+            raise InputError(f"l_max is {l_max}: choose 0 to 4")
+        if axis > channels:
+            raise InputError(f"{axis} axis neurons need at least as many channels, not {channels}")
+        if not first_knot < cutoff:
+            raise InputError(f"first_knot {first_knot} nm is not below the cutoff {cutoff} nm")
+        self.cutoff, self.n_types, self.axis, self.plain = cutoff, n_types, axis, plain
+        self.basis = Basis(l_max, n_splines, first_knot, cutoff, cutoff / 2)
+        width = n_types * n_splines
+        sides = n_types if two_sided else 1
+        self.radial = nn.Parameter(torch.randn(sides, l_max + 1, width, channels))
+        n_features = channels * (1 + axis * (l_max + 1))
+        self.fitting = nn.ModuleList(
+            Perceptron(n_features, fitting, residual=False) for _ in range(n_types)
+        )
+        self.register_buffer("density_mean", torch.zeros(n_types, width))
+        self.register_buffer("density_scale", torch.ones(n_types, l_max + 1, width))
+        self.register_buffer("feature_mean", torch.zeros(n_types, n_features))
+        self.register_buffer("feature_scale", torch.ones(n_types, n_features))
+
+    def forward(self, neighbors: Neighbors, types: Tensor) -> Tensor:
+        """Return bead energies (n_frames, n_beads), kJ/mol."""
+        rho = self._density(neighbors, types)  # (f, n, c, k)
+        energy = rho.new_empty(rho.shape[:2])
+        for kind, beads in self._kinds(types):
+            features = self._features(rho[:, beads], kind)
+            scale, mean = self.get_buffer("feature_scale")[kind], self.get_buffer("feature_mean")
+            mine: Tensor = self.fitting[kind]((features - mean[kind]) * scale).view(len(rho), -1)
+            if self.n_types == 1:
+                return mine
+            energy[:, beads] = mine
+        return energy
+
+    @torch.no_grad()
+    def standardise(self, neighbors: Neighbors, types: Tensor) -> None:
+        """Centre and scale densities and features by their spread in a sample."""
+        rho = self._density(neighbors, types)
+        for kind, beads in self._kinds(types):
+            mine = rho[:, beads].flatten(0, 1)  # (b, c, k)
+            self.get_buffer("density_mean")[kind] = mine[:, 0].mean(0)
+            mine = mine - self._centre(kind)
+            for l, part in enumerate(self._by_l(mine)):
+                spread = part.square().mean((0, 1)).sqrt()
+                # splines that hardly any neighbor reaches must not become loud
+                spread = spread.clamp(min=max(0.1 * float(spread.max()), 1e-6))
+                scale = 1 / (spread * math.sqrt(spread.numel()))
+                self.get_buffer("density_scale")[kind, l] = scale
+            features = self._features(rho[:, beads], kind)
+            self.get_buffer("feature_mean")[kind] = features.mean(0)
+            spread = features.std(0)
+            self.get_buffer("feature_scale")[kind] = 1 / spread.clamp(min=1e-3)
+
+    def _kinds(self, types: Tensor) -> list[tuple[int, Tensor | slice]]:
+        """Return the types and where their beads are."""
+        if self.n_types == 1:
+            return [(0, slice(None))]
+        places = [(t, (types == t).nonzero().squeeze(1)) for t in range(self.n_types)]
+        return [(t, beads) for t, beads in places if len(beads)]
+
+    def _density(self, neighbors: Neighbors, types: Tensor) -> Tensor:
+        build = plain_density if self.plain else density
+        return build(neighbors.displacement, neighbors.species(types), self.basis, self.n_types)
+
+    def _by_l(self, rows: Tensor) -> tuple[Tensor, ...]:
+        parts: tuple[Tensor, ...] = rows.split(
+            [2 * l + 1 for l in range(self.basis.l_max + 1)], dim=1
+        )
+        return parts
+
+    def _centre(self, kind: int) -> Tensor:
+        """Return the mean density (c, k): only l = 0 has one."""
+        mean = self.get_buffer("density_mean")[kind]
+        return torch.cat([mean[None], mean.new_zeros(self.basis.n_harmonics - 1, len(mean))])
+
+    def _features(self, rho: Tensor, kind: int) -> Tensor:
+        """Return A_0 and D_l of beads of one kind, (beads, features)."""
+        rho = rho.reshape(-1, *rho.shape[2:])
+        mix = self.radial[kind if len(self.radial) > 1 else 0]
+        mix = mix * self.get_buffer("density_scale")[kind][..., None]
+        mean = self.get_buffer("density_mean")[kind]
+        rows = [
+            (part.reshape(-1, part.shape[2]) @ m).view(*part.shape[:2], -1)
+            for part, m in zip(self._by_l(rho), mix.unbind(), strict=True)
+        ]
+        rows[0] = rows[0] - mean @ mix[0]
+        a = torch.cat(rows, dim=1)  # (b, c, m)
+        contract = plain_spectrum if self.plain else spectrum
+        d = contract(a, self.basis.l_max, self.axis)
+        return torch.cat([a[:, 0], d.flatten(1)], dim=1)

@@ -1,0 +1,302 @@
+"""Fused CPU loops behind ``density.py``: one pass over the neighbors, nothing stored per pair.
+
+Loops are compiled for one basis, whose numbers are constants in them, and kept on disk. They
+run in parallel over beads; every bead writes its own rows, so that the result does not
+depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numba import njit, prange
+
+S3, S5, S15, S35 = math.sqrt(3), math.sqrt(5), math.sqrt(15), math.sqrt(35)
+S3_8, S5_8, S35_8 = math.sqrt(3 / 8), math.sqrt(5 / 8), math.sqrt(35 / 8)
+
+Loop = Callable[..., None]
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """Cubic B-splines in r times spherical harmonics up to ``l_max`` (at most 4).
+
+    Spline k is centred on ``first + k * spacing``, nm, and reaches two spacings to either
+    side; all fall smoothly to zero between ``switch_on`` and ``cutoff``, nm. The last centre
+    lies one spacing beyond the cutoff.
+    """
+
+    l_max: int
+    n_splines: int
+    first: float
+    cutoff: float
+    switch_on: float
+
+    @property
+    def spacing(self) -> float:
+        """Distance between the centres of neighboring splines, nm."""
+        return (self.cutoff - self.first) / (self.n_splines - 2)
+
+    @property
+    def n_harmonics(self) -> int:
+        """Number of spherical harmonics."""
+        return (self.l_max + 1) ** 2
+
+
+@njit(fastmath=True, inline="always")
+def _harmonics(x, y, z, n, out):
+    """Fill ``out`` with the harmonics of a unit vector: see ``harmonics``."""
+    out[0] = 1
+    if n > 1:
+        out[1], out[2], out[3] = x, y, z
+    if n > 4:
+        out[4], out[5], out[6] = S3 * x * y, S3 * y * z, (3 * z * z - 1) / 2
+        out[7], out[8] = S3 * x * z, S3 / 2 * (x * x - y * y)
+    if n > 9:
+        q = 5 * z * z - 1
+        out[9], out[10], out[11] = S5_8 * y * (3 * x * x - y * y), S15 * x * y * z, S3_8 * y * q
+        out[12], out[13] = z * (5 * z * z - 3) / 2, S3_8 * x * q
+        out[14], out[15] = S15 / 2 * z * (x * x - y * y), S5_8 * x * (x * x - 3 * y * y)
+    if n > 16:
+        q, p = 7 * z * z - 1, 7 * z * z - 3
+        out[16], out[17] = S35 / 2 * x * y * (x * x - y * y), S35_8 * y * z * (3 * x * x - y * y)
+        out[18], out[19] = S5 / 2 * x * y * q, S5_8 * y * z * p
+        out[20], out[21] = (35 * z**4 - 30 * z * z + 3) / 8, S5_8 * x * z * p
+        out[22], out[23] = S5 / 4 * (x * x - y * y) * q, S35_8 * x * z * (x * x - 3 * y * y)
+        out[24] = S35 / 8 * (x**4 - 6 * x * x * y * y + y**4)
+
+
+@njit(fastmath=True, inline="always")
+def _set(d, c, dx, dy, dz):
+    d[0, c], d[1, c], d[2, c] = dx, dy, dz
+
+
+@njit(fastmath=True, inline="always")
+def _harmonics_slope(x, y, z, n, d):
+    """Fill ``d`` (3, n) with the derivatives of the polynomials of ``_harmonics``."""
+    _set(d, 0, 0, 0, 0)
+    if n > 1:
+        _set(d, 1, 1, 0, 0)
+        _set(d, 2, 0, 1, 0)
+        _set(d, 3, 0, 0, 1)
+    if n > 4:
+        _set(d, 4, S3 * y, S3 * x, 0)
+        _set(d, 5, 0, S3 * z, S3 * y)
+        _set(d, 6, 0, 0, 3 * z)
+        _set(d, 7, S3 * z, 0, S3 * x)
+        _set(d, 8, S3 * x, -S3 * y, 0)
+    if n > 9:
+        q, a = 5 * z * z - 1, x * x - y * y
+        _set(d, 9, S5_8 * 6 * x * y, S5_8 * 3 * a, 0)
+        _set(d, 10, S15 * y * z, S15 * x * z, S15 * x * y)
+        _set(d, 11, 0, S3_8 * q, S3_8 * 10 * y * z)
+        _set(d, 12, 0, 0, (15 * z * z - 3) / 2)
+        _set(d, 13, S3_8 * q, 0, S3_8 * 10 * x * z)
+        _set(d, 14, S15 * x * z, -S15 * y * z, S15 / 2 * a)
+        _set(d, 15, S5_8 * 3 * a, -S5_8 * 6 * x * y, 0)
+    if n > 16:
+        q, p, a = 7 * z * z - 1, 7 * z * z - 3, x * x - y * y
+        t = 3 * (7 * z * z - 1)
+        _set(d, 16, S35 / 2 * y * (3 * x * x - y * y), S35 / 2 * x * (x * x - 3 * y * y), 0)
+        _set(d, 17, S35_8 * 6 * x * y * z, S35_8 * 3 * z * a, S35_8 * y * (3 * x * x - y * y))
+        _set(d, 18, S5 / 2 * y * q, S5 / 2 * x * q, S5 * 7 * x * y * z)
+        _set(d, 19, 0, S5_8 * z * p, S5_8 * y * t)
+        _set(d, 20, 0, 0, (35 * z**3 - 15 * z) / 2)
+        _set(d, 21, S5_8 * z * p, 0, S5_8 * x * t)
+        _set(d, 22, S5 / 2 * x * q, -S5 / 2 * y * q, S5 / 2 * 7 * z * a)
+        _set(d, 23, S35_8 * 3 * z * a, -S35_8 * 6 * x * y * z, S35_8 * x * (x * x - 3 * y * y))
+        _set(d, 24, S35 / 2 * x * (x * x - 3 * y * y), S35 / 2 * y * (y * y - 3 * x * x), 0)
+
+
+@njit(fastmath=True, inline="always")
+def _splines(r, first, spacing, switch_on, cutoff, b, slope):
+    """Fill the four non-zero splines at r and their slopes; return the number of the first."""
+    x = (r - first) / spacing
+    k = math.floor(x)
+    t = x - k
+    u = 1 - t
+    b[0], b[3] = u * u * u / 6, t * t * t / 6
+    b[1], b[2] = (3 * t - 6) * t * t / 6 + 2 / 3, (3 * u - 6) * u * u / 6 + 2 / 3
+    slope[0], slope[3] = -u * u / (2 * spacing), t * t / (2 * spacing)
+    slope[1], slope[2] = (3 * t - 4) * t / (2 * spacing), (4 - 3 * u) * u / (2 * spacing)
+    if r > switch_on:
+        q = (r - switch_on) / (cutoff - switch_on)
+        s = 1 - q * q * q * (10 - 15 * q + 6 * q * q)
+        ds = -30 * q * q * (1 - q) * (1 - q) / (cutoff - switch_on)
+        for m in range(4):
+            slope[m] = slope[m] * s + b[m] * ds
+            b[m] = b[m] * s
+    return int(k) - 1
+
+
+@cache
+def density(basis: Basis) -> Loop:
+    """Return the loop (d, species, rho): add the density of ``plain_density`` to ``rho``."""
+    n, width, cutoff = basis.n_harmonics, basis.n_splines, basis.cutoff
+    first, spacing, on = basis.first, basis.spacing, basis.switch_on
+
+    @njit(fastmath=True, parallel=True, cache=True)
+    def loop(d, species, rho):
+        n_beads = d.shape[1]
+        for bead in prange(d.shape[0] * n_beads):
+            f, i = bead // n_beads, bead % n_beads
+            y = np.empty(n, d.dtype)
+            b, slope = np.empty(4, d.dtype), np.empty(4, d.dtype)
+            for j in range(d.shape[2]):
+                if species[f, i, j] < 0:
+                    break
+                x, y_, z = d[f, i, j, 0], d[f, i, j, 1], d[f, i, j, 2]
+                r = math.sqrt(x * x + y_ * y_ + z * z)
+                if r >= cutoff:
+                    continue
+                _harmonics(x / r, y_ / r, z / r, n, y)
+                k = _splines(r, first, spacing, on, cutoff, b, slope)
+                start = species[f, i, j] * width + k
+                if k >= 0:  # nearly always: the four numbers are contiguous
+                    for c in range(n):
+                        for m in range(4):
+                            rho[f, i, c, start + m] += b[m] * y[c]
+                else:
+                    for m in range(-k, 4):
+                        for c in range(n):
+                            rho[f, i, c, start + m] += b[m] * y[c]
+
+    return loop
+
+
+@cache
+def gradient(basis: Basis) -> Loop:
+    """Return the loop (d, species, q, g): set g_ij = sum_kc q_ikc d(B_k Y_c)/d(r_ij)."""
+    n, width, cutoff = basis.n_harmonics, basis.n_splines, basis.cutoff
+    first, spacing, on = basis.first, basis.spacing, basis.switch_on
+
+    @njit(fastmath=True, parallel=True, cache=True)
+    def loop(d, species, q, g):
+        n_beads = d.shape[1]
+        for bead in prange(d.shape[0] * n_beads):
+            f, i = bead // n_beads, bead % n_beads
+            y, dy = np.empty(n, d.dtype), np.empty((3, n), d.dtype)
+            b, slope = np.empty(4, d.dtype), np.empty(4, d.dtype)
+            along, across = np.empty(n, d.dtype), np.empty(n, d.dtype)
+            g[f, i] = 0
+            for j in range(d.shape[2]):
+                if species[f, i, j] < 0:
+                    break
+                ux, uy, uz = d[f, i, j, 0], d[f, i, j, 1], d[f, i, j, 2]
+                r = math.sqrt(ux * ux + uy * uy + uz * uz)
+                if r >= cutoff:
+                    continue
+                ux, uy, uz = ux / r, uy / r, uz / r
+                _harmonics(ux, uy, uz, n, y)
+                _harmonics_slope(ux, uy, uz, n, dy)
+                k = _splines(r, first, spacing, on, cutoff, b, slope)
+                start = species[f, i, j] * width + k
+                along[:] = 0
+                across[:] = 0
+                if k >= 0:
+                    for c in range(n):
+                        for m in range(4):
+                            along[c] += slope[m] * q[f, i, c, start + m]
+                            across[c] += b[m] * q[f, i, c, start + m]
+                else:
+                    for m in range(-k, 4):
+                        for c in range(n):
+                            along[c] += slope[m] * q[f, i, c, start + m]
+                            across[c] += b[m] * q[f, i, c, start + m]
+                radial, wx, wy, wz = 0 * r, 0 * r, 0 * r, 0 * r
+                for c in range(n):
+                    radial += along[c] * y[c]
+                    wx += across[c] * dy[0, c]
+                    wy += across[c] * dy[1, c]
+                    wz += across[c] * dy[2, c]
+                uw = ux * wx + uy * wy + uz * wz
+                g[f, i, j, 0] = ux * radial + (wx - ux * uw) / r
+                g[f, i, j, 1] = uy * radial + (wy - uy * uw) / r
+                g[f, i, j, 2] = uz * radial + (wz - uz * uw) / r
+
+    return loop
+
+
+@cache
+def directional(basis: Basis) -> Loop:
+    """Return the loop (d, species, v, out): add sum_j v_ij . d(B_k Y_c)/d(r_ij) to ``out``."""
+    n, width, cutoff = basis.n_harmonics, basis.n_splines, basis.cutoff
+    first, spacing, on = basis.first, basis.spacing, basis.switch_on
+
+    @njit(fastmath=True, parallel=True, cache=True)
+    def loop(d, species, v, out):
+        n_beads = d.shape[1]
+        for bead in prange(d.shape[0] * n_beads):
+            f, i = bead // n_beads, bead % n_beads
+            y, dy = np.empty(n, d.dtype), np.empty((3, n), d.dtype)
+            b, slope = np.empty(4, d.dtype), np.empty(4, d.dtype)
+            for j in range(d.shape[2]):
+                if species[f, i, j] < 0:
+                    break
+                ux, uy, uz = d[f, i, j, 0], d[f, i, j, 1], d[f, i, j, 2]
+                r = math.sqrt(ux * ux + uy * uy + uz * uz)
+                if r >= cutoff:
+                    continue
+                ux, uy, uz = ux / r, uy / r, uz / r
+                _harmonics(ux, uy, uz, n, y)
+                _harmonics_slope(ux, uy, uz, n, dy)
+                k = _splines(r, first, spacing, on, cutoff, b, slope)
+                start = species[f, i, j] * width + k
+                vx, vy, vz = v[f, i, j, 0], v[f, i, j, 1], v[f, i, j, 2]
+                dr = ux * vx + uy * vy + uz * vz
+                vx, vy, vz = (vx - ux * dr) / r, (vy - uy * dr) / r, (vz - uz * dr) / r
+                for c in range(n):
+                    dy[0, c] = dy[0, c] * vx + dy[1, c] * vy + dy[2, c] * vz
+                    y[c] = y[c] * dr
+                if k >= 0:
+                    for c in range(n):
+                        for m in range(4):
+                            out[f, i, c, start + m] += slope[m] * y[c] + b[m] * dy[0, c]
+                else:
+                    for m in range(-k, 4):
+                        for c in range(n):
+                            out[f, i, c, start + m] += slope[m] * y[c] + b[m] * dy[0, c]
+
+    return loop
+
+
+@cache
+def spectrum(l_max: int, n_channels: int, n_axis: int) -> Loop:
+    """Return the loop (a, b, d): set d to (D(a, b) + D(b, a)) / 2 of ``plain_spectrum``."""
+
+    @njit(fastmath=True, parallel=True, cache=True)
+    def loop(a, b, d):
+        for i in prange(a.shape[0]):
+            d[i] = 0
+            for l in range(l_max + 1):
+                for c in range(l * l, (l + 1) * (l + 1)):
+                    for n in range(n_axis):
+                        an, bn = a[i, c, n] / 2, b[i, c, n] / 2
+                        for m in range(n_channels):
+                            d[i, l, n, m] += an * b[i, c, m] + bn * a[i, c, m]
+
+    return loop
+
+
+@cache
+def contraction(l_max: int, n_channels: int, n_axis: int) -> Loop:
+    """Return the loop (a, g, out): set ``out`` to the gradient of sum(g D(a, a)) in a."""
+
+    @njit(fastmath=True, parallel=True, cache=True)
+    def loop(a, g, out):
+        for i in prange(a.shape[0]):
+            out[i] = 0
+            for l in range(l_max + 1):
+                for c in range(l * l, (l + 1) * (l + 1)):
+                    for n in range(n_axis):
+                        total = 0 * a[i, c, n]
+                        for m in range(n_channels):
+                            out[i, c, m] += g[i, l, n, m] * a[i, c, n]
+                            total += g[i, l, n, m] * a[i, c, m]
+                        out[i, c, n] += total
+
+    return loop

@@ -1,0 +1,149 @@
+"""The CG free energy U(R), and the forces that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from deepcg.neighbors import Neighbors, PairList, box_heights, find_pairs, surroundings
+
+
+class Potential(Protocol):
+    """A CG free energy: a module or any function with this signature."""
+
+    def __call__(self, positions: Tensor, box: Tensor | None) -> Tensor:
+        """Map (n_frames, n_beads, 3) and (n_frames, 3, 3), nm, onto (n_frames,), kJ/mol."""
+        ...
+
+
+class NetworkPotential(nn.Module):
+    """U = sum_i sum_terms u(surroundings of i): the one place where networks meet a box.
+
+    Parameters
+    ----------
+    terms
+        Networks and priors: modules from (Neighbors, types) to bead energies.
+    cutoff
+        nm, the largest of the terms'.
+    types
+        (n_beads,), integers from 0.
+    """
+
+    types: Tensor
+
+    def __init__(self, terms: list[nn.Module], cutoff: float, types: Tensor) -> None:
+        super().__init__()
+        self.terms = nn.ModuleList(terms)
+        self.cutoff = cutoff
+        self.register_buffer("types", types)
+
+    def forward(self, positions: Tensor, box: Tensor | None) -> Tensor:
+        """Return U (n_frames,), kJ/mol."""
+        return self.energy(self.surroundings(positions, find_pairs(positions, box, self.cutoff)))
+
+    def surroundings(self, positions: Tensor, pairs: PairList) -> Neighbors:
+        """Return the surroundings that the terms see, from a list that may reach farther."""
+        return surroundings(positions, pairs, 2 * self.cutoff)
+
+    def energy(self, neighbors: Neighbors) -> Tensor:
+        """Return U (n_frames,), kJ/mol, of beads in given surroundings."""
+        return torch.stack([term(neighbors, self.types) for term in self.terms]).sum((0, 2))
+
+    def forces(self, neighbors: Neighbors, *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
+        """Return U (n_frames,), kJ/mol, and -dU/dR (n_frames, n_beads, 3), kJ/mol/nm.
+
+        With ``create_graph`` both can be differentiated in the parameters.
+        """
+        displacement = neighbors.displacement.detach().requires_grad_()
+        with torch.enable_grad():
+            energy = self.energy(Neighbors(displacement, neighbors.index, neighbors.count))
+            (pull,) = torch.autograd.grad(energy.sum(), displacement, create_graph=create_graph)
+        forces = _gathered(pull, neighbors.index)
+        return (energy, forces) if create_graph else (energy.detach(), forces)
+
+
+def energy_and_forces(
+    potential: Potential, positions: Tensor, box: Tensor | None, *, create_graph: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Return U (n_frames,), kJ/mol, and -dU/dR (n_frames, n_beads, 3), kJ/mol/nm."""
+    if isinstance(potential, NetworkPotential):
+        pairs = find_pairs(positions, box, potential.cutoff)
+        near = potential.surroundings(positions.detach(), pairs)
+        return potential.forces(near, create_graph=create_graph)
+    positions = positions.detach().requires_grad_()
+    with torch.enable_grad():
+        energy = potential(positions, box)
+        (gradient,) = torch.autograd.grad(energy.sum(), positions, create_graph=create_graph)
+    return (energy if create_graph else energy.detach()), -gradient
+
+
+class VerletForces:
+    """Energy and forces in one box, with a list of pairs that outlives many steps.
+
+    The list reaches a skin beyond the cutoff and is renewed once a bead has moved half of
+    it. Positions must be continuous in time: never wrapped.
+
+    Parameters
+    ----------
+    potential
+        U.
+    box
+        (3, 3), nm, the same for all replicas; ``None`` for open boundaries.
+    skin
+        nm.
+    """
+
+    def __init__(self, potential: NetworkPotential, box: Tensor | None, *, skin: float) -> None:
+        if box is not None:  # a small box may leave no room for the whole skin
+            room = float(box_heights(box[None]).min()) / 2 - potential.cutoff
+            skin = max(0.0, min(skin, 0.999 * room))
+        self.potential, self.box, self.skin = potential, box, skin
+        self.at: Tensor | None = None
+        self.pairs: PairList | None = None
+
+    def __call__(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (n_replicas, n_beads, 3), nm, onto energy, kJ/mol, and forces, kJ/mol/nm."""
+        if self.pairs is None or self._moved(positions):
+            box = None if self.box is None else self.box.expand(len(positions), 3, 3)
+            self.pairs = find_pairs(positions, box, self.potential.cutoff + self.skin)
+            self.at = positions.clone()
+        return self.potential.forces(self.potential.surroundings(positions, self.pairs))
+
+    def renew(self) -> None:
+        """Forget the list: what follows depends on the positions alone, as after a restart."""
+        self.pairs = None
+
+    def _moved(self, positions: Tensor) -> bool:
+        if self.at is None or self.at.shape != positions.shape:
+            return True
+        farthest = (positions - self.at).square().sum(-1).max()
+        # a blown-up replica must not hide behind NaN < limit
+        return not bool(farthest < (self.skin / 2) ** 2)
+
+
+def force_field(
+    potential: Potential, box: Tensor | None, *, skin: float = 0.05
+) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """Fix the box (3, 3), nm: what is left is all that a sampler needs to know.
+
+    The skin of the Verlet list, nm, is cut down where half the box leaves no room for it.
+    """
+    if isinstance(potential, NetworkPotential):
+        return VerletForces(potential, box, skin=skin)
+
+    def forces(positions: Tensor) -> tuple[Tensor, Tensor]:
+        boxes = None if box is None else box.expand(len(positions), 3, 3)
+        return energy_and_forces(potential, positions, boxes)
+
+    return forces
+
+
+def _gathered(pull: Tensor, index: Tensor) -> Tensor:
+    """Turn dU/d(r_j - r_i) (f, n, width, 3) into -dU/dr: every pair pulls on both its beads."""
+    f, n, _ = index.shape
+    flat = (index + n * torch.arange(f, device=index.device)[:, None, None]).flatten()
+    forces = pull.sum(2).flatten(0, 1).index_add(0, flat, -pull.flatten(0, 2))
+    return forces.view(f, n, 3)

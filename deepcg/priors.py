@@ -1,0 +1,58 @@
+"""Energies that a network need not learn: what keeps beads apart where there are no data."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from deepcg.neighbors import Neighbors
+
+
+class Repulsion(nn.Module):
+    """u_i = 1/2 sum_j strength kT max(0, (onset - r_ij) / width)^3.
+
+    Zero, with two continuous derivatives, beyond the onset of g(r): the closest approach of
+    each pair of types in the data. Inside, a cubic wall that no sample of a network's
+    extrapolation should climb, yet soft enough for the time step of the dynamics.
+
+    Parameters
+    ----------
+    onset
+        (n_types, n_types), nm; not positive where there is no repulsion.
+    kT
+        kJ/mol.
+    width
+        nm; the wall is ``strength`` kT high one width inside the onset.
+    """
+
+    def __init__(
+        self, onset: Tensor, kT: float, *, width: float = 0.02, strength: float = 2.0
+    ) -> None:
+        super().__init__()
+        self.register_buffer("onset", onset)
+        self.height, self.width = strength * kT, width
+
+    @property
+    def cutoff(self) -> float:
+        """The largest onset, nm."""
+        return float(self.get_buffer("onset").max())
+
+    def forward(self, neighbors: Neighbors, types: Tensor) -> Tensor:
+        """Return bead energies (n_frames, n_beads), kJ/mol."""
+        onset = self.get_buffer("onset")[types[:, None], types[neighbors.index]]
+        inside = ((onset - neighbors.distance) / self.width).clamp(min=0)
+        return 0.5 * self.height * (inside**3).sum(-1)
+
+
+def onset_of_contacts(neighbors: Neighbors, types: Tensor, n_types: int) -> Tensor:
+    """Return the shortest distance (n_types, n_types), nm, between beads of each two types.
+
+    Zero for types that never meet within the cutoff of the list.
+    """
+    distance, species = neighbors.distance.detach(), neighbors.species(types)
+    onset = distance.new_zeros(n_types, n_types)
+    for a in range(n_types):
+        for b in range(n_types):
+            met = distance[:, types == a][species[:, types == a] == b]
+            if len(met):
+                onset[a, b] = met.min()
+    return onset

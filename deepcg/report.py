@@ -284,7 +284,7 @@ def _caption(observable: Observable, comparison: Comparison) -> str:
     low, high = observable.window
     if name.startswith("g_"):
         text = (
-            f"{name}, bins of 0.002 nm, normalised by the N(N - 1)/2 pairs of a frame "
+            f"{name}, bins of 0.002 nm, normalised by the N(N\u00a0-\u00a01)/2 pairs of a frame "
             "(N_a N_b for unlike beads)."
         )
         return f"{text} Differences are taken from {low:.2f} to {high:.2f} nm."

@@ -14,7 +14,7 @@ import torch
 from deepcg.figures import learning_curve_figure, observable_figure, png
 from deepcg.frames import Frames
 from deepcg.observables import Comparison, Ensemble
-from deepcg.report import Training, compare
+from deepcg.report import Training, as_json, compare
 
 PICTURES = [
     "O-O-O-angle.png",
@@ -97,6 +97,13 @@ def test_the_json_is_strict_and_holds_the_curves(made: tuple[Comparison, Path]) 
     assert numbers["provenance"]["Files"] == {"traj.dcd": "sha256 00ff"}
     assert "torch" in numbers["provenance"]["Versions"]
     assert "reason" in numbers["velocity autocorrelation"]["CG"]
+
+
+def test_numbers_that_are_not_finite_become_null(made: tuple[Comparison, Path]) -> None:
+    training = Training([], float("nan"), {}, "", "")
+    numbers = as_json(made[0], training, {})
+    assert numbers["training"]["noise_floor"] is None
+    json.dumps(numbers, allow_nan=False)
 
 
 def test_the_page_needs_no_other_file_and_no_network(made: tuple[Comparison, Path]) -> None:

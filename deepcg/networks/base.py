@@ -57,13 +57,16 @@ class Residual(nn.Module):
 
 
 class Perceptron(nn.Module):
-    """Tanh layers and a linear output of width 1."""
+    """Tanh layers and a linear output of width 1.
+
+    With ``residual`` a layer adds its input wherever the widths allow it.
+    """
 
     def __init__(self, n_in: int, widths: Sequence[int], *, residual: bool) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for number, width in enumerate(widths):
-            if residual and number > 0 and width == n_in:
+        for width in widths:
+            if residual and width in (n_in, 2 * n_in):
                 layers.append(Residual(n_in, width, timestep=True))
             else:
                 layers += [nn.Linear(n_in, width), nn.Tanh()]

@@ -99,7 +99,7 @@ class DeepPotSE(nn.Module):
             found = (species >= 0) & (types == kind)[:, None]
             if found.any():
                 self.get_buffer("mean")[kind] = s[found].mean()
-                self.get_buffer("spread")[kind, 0] = s[found].std().clamp(min=1e-2)
+                self.get_buffer("spread")[kind, 0] = s[found].std(correction=0).clamp(min=1e-2)
                 vector = rows[found][:, 1:].square().mean().sqrt()
                 self.get_buffer("spread")[kind, 1] = vector.clamp(min=1e-2)
 

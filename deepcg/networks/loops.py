@@ -113,10 +113,10 @@ def _harmonics_slope(x, y, z, n, d):
 
 
 @njit(fastmath=True, inline="always")
-def _splines(r, first, spacing, switch_on, cutoff, b, slope):
+def _splines(r, n, first, spacing, switch_on, cutoff, b, slope):
     """Fill the four non-zero splines at r and their slopes; return the number of the first."""
     x = (r - first) / spacing
-    k = math.floor(x)
+    k = min(math.floor(x), n - 3)  # just below the cutoff x may be rounded up to n - 2
     t = x - k
     u = 1 - t
     b[0], b[3] = u * u * u / 6, t * t * t / 6
@@ -154,7 +154,7 @@ def density(basis: Basis) -> Loop:
                 if r >= cutoff:
                     continue
                 _harmonics(x / r, y_ / r, z / r, n, y)
-                k = _splines(r, first, spacing, on, cutoff, b, slope)
+                k = _splines(r, width, first, spacing, on, cutoff, b, slope)
                 start = species[f, i, j] * width + k
                 if k >= 0:  # nearly always: the four numbers are contiguous
                     for c in range(n):
@@ -193,7 +193,7 @@ def gradient(basis: Basis) -> Loop:
                 ux, uy, uz = ux / r, uy / r, uz / r
                 _harmonics(ux, uy, uz, n, y)
                 _harmonics_slope(ux, uy, uz, n, dy)
-                k = _splines(r, first, spacing, on, cutoff, b, slope)
+                k = _splines(r, width, first, spacing, on, cutoff, b, slope)
                 start = species[f, i, j] * width + k
                 along[:] = 0
                 across[:] = 0
@@ -244,7 +244,7 @@ def directional(basis: Basis) -> Loop:
                 ux, uy, uz = ux / r, uy / r, uz / r
                 _harmonics(ux, uy, uz, n, y)
                 _harmonics_slope(ux, uy, uz, n, dy)
-                k = _splines(r, first, spacing, on, cutoff, b, slope)
+                k = _splines(r, width, first, spacing, on, cutoff, b, slope)
                 start = species[f, i, j] * width + k
                 vx, vy, vz = v[f, i, j, 0], v[f, i, j, 1], v[f, i, j, 2]
                 dr = ux * vx + uy * vy + uz * vz

@@ -9,4 +9,8 @@ from numba.core import config
 
 def use_torch_threads() -> None:
     """Let the compiled loops that follow use the number of threads that PyTorch uses."""
-    numba.set_num_threads(min(torch.get_num_threads(), config.NUMBA_NUM_THREADS))
+    wanted = torch.get_num_threads()
+    numba.set_num_threads(min(wanted, int(config.NUMBA_NUM_THREADS)))
+    # starting numba's threads resets those of an OpenMP runtime that both share
+    if torch.get_num_threads() != wanted:
+        torch.set_num_threads(wanted)

@@ -16,13 +16,13 @@ from deepcg.networks.loops import Basis
 
 
 class DeepPotSEL(nn.Module):
-    """u_i = fitting(A_0, D_0 ... D_lmax), D_l = A_l<^T A_l, A_l = sum_j G_l(r_ij) Y_l(r_ij).
+    """u_i = fitting(A_0, D_0 ... D_lmax), D_l = A_l<^T A_l, A_l = sum_j G(r_ij) Y_l(r_ij).
 
     DeepPot-SE (arXiv:1805.09003) has the rows (1, x/r, y/r, z/r), which are l = 0 and 1; here
-    l goes further, and each l has radial functions G_l of its own for every type of
-    neighbor. G_l are cubic B-splines with trained coefficients in place of an embedding net:
-    the sum over neighbors then runs over the fixed splines, once for all channels. The linear
-    invariants A_0, of which a pair potential is made, enter the fitting net too.
+    l goes further, and each l is contracted separately. G, shared by all l, are cubic
+    B-splines with trained coefficients for every type of neighbor, in place of an embedding
+    net: the sum over neighbors then runs over the fixed splines, once for all channels. The
+    linear invariants A_0, of which a pair potential is made, enter the fitting net too.
 
     Parameters
     ----------
@@ -75,13 +75,13 @@ class DeepPotSEL(nn.Module):
         self.basis = Basis(l_max, n_splines, first_knot, cutoff, cutoff / 2)
         width = n_types * n_splines
         sides = n_types if two_sided else 1
-        self.radial = nn.Parameter(torch.randn(sides, l_max + 1, width, channels))
+        self.radial = nn.Parameter(torch.randn(sides, width, channels))
         n_features = channels * (1 + axis * (l_max + 1))
         self.fitting = nn.ModuleList(
             Perceptron(n_features, fitting, residual=False) for _ in range(n_types)
         )
         self.register_buffer("density_mean", torch.zeros(n_types, width))
-        self.register_buffer("density_scale", torch.ones(n_types, l_max + 1, width))
+        self.register_buffer("density_scale", torch.ones(n_types, width))
         self.register_buffer("feature_mean", torch.zeros(n_types, n_features))
         self.register_buffer("feature_scale", torch.ones(n_types, n_features))
 
@@ -105,13 +105,11 @@ class DeepPotSEL(nn.Module):
         for kind, beads in self._kinds(types):
             mine = rho[:, beads].flatten(0, 1)  # (b, c, k)
             self.get_buffer("density_mean")[kind] = mine[:, 0].mean(0)
-            mine = mine - self._centre(kind)
-            for l, part in enumerate(self._by_l(mine)):
-                spread = part.square().mean((0, 1)).sqrt()
-                # splines that hardly any neighbor reaches must not become loud
-                spread = spread.clamp(min=max(0.1 * float(spread.max()), 1e-6))
-                scale = 1 / (spread * math.sqrt(spread.numel()))
-                self.get_buffer("density_scale")[kind, l] = scale
+            # the spread of l = 0 serves all l; a spline that hardly any neighbor reaches
+            # must not become loud
+            spread = mine[:, 0].std(0)
+            spread = spread.clamp(min=max(0.1 * float(spread.max()), 1e-6))
+            self.get_buffer("density_scale")[kind] = 1 / (spread * math.sqrt(len(spread)))
             features = self._features(rho[:, beads], kind)
             self.get_buffer("feature_mean")[kind] = features.mean(0)
             spread = features.std(0)
@@ -128,29 +126,15 @@ class DeepPotSEL(nn.Module):
         build = plain_density if self.plain else density
         return build(neighbors.displacement, neighbors.species(types), self.basis, self.n_types)
 
-    def _by_l(self, rows: Tensor) -> tuple[Tensor, ...]:
-        parts: tuple[Tensor, ...] = rows.split(
-            [2 * l + 1 for l in range(self.basis.l_max + 1)], dim=1
-        )
-        return parts
-
-    def _centre(self, kind: int) -> Tensor:
-        """Return the mean density (c, k): only l = 0 has one."""
-        mean = self.get_buffer("density_mean")[kind]
-        return torch.cat([mean[None], mean.new_zeros(self.basis.n_harmonics - 1, len(mean))])
-
     def _features(self, rho: Tensor, kind: int) -> Tensor:
         """Return A_0 and D_l of beads of one kind, (beads, features)."""
-        rho = rho.reshape(-1, *rho.shape[2:])
+        rho = rho.reshape(-1, *rho.shape[2:])  # (b, c, k)
         mix = self.radial[kind if len(self.radial) > 1 else 0]
-        mix = mix * self.get_buffer("density_scale")[kind][..., None]
-        mean = self.get_buffer("density_mean")[kind]
-        rows = [
-            (part.reshape(-1, part.shape[2]) @ m).view(*part.shape[:2], -1)
-            for part, m in zip(self._by_l(rho), mix.unbind(), strict=True)
-        ]
-        rows[0] = rows[0] - mean @ mix[0]
-        a = torch.cat(rows, dim=1)  # (b, c, m)
+        mix = mix * self.get_buffer("density_scale")[kind][:, None]
+        a = (rho.reshape(-1, rho.shape[2]) @ mix).view(*rho.shape[:2], -1)  # (b, c, m)
+        # only l = 0 has a mean
+        is_scalar = (torch.arange(rho.shape[1], device=a.device) == 0).to(a)[:, None]
+        a = a - is_scalar * (self.get_buffer("density_mean")[kind] @ mix)
         contract = plain_spectrum if self.plain else spectrum
         d = contract(a, self.basis.l_max, self.axis)
         return torch.cat([a[:, 0], d.flatten(1)], dim=1)

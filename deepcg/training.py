@@ -1,0 +1,299 @@
+"""Force matching: the network learns the mean of instantaneous forces."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deepcg.errors import InputError, pick
+from deepcg.files import write_tensors
+from deepcg.frames import Frames
+from deepcg.memory import keep_freed_memory
+from deepcg.neighbors import Neighbors, PairList, find_pairs
+from deepcg.potential import NetworkPotential
+from deepcg.progress import Progress, silent
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "nadam": torch.optim.NAdam,
+    "radam": torch.optim.RAdam,
+}
+
+
+class TrainingError(InputError):
+    """Training cannot go on; what was saved before stays valid."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingConfig:
+    """How to train.
+
+    Parameters
+    ----------
+    steps
+        Number of optimiser steps.
+    batch_size
+        Frames in a step.
+    learning_rate, final_ratio
+        The rate falls exponentially from ``learning_rate`` to ``final_ratio`` times that.
+    optimizer
+        A name in ``OPTIMIZERS``.
+    clip
+        Largest norm of the gradient of (mean square error / variance of the forces).
+    ema
+        Memory of the exponential moving average of the weights, per step.
+    validations
+        How often in all the validation frames are evaluated, and a checkpoint written.
+    patience
+        Stop after so many validations without a better one; 0 never stops early.
+    seed
+        Of the order of frames. The initial weights are the caller's.
+    """
+
+    steps: int = 6000
+    batch_size: int = 8
+    learning_rate: float = 5e-3
+    final_ratio: float = 1e-3
+    optimizer: str = "adam"
+    clip: float = 10.0
+    ema: float = 0.999
+    validations: int = 40
+    patience: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "learning_rate", "final_ratio", "clip", "validations"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} is {getattr(self, name)}: it must be positive")
+        if not 0 <= self.ema < 1:
+            raise InputError(f"ema is {self.ema}: choose at least 0 and less than 1")
+        if self.patience < 0:
+            raise InputError(f"patience is {self.patience}: choose 0 (never stop early) or more")
+        pick(OPTIMIZERS, self.optimizer, "optimizer")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One line of ``metrics.jsonl``; losses are mean squares per component, (kJ/mol/nm)^2.
+
+    ``train`` is the mean over the batches since the last record, with the weights of the
+    moment; ``validation`` is of the averaged weights.
+    """
+
+    step: int
+    train: float
+    validation: float
+    learning_rate: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ForceSamples:
+    """Frames ready for training: surroundings, found once, and instantaneous forces."""
+
+    neighbors: Neighbors
+    forces: Tensor
+
+    def __len__(self) -> int:
+        return len(self.forces)
+
+    def __getitem__(self, frames: slice | Tensor) -> ForceSamples:
+        """Return some of the frames."""
+        return ForceSamples(self.neighbors[frames], self.forces[frames])
+
+
+def prepare(
+    potential: NetworkPotential, frames: Frames, *, chunk: int = 200, progress: Progress = silent
+) -> ForceSamples:
+    """Find the surroundings of the beads in all frames.
+
+    Raises
+    ------
+    InputError
+        If the frames have no forces, or a box is too small for the cutoff.
+    """
+    if frames.forces is None:
+        raise InputError("the frames have no forces to match")
+    parts = []
+    for start in range(0, len(frames), chunk):
+        part = frames[start : start + chunk]
+        pairs = find_pairs(part.positions, part.box, potential.cutoff)
+        parts.append(PairList(pairs.index.to(torch.int32), pairs.shift, pairs.count))
+        progress(min(start + chunk, len(frames)), len(frames), "neighbors")
+    near = potential.surroundings(frames.positions, PairList.join(parts))
+    return ForceSamples(near, frames.forces)
+
+
+def force_error(potential: NetworkPotential, samples: ForceSamples, *, chunk: int = 20) -> Tensor:
+    """Return the squared force errors of each frame, (n_frames,), mean over components."""
+    errors = []
+    for start in range(0, len(samples), chunk):
+        part = samples[start : start + chunk]
+        _, forces = potential.forces(part.neighbors)
+        errors.append((forces.detach() - part.forces).square().mean((1, 2)))
+    return torch.cat(errors)
+
+
+def train(
+    potential: NetworkPotential,
+    samples: ForceSamples,
+    validation: ForceSamples,
+    config: TrainingConfig,
+    *,
+    report: Callable[[Record], None] = lambda record: None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    progress: Progress = silent,
+) -> list[Record]:
+    """Fit the potential, in place, to the forces; return the history.
+
+    The potential is left with the averaged weights. With ``checkpoint`` the state is kept in
+    that file at every validation; with ``resume`` training goes on from it, bit for bit as
+    if it had never stopped.
+
+    Raises
+    ------
+    TrainingError
+        If the loss is not finite, or the checkpoint is of another training.
+    """
+    keep_freed_memory()
+    trainer = _Trainer(potential, float(samples.forces.var()), config)
+    if resume and checkpoint is not None and checkpoint.exists():
+        trainer.load(checkpoint)
+    every = max(1, config.steps // config.validations)
+    began = time.monotonic() - (trainer.history[-1].seconds if trainer.history else 0.0)
+    for step in range(trainer.step + 1, config.steps + 1):
+        trainer.take_step(samples, step)
+        if step % every == 0 or step == config.steps:
+            record = trainer.validate(validation, time.monotonic() - began)
+            if checkpoint is not None:
+                write_tensors(checkpoint, trainer.state())
+            report(record)
+            if _has_settled(trainer.history, config.patience):
+                break
+        progress(step, config.steps, f"training, loss {trainer.last_loss:.0f}")
+    trainer.use_average()
+    return trainer.history
+
+
+class _Trainer:
+    """The state of a training: weights, their average, optimiser, history."""
+
+    def __init__(
+        self, potential: NetworkPotential, force_variance: float, config: TrainingConfig
+    ) -> None:
+        self.potential, self.config, self.force_variance = potential, config, force_variance
+        self.parameters = [p for p in potential.parameters() if p.requires_grad]
+        self.average = [p.detach().clone() for p in self.parameters]
+        self.optimizer = OPTIMIZERS[config.optimizer](self.parameters, lr=config.learning_rate)
+        self.step, self.losses, self.last_loss = 0, 0.0, math.nan
+        self.history: list[Record] = []
+
+    def take_step(self, samples: ForceSamples, step: int) -> None:
+        config = self.config
+        batch = samples[batch_of(step, len(samples), config)]
+        _, forces = self.potential.forces(batch.neighbors, create_graph=True)
+        loss = (forces - batch.forces).square().mean()
+        self.last_loss = loss.item()
+        if not math.isfinite(self.last_loss):
+            raise TrainingError(
+                f"the loss is not finite at step {step}: reduce --learning-rate "
+                f"(now {config.learning_rate:g}) or check the forces"
+            )
+        self.optimizer.zero_grad()
+        (loss / self.force_variance).backward(inputs=self.parameters)
+        nn.utils.clip_grad_norm_(self.parameters, config.clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, config)
+        self.optimizer.step()
+        # a young average must not remember the random start
+        memory = min(config.ema, step / (step + 10))
+        with torch.no_grad():
+            for average, parameter in zip(self.average, self.parameters, strict=True):
+                average.lerp_(parameter, 1 - memory)
+        self.step, self.losses = step, self.losses + self.last_loss
+
+    def validate(self, validation: ForceSamples, seconds: float) -> Record:
+        since = self.step - (self.history[-1].step if self.history else 0)
+        kept = copy.deepcopy([p.detach() for p in self.parameters])
+        self.use_average()
+        error = float(force_error(self.potential, validation).mean())
+        self._set(kept)
+        rate = learning_rate(self.step, self.config)
+        self.history.append(Record(self.step, self.losses / since, error, rate, seconds))
+        self.losses = 0.0
+        return self.history[-1]
+
+    def use_average(self) -> None:
+        self._set(self.average)
+
+    def _set(self, values: list[Tensor]) -> None:
+        with torch.no_grad():
+            for parameter, value in zip(self.parameters, values, strict=True):
+                parameter.copy_(value)
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "config": asdict(self.config),
+            "step": self.step,
+            "parameters": [p.detach() for p in self.parameters],
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+            "history": [asdict(r) for r in self.history],
+        }
+
+    def load(self, path: Path) -> None:
+        saved = torch.load(path, weights_only=True)
+        shapes = [p.shape for p in self.parameters]
+        if saved["config"] != asdict(self.config) or shapes != [
+            p.shape for p in saved["parameters"]
+        ]:
+            raise TrainingError(
+                f"{path} is of a training with other settings: give the same, or another folder"
+            )
+        self._set(saved["parameters"])
+        self.average = [a.to(p) for a, p in zip(saved["average"], self.parameters, strict=True)]
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.step = saved["step"]
+        self.history = [Record(**r) for r in saved["history"]]
+
+
+def learning_rate(step: int, config: TrainingConfig) -> float:
+    """Return the learning rate of a step."""
+    rate: float = config.learning_rate * config.final_ratio ** (step / config.steps)
+    return rate
+
+
+def batch_of(step: int, n_frames: int, config: TrainingConfig) -> Tensor:
+    """Return the frames of a step: a shuffled deck, dealt and shuffled anew.
+
+    It follows from the seed and the step alone, so that a resumed training goes on alike.
+    """
+    size = min(config.batch_size, n_frames)
+    per_epoch = n_frames // size
+    epoch, place = divmod(step - 1, per_epoch)
+    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
+    order = torch.randperm(n_frames, generator=generator)
+    return order[place * size : (place + 1) * size]
+
+
+def rows(history: list[Record]) -> Iterator[dict[str, float]]:
+    """Yield the records as plain dictionaries, for files and figures."""
+    for record in history:
+        yield asdict(record)
+
+
+def _has_settled(history: list[Record], patience: int) -> bool:
+    if patience == 0 or len(history) <= patience:
+        return False
+    best = min(range(len(history)), key=lambda k: history[k].validation)
+    return best < len(history) - patience

@@ -107,12 +107,12 @@ class DeepPotSEL(nn.Module):
             self.get_buffer("density_mean")[kind] = mine[:, 0].mean(0)
             # the spread of l = 0 serves all l; a spline that hardly any neighbor reaches
             # must not become loud
-            spread = mine[:, 0].std(0)
+            spread = mine[:, 0].std(0, correction=0)
             spread = spread.clamp(min=max(0.1 * float(spread.max()), 1e-6))
             self.get_buffer("density_scale")[kind] = 1 / (spread * math.sqrt(len(spread)))
             features = self._features(rho[:, beads], kind)
             self.get_buffer("feature_mean")[kind] = features.mean(0)
-            spread = features.std(0)
+            spread = features.std(0, correction=0)
             self.get_buffer("feature_scale")[kind] = 1 / spread.clamp(min=1e-3)
 
     def _kinds(self, types: Tensor) -> list[tuple[int, Tensor | slice]]:

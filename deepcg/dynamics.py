@@ -34,13 +34,31 @@ class SamplingError(InputError):
 
 @dataclass(frozen=True, slots=True)
 class DynamicsConfig:
-    """How replicas move; times in ps, the friction in 1/ps, the temperature in K.
+    """How replicas move.
 
-    The equilibration is rounded up to whole intervals and not written. ``dt`` of 5 fs is for
-    water: the mean force on an oxygen makes it swing at about 26 rad/ps (from
-    <F^2> / (m kT)), hence (omega dt)^2 / 4 = 0.4 %, the scale of all errors in the time step,
-    and it is a seventh of the stable limit 2 / omega_max of the hydrogen bond's 300 / cm.
-    ``overdamped`` needs a far smaller one: dt / friction below 2 / omega_max^2.
+    The default time step is for water: the mean force on an oxygen makes it swing at about
+    26 rad/ps (from <F^2> / (m kT)), hence (omega dt)^2 / 4 = 0.4 %, the scale of all errors in
+    the time step, and it is a seventh of the stable limit 2 / omega_max of the hydrogen bond's
+    300 / cm. ``overdamped`` needs a far smaller one: dt / friction below 2 / omega_max^2.
+
+    Parameters
+    ----------
+    dt
+        Time step, ps.
+    friction
+        Friction, 1/ps.
+    temperature
+        Temperature of the samples, K.
+    ps
+        Length of every replica, without the equilibration, ps.
+    equilibration_ps
+        Time before the first frame is written, ps; rounded up to whole intervals.
+    interval_ps
+        Time between frames, ps.
+    integrator
+        baoab (Langevin) or overdamped (Brownian, without velocities; needs a shorter dt).
+    seed
+        Seed of the noise and of the first velocities.
     """
 
     dt: float = 0.005

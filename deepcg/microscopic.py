@@ -37,7 +37,7 @@ _LONGEST_STEP = {False: 4.0, True: 1.0}  # fs, by flexible: the period of O-H is
 
 @dataclass(frozen=True, kw_only=True)
 class WaterSimulation:
-    """What to simulate.
+    """Simulate a box of water with OpenMM: rigid or flexible, at constant volume.
 
     Parameters
     ----------

@@ -44,19 +44,19 @@ class TrainingConfig:
     batch_size
         Frames in a step.
     learning_rate, final_ratio
-        The rate falls exponentially from ``learning_rate`` to ``final_ratio`` times that.
+        The rate of learning falls exponentially, to ``final_ratio`` times the first.
     optimizer
-        A name in ``OPTIMIZERS``.
+        Kind of optimiser: adam, adamw, nadam or radam.
     clip
         Largest norm of the gradient of (mean square error / variance of the forces).
     ema
         Memory of the exponential moving average of the weights, per step.
     validations
-        How often in all the validation frames are evaluated, and a checkpoint written.
+        How many times the validation frames are evaluated, and a checkpoint written.
     patience
         Stop after so many validations without a better one; 0 never stops early.
     seed
-        Of the order of frames. The initial weights are the caller's.
+        Seed of the order of frames, and of the weights that a fit starts from.
     """
 
     steps: int = 6000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -136,8 +137,8 @@ def test_compiled_loops_are_the_plain_definitions_for_every_l(l_max: int, dtype:
 @pytest.mark.usefixtures("interpreted")
 def test_a_distance_just_below_any_cutoff_stays_inside_its_splines():
     """(r - first) / spacing may be rounded up to the next knot, which has no splines."""
-    for cutoff in np.arange(0.5, 0.8, 0.01):
-        of = Basis(0, 8, 0.22, float(cutoff), 0.3)
+    for cutoff, n in itertools.product(np.arange(0.5, 0.8, 0.02), (8, 12, 16, 24)):
+        of = Basis(0, n, 0.22, float(cutoff), 0.3)
         d = torch.zeros(1, 1, 1, 3)
         d[..., 2] = math.nextafter(cutoff, 0)
         rho = density(d, torch.zeros(1, 1, 1, dtype=torch.long), of, 1)

@@ -29,7 +29,8 @@ LAYERS = [
     {"deepcg.report"},
     {"deepcg.workflow"},
     {"deepcg.options"},
-    {"deepcg.cli", "deepcg.__main__"},
+    {"deepcg.cli"},
+    {"deepcg.__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 LATE = {"deepcg.cli"}  # what a command needs would make --help of the others slow

@@ -1,0 +1,50 @@
+# make demo: from nothing to a report in about five minutes.   make test: what the project must pass.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEEPCG := $(BIN)/deepcg
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --only-binary :all: -c constraints.txt
+DEMO := demo
+REQUIREMENTS := pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint clean venv
+
+help:
+	@echo "make demo   simulate a small box of water, fit, sample, compare: report in $(DEMO)/"
+	@echo "make test   format, lint, types and tests (make lint: without the tests)"
+	@echo "make venv   the package with its test tools in $(VENV)"
+	@echo "make clean  remove $(VENV), $(DEMO) and caches"
+
+demo: $(VENV)/installed
+	rm -rf $(DEMO)
+	$(DEEPCG) simulate water --molecules 216 --ns 0.06 --equilibration-ps 20 --interval-ps 0.1 -o $(DEMO)/water
+	$(DEEPCG) fit $(DEMO)/water/traj.dcd --map oxygens --steps 1200 -o $(DEMO)/run
+	$(DEEPCG) sample $(DEMO)/run --replicas 4 --ps 20 --equilibration-ps 4
+	$(DEEPCG) compare $(DEMO)/run
+	@echo "Done. Open $(DEMO)/run/report/report.html"
+
+test: lint
+	$(BIN)/pytest
+
+lint: venv
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+venv: $(VENV)/installed-test
+
+$(VENV)/installed: $(REQUIREMENTS) | $(BIN)/python
+	$(PIP) -e .
+	touch $@
+
+$(VENV)/installed-test: $(REQUIREMENTS) | $(BIN)/python
+	$(PIP) -e '.[test]'
+	touch $@ $(VENV)/installed
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+clean:
+	rm -rf $(VENV) $(DEMO) .mypy_cache .pytest_cache .ruff_cache .hypothesis

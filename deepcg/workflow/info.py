@@ -1,0 +1,326 @@
+"""``deepcg info``: what is in files and run folders."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import tomllib
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import mdtraj
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deepcg.constraints import from_system
+from deepcg.data import TOPOLOGIES, open_source
+from deepcg.errors import InputError
+from deepcg.formats import (
+    FIXED_UNITS,
+    IN_UNITS,
+    check_readable,
+    ending_of,
+    in_units,
+    open_recording,
+)
+from deepcg.model import load_model
+from deepcg.progress import Progress, silent
+from deepcg.systems import read_system
+
+Facts = dict[str, Any]
+
+_MOST_SHOWN = 8  # entries of a list
+
+
+@dataclass(frozen=True, slots=True)
+class InfoConfig:
+    """Tell what is in files and run folders.
+
+    Parameters
+    ----------
+    paths
+        Trajectories, Systems, forces, models, checkpoints, tables, run folders.
+    topology
+        Topology file of the trajectories; by default that beside each, TRAJ.pdb.
+    units
+        Units of files that do not fix theirs, such as "A,kcal/mol"; by default nm,kJ/mol.
+    json
+        Print JSON for other programs.
+    """
+
+    paths: tuple[Path, ...]
+    topology: Path | None = None
+    units: str | None = None
+    json: bool = False
+
+
+def info(
+    config: InfoConfig,
+    progress: Progress = silent,
+    tell: Callable[[str], None] = lambda line: None,
+) -> dict[str, Facts]:
+    """Return, and tell, what is in each of the files; see ``describe``."""
+    found = {
+        str(path): describe(path, topology=config.topology, units=config.units)
+        for path in config.paths
+    }
+    if config.json:
+        tell(json.dumps(found, indent=1, default=str))
+    else:
+        tell("\n\n".join(as_text(path, facts) for path, facts in found.items()))
+    return found
+
+
+def describe(path: Path, *, topology: Path | None = None, units: str | None = None) -> Facts:
+    """Return what is in a file or run folder, as plain values; ``kind`` says what it is.
+
+    Raises
+    ------
+    InputError
+        There is nothing, it is damaged, or of a kind that is not known.
+    """
+    if not path.exists():
+        raise InputError(f"there is no file {path}")
+    for name, describe_folder in _FOLDERS.items():
+        if (path / name).exists():
+            return describe_folder(path)
+    ending = path.suffix.lower()
+    if ending in _FILES and not (ending == ".npz" and _is_trajectory(path)):
+        return _FILES[ending](path)
+    if path.is_dir() and not any(path.rglob("type.raw")):
+        raise InputError(f"{path} is a folder without {', '.join(_FOLDERS)} or type.raw")
+    return _trajectory(path, topology, units)
+
+
+def as_text(title: str, facts: Mapping[str, Any]) -> str:
+    """Return facts as aligned lines below a title."""
+    return "\n".join([title, *_rows(facts, "  ")])
+
+
+def _rows(facts: Mapping[str, Any], indent: str) -> list[str]:
+    plain = {k: v for k, v in facts.items() if not isinstance(v, Mapping)}
+    width = max(map(len, plain), default=0)
+    rows = [f"{indent}{k.ljust(width)}  {_value(v)}" for k, v in plain.items()]
+    for name, inner in facts.items():
+        if isinstance(inner, Mapping) and inner:
+            rows += [f"{indent}{name}", *_rows(inner, indent + "  ")]
+    return rows
+
+
+def _value(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        more = [f"... ({len(value)})"] if len(value) > _MOST_SHOWN else []
+        shown = [_value(v) for v in value[:_MOST_SHOWN]]
+        brackets = any(isinstance(v, list) for v in value)
+        return ", ".join([f"({s})" if brackets else s for s in shown] + more)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-" if value is None else str(value)
+
+
+def _trajectory(path: Path, topology: Path | None = None, units: str | None = None) -> Facts:
+    if topology is None and ending_of(path) in {*FIXED_UNITS, *IN_UNITS}:
+        recording = open_recording(path, units=units if in_units(path) else None)
+        beside = (path.with_suffix(ending) for ending in TOPOLOGIES)
+        if recording.numbers is None and not any(file.exists() for file in beside):
+            return {
+                "kind": "trajectory",
+                "frames": recording.n_frames,
+                "frame_time_ps": recording.frame_time,
+                "atoms": recording.n_atoms,
+                "topology": f"none beside it ({path.stem}.pdb): give --topology FILE",
+            }
+    return {"kind": "trajectory", **open_source(path, topology=topology, units=units).describe()}
+
+
+def _structure(path: Path) -> Facts:
+    """Tell of a file that a trajectory has beside it."""
+    check_readable(path)
+    try:
+        loaded = mdtraj.load(str(path))
+    except Exception as error:  # MDTraj's parsers raise whatever they stumble over
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{path} cannot be read as a structure: {reason}") from error
+    return {
+        "kind": "structure",
+        "frames": loaded.n_frames,
+        "atoms": loaded.n_atoms,
+        "box_nm": None if loaded.unitcell_vectors is None else loaded.unitcell_vectors[0].tolist(),
+        "residues": dict(Counter(residue.name for residue in loaded.topology.residues)),
+    }
+
+
+def _system(path: Path) -> Facts:
+    if "<State" in path.read_text(encoding="utf-8", errors="replace")[:200]:
+        return {"kind": "OpenMM State", "bytes": path.stat().st_size}
+    system = read_system(path)
+    n = system.getNumParticles()
+    groups = from_system(system)
+    box = system.getDefaultPeriodicBoxVectors()
+    return {
+        "kind": "OpenMM System",
+        "particles": n,
+        "virtual sites": sum(system.isVirtualSite(i) for i in range(n)),
+        "mass_Da": sum(system.getParticleMass(i)._value for i in range(n)),
+        "constraints": system.getNumConstraints(),
+        "rigid groups": len(groups),
+        "periodic": system.usesPeriodicBoundaryConditions(),
+        "box_nm": [[float(x) for x in vector._value] for vector in box],
+        "forces": [force.getName() for force in system.getForces()],
+    }
+
+
+def _torch_file(path: Path) -> Facts:
+    """Tell a model, and checkpoints of training and sampling, by what they hold."""
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise InputError(f"{path} is not a whole file of deepcg: it cannot be read") from error
+    if "network" in saved:
+        return _model(path)
+    if "optimizer" in saved:
+        last = {k: v for k, v in (saved["history"] or [{}])[-1].items() if k != "step"}
+        return {
+            "kind": "checkpoint of a training",
+            "step": saved["step"],
+            "last record": last,
+            "config": saved["config"],
+        }
+    if "velocities" in saved:
+        replicas, beads = saved["positions"].shape[:2]
+        return {
+            "kind": "checkpoint of a sampling",
+            "step": saved["step"],
+            "replicas": replicas,
+            "beads": beads,
+            "notes": saved["notes"],
+        }
+    raise InputError(f"{path} was not written by deepcg: it holds {', '.join(map(str, saved))}")
+
+
+def _model(path: Path) -> Facts:
+    model = load_model(path)
+    parts = model.architecture
+    return {
+        "kind": "model",
+        "network": parts.network,
+        "options": dict(parts.options),
+        "cutoff_nm": parts.cutoff,
+        "repulsion": parts.repulsion,
+        "map": model.mapping,
+        "beads": len(model.masses),
+        "types": list(model.type_names),
+        "temperature_K": model.temperature,
+        "weights": sum(p.numel() for p in model.potential.parameters()),
+    }
+
+
+def _array(path: Path) -> Facts:
+    array: NDArray[Any] = _loaded(path, mmap_mode="r")
+    provenance = path.with_suffix(".json")
+    note = _json_table(provenance) if provenance.is_file() else {}
+    what = "forces" if path.name.endswith(".forces.npy") else "array"
+    return {"kind": what, **_shape(array), "provenance": note}
+
+
+def _arrays(path: Path) -> Facts:
+    with _loaded(path) as arrays:
+        return {"kind": "arrays", **{name: _shape(arrays[name]) for name in arrays.files}}
+
+
+def _is_trajectory(path: Path) -> bool:
+    if path.name == "start.npz":  # what a fit keeps for the sampler
+        return False
+    with _loaded(path) as arrays:
+        return not {"positions", "coords", "R"}.isdisjoint(arrays.files)
+
+
+def _loaded(path: Path, mmap_mode: Any = None) -> Any:
+    try:
+        return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+    except (ValueError, OSError, EOFError, BadZipFile) as error:
+        raise InputError(f"{path} is not a whole NumPy file: {error}") from error
+
+
+def _shape(array: NDArray[Any]) -> Facts:
+    return {"shape": " x ".join(map(str, array.shape)) or "number", "type": str(array.dtype)}
+
+
+def _json_table(path: Path) -> Facts:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not a JSON file: {error}") from error
+    return content if isinstance(content, dict) else {"entries": content}
+
+
+def _toml_table(path: Path) -> Facts:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not a TOML file: {error}") from error
+
+
+def _fit_folder(path: Path) -> Facts:
+    parts: Facts = {"kind": "run of deepcg fit"}
+    if (path / "run.json").is_file():
+        parts.update({k: v for k, v in _json_table(path / "run.json").items() if k != "kind"})
+    if (path / "model.pt").is_file():
+        parts["model"] = _model(path / "model.pt")
+    else:
+        parts["model"] = "not yet: the fit has not ended"
+    parts["config"] = _toml_table(path / "config.toml")
+    for name, describe_folder in {"samples": _sample_folder, "report": _report_folder}.items():
+        if (path / name).is_dir():
+            parts[name] = describe_folder(path / name)
+    return parts
+
+
+def _simulation_folder(path: Path) -> Facts:
+    run = _json_table(path / "traj.run.json")
+    return {"kind": "run of deepcg simulate", **run, "trajectory": _trajectory(path / "traj.dcd")}
+
+
+def _sample_folder(path: Path) -> Facts:
+    if (path / "summary.json").is_file():
+        return {"kind": "samples", **_json_table(path / "summary.json")}
+    return {"kind": "samples, not finished", **_torch_file(path / "checkpoint.pt")}
+
+
+def _report_folder(path: Path) -> Facts:
+    report = _json_table(path / "report.json")
+    verdicts = {
+        f"{name} ({model})": numbers["verdict"]
+        for name, observable in report.get("observables", {}).items()
+        for model, numbers in observable["models"].items()
+    }
+    return {"kind": "report", "page": str(path / "report.html"), "verdicts": verdicts}
+
+
+_FILES: dict[str, Callable[[Path], Facts]] = {
+    ".xml": _system,
+    ".pt": _torch_file,
+    ".npy": _array,
+    ".npz": _arrays,
+    ".json": lambda path: {"kind": "table", **_json_table(path)},
+    ".pdb": _structure,
+    ".gro": _structure,
+    ".toml": lambda path: {"kind": "settings", **_toml_table(path)},
+}
+"""How to describe files by their ending; others are trajectories."""
+
+_FOLDERS: dict[str, Callable[[Path], Facts]] = {
+    "config.toml": _fit_folder,
+    "traj.run.json": _simulation_folder,
+    "summary.json": _sample_folder,
+    "log.csv": _sample_folder,
+    "report.json": _report_folder,
+}
+"""How to describe folders by a file in them."""

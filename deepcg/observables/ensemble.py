@@ -28,7 +28,7 @@ class Ensemble:
     replicas
         Independent trajectories, each continuous in time, with boxes.
     dt
-        Time between frames, ps.
+        Time between frames, ps; ``None`` where it is not known.
     source
         Where the frames come from, for the corner of the figures.
     type_names
@@ -39,7 +39,7 @@ class Ensemble:
 
     name: str
     replicas: Sequence[Frames]
-    dt: float
+    dt: float | None
     source: str
     type_names: tuple[str, ...] = ("bead",)
     speed: float | None = None

@@ -17,6 +17,7 @@ LONGEST_LAG = 10.0  # ps
 FIT_FROM = 0.2  # of the longest lag: ballistic motion and caging are over by then
 SLOWEST_VELOCITY_FRAMES = 0.02  # ps; finite differences over longer times are no velocities
 LONGEST_VELOCITY_LAG = 1.0  # ps
+TIME_UNKNOWN = "the time between frames is not known: give --frame-ps"
 CM2_PER_S = 0.01  # nm^2/ps in cm^2/s
 
 Array = NDArray[np.float64]
@@ -47,6 +48,8 @@ def diffusion(sample: Sample) -> Diffusion | NotAvailable:
     """
     name = "mean squared displacement"
     dt = sample.ensemble.dt
+    if dt is None:
+        return NotAvailable(name, TIME_UNKNOWN)
     n_lags = min(int(LONGEST_LAG / dt + 1e-6), min(len(b) for b in sample.blocks) // 2)
     window = FIT_FROM * n_lags * dt, n_lags * dt
     lags = _lags(n_lags, dt)
@@ -73,6 +76,8 @@ def velocity_autocorrelation(sample: Sample) -> Curve | NotAvailable:
     """
     name = "velocity autocorrelation"
     dt = sample.ensemble.dt
+    if dt is None:
+        return NotAvailable(name, TIME_UNKNOWN)
     if dt > SLOWEST_VELOCITY_FRAMES:
         return NotAvailable(
             name,

@@ -1,0 +1,227 @@
+"""From files to beads: the way that every job takes from a trajectory to coarse coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import mdtraj
+import torch
+
+from deepcg.constraints import Constraints, from_frames, from_system, from_water
+from deepcg.data import Source, check_forces_available, open_source, read
+from deepcg.errors import InputError, pick
+from deepcg.force_estimators import ESTIMATORS, LinearForces, project
+from deepcg.frames import Frames
+from deepcg.labels import label
+from deepcg.mapping import LinearMapping, Mapping, bead_topology, build_mapping
+from deepcg.progress import Progress, silent
+
+SAMPLE_FRAMES = 200
+"""Frames, spread over a trajectory, from which an estimator is built."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataConfig:
+    """Where the atomistic data are, and how they become beads.
+
+    Parameters
+    ----------
+    map
+        Coarse coordinates: oxygens, com, heavy, solute or select:"MDTRAJ SELECTION".
+    topology
+        Topology file; by default that beside the trajectory, TRAJ.pdb.
+    system
+        OpenMM System; by default that beside the trajectory, TRAJ.system.xml, if there is one.
+    forces
+        File with the forces on the atoms; by default those in the trajectory, or beside it in
+        TRAJ.forces.npy, or else computed from the System.
+    units
+        Units of files that do not fix theirs, such as "A,kcal/mol"; by default nm,kJ/mol.
+    estimator
+        How forces on atoms become forces on beads: least-noise or projected.
+    constraints
+        Which atoms are held together: auto (from the System, or from bonds that never
+        change in the data), water (all water molecules are rigid) or none.
+    start, stop, stride
+        Frames to use: from ``start`` up to but not including ``stop`` (by default the end), every
+        ``stride``-th.
+    """
+
+    map: str = "oxygens"
+    topology: Path | None = None
+    system: Path | None = None
+    forces: Path | None = None
+    units: str | None = None
+    estimator: str = "least-noise"
+    constraints: str = "auto"
+    start: int = 0
+    stop: int | None = None
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        pick(ESTIMATORS, self.estimator, "estimator")
+        pick(dict.fromkeys(("auto", "water", "none")), self.constraints, "choice of constraints")
+        if self.stride < 1 or self.start < 0:
+            raise InputError(f"start {self.start}, stride {self.stride}: use 0 or more, 1 or more")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Beads:
+    """Mapped frames with instantaneous forces, and how they came about.
+
+    ``topology`` is that of the beads; ``estimate`` is ``None`` where no forces were asked for.
+    """
+
+    frames: Frames
+    mapping: Mapping
+    topology: mdtraj.Topology | None
+    source: Source
+    estimate: LinearForces | None
+
+
+def open_data(trajectory: Path, config: DataConfig) -> Source:
+    """Open a trajectory and what belongs to it."""
+    return open_source(
+        trajectory,
+        topology=config.topology,
+        system=config.system,
+        forces=config.forces,
+        units=config.units,
+    )
+
+
+def open_labelled(
+    trajectory: Path, config: DataConfig, folder: Path, progress: Progress = silent
+) -> Source:
+    """Open a trajectory with forces, which are computed from its System if there are none.
+
+    Computed forces are kept beside the trajectory if that folder can be written, else in
+    ``folder``.
+
+    Raises
+    ------
+    InputError
+        If there are neither forces nor a System.
+    """
+    source = open_data(trajectory, config)
+    if source.forces is not None:
+        return source
+    check_forces_available(source)
+    beside = _is_writable(trajectory.parent)
+    labels = label(
+        trajectory,
+        topology=config.topology,
+        system=source.system,
+        output=None if beside else folder,
+        progress=progress,
+    )
+    return open_source(
+        trajectory,
+        topology=config.topology,
+        system=source.system,
+        forces=labels.forces,
+        units=config.units,
+    )
+
+
+def map_positions(source: Source, config: DataConfig, progress: Progress = silent) -> Beads:
+    """Map positions alone: for comparisons."""
+    mapping = build_mapping(config.map, source.topology)
+    parts = [
+        Frames(mapping(part.positions), part.box, None, mapping.types, part.weights)
+        for part in _chunks(source, config, progress, with_forces=False)
+    ]
+    return Beads(_joined(parts, source), mapping, _bead_topology(mapping, source), source, None)
+
+
+def map_forces(source: Source, config: DataConfig, progress: Progress = silent) -> Beads:
+    """Map positions and forces.
+
+    Raises
+    ------
+    InputError
+        If the estimator is not legal for the constraints, or no frames are left.
+    """
+    mapping = build_mapping(config.map, source.topology)
+    sample = _sample(source)
+    held = constraints_of(source, sample, config.constraints)
+    estimate = ESTIMATORS[config.estimator](mapping, [sample], held)
+    parts = list(project(_chunks(source, config, progress, with_forces=True), mapping, estimate))
+    topology = _bead_topology(mapping, source)
+    return Beads(_joined(parts, source), mapping, topology, source, estimate)
+
+
+def constraints_of(source: Source, sample: Frames, choice: str) -> Constraints:
+    """Return the groups of atoms that are held together.
+
+    Raises
+    ------
+    InputError
+        If bonds never change in the data that no constraint accounts for.
+    """
+    seen = from_frames(source.topology, sample) if len(sample) > 1 else frozenset()
+    if choice == "none":
+        known: Constraints = frozenset()
+    elif choice == "water":
+        known = from_water(source.topology)
+    elif source.system is not None and source.atoms is None:
+        known = from_system(source.system)
+    else:
+        known = seen
+    for group in seen:
+        if not any(group <= other for other in known):
+            atoms = ", ".join(str(source.topology.atom(i)) for i in sorted(group)[:4])
+            raise InputError(
+                f"the bonds between {atoms} never change in {source.trajectory}, but nothing "
+                f"says that they are held: use --constraints auto without --system, or water"
+            )
+    return known
+
+
+def _sample(source: Source) -> Frames:
+    """Return frames from the whole of a trajectory, so that they differ from one another."""
+    step = max(1, source.n_frames // SAMPLE_FRAMES)
+    starts = range(0, source.n_frames, step)
+    return Frames.join(
+        next(read(source, chunk=1, start=k, stop=k + 1)) for k in islice(starts, SAMPLE_FRAMES)
+    )
+
+
+def _chunks(
+    source: Source, config: DataConfig, progress: Progress, *, with_forces: bool
+) -> Iterator[Frames]:
+    stop = source.n_frames if config.stop is None else min(config.stop, source.n_frames)
+    done = config.start
+    for part in read(source, start=config.start, stop=stop, with_forces=with_forces):
+        first = -(done - config.start) % config.stride
+        done += len(part)
+        progress(done - config.start, stop - config.start, "mapping")
+        if first < len(part):
+            yield part[first :: config.stride]
+
+
+def _joined(parts: list[Frames], source: Source) -> Frames:
+    if not parts:
+        raise InputError(
+            f"{source.trajectory} has {source.n_frames} frames: --start and --stop leave none"
+        )
+    frames = Frames.join(parts)
+    types = torch.as_tensor(frames.types, dtype=torch.long)
+    return Frames(frames.positions, frames.box, frames.forces, types, frames.weights)
+
+
+def _bead_topology(mapping: Mapping, source: Source) -> mdtraj.Topology | None:
+    return bead_topology(mapping, source.topology) if isinstance(mapping, LinearMapping) else None
+
+
+def _is_writable(folder: Path) -> bool:
+    probe = folder / ".deepcg-can-write"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,186 @@
+"""``deepcg compare``: the samples of models against the microscopic trajectory."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from deepcg.configuration import read_toml
+from deepcg.errors import InputError
+from deepcg.formats import open_recording
+from deepcg.frames import Frames
+from deepcg.model import load_model
+from deepcg.observables import Comparison, Ensemble
+from deepcg.progress import Progress, silent
+from deepcg.provenance import file_hash
+from deepcg.report import Training
+from deepcg.report import compare as compare_ensembles
+from deepcg.workflow.beads import map_positions, open_data
+from deepcg.workflow.fit import FitConfig, Quality
+from free_energy import Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class CompareConfig:
+    """Compare the samples of a model with the microscopic trajectory that it was fitted to.
+
+    Parameters
+    ----------
+    run
+        Folder with a fit and its samples.
+    also
+        Other such folders, of the same beads, to show beside it (a baseline, say).
+    reference
+        Microscopic trajectory; by default the one that the model was fitted to.
+    frame_ps
+        Time between frames of the reference, ps; by default what its file says.
+    cutoff
+        Edge of the first shell, nm; by default the first minimum of the reference's g(r).
+    name
+        What to call the model in legends; by default after its network.
+    output
+        Folder for the report; by default RUN/report.
+    """
+
+    run: Path
+    also: tuple[Path, ...] = ()
+    reference: Path | None = None
+    frame_ps: float | None = None
+    cutoff: float | None = None
+    name: str | None = None
+    output: Path | None = None
+
+
+def compare(
+    config: CompareConfig,
+    progress: Progress = silent,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Comparison:
+    """Write report.html, report.json and figures; tell a verdict per observable.
+
+    Raises
+    ------
+    InputError
+        If there are no samples, or the reference is not where it was.
+    """
+    fitted = fit_config_of(config.run)
+    models = [
+        samples_of(run, config.name if run == config.run else None)
+        for run in (config.run, *config.also)
+    ]
+    reference = _reference(config, fitted, models[0].type_names, progress)
+    output = config.run / "report" if config.output is None else config.output
+    comparison = compare_ensembles(
+        reference,
+        models,
+        output,
+        cutoff=config.cutoff,
+        training=training_of(config.run),
+        provenance=_provenance(config.run),
+    )
+    for observable in comparison.observables:
+        for agreement in observable.agreements:
+            tell(agreement.verdict)
+    tell(f"report: {output / 'report.html'}")
+    return comparison
+
+
+def fit_config_of(run: Path) -> FitConfig:
+    """Return the settings of the fit in a run folder."""
+    path = run / "config.toml"
+    if not path.is_file():
+        raise InputError(f"{run} is not a run folder of 'deepcg fit': it has no config.toml")
+    return read_toml(path, FitConfig)
+
+
+def samples_of(run: Path, name: str | None = None) -> Ensemble:
+    """Return the samples in a run folder.
+
+    Raises
+    ------
+    InputError
+        If there are none, or the run that writes them has not ended.
+    """
+    folder = run / "samples"
+    if not (folder / "summary.json").is_file():
+        raise InputError(f"{run} has no finished samples: run 'deepcg sample {run}' first")
+    summary = json.loads((folder / "summary.json").read_text())
+    model = load_model(run)
+    replicas = []
+    for path in sorted(folder.glob("[0-9]*.dcd")):
+        recording = open_recording(path)
+        block = next(recording.blocks(recording.n_frames, 0, recording.n_frames))
+        positions = torch.from_numpy(np.array(block.positions, np.float32))
+        box = None if block.box is None else torch.from_numpy(np.array(block.box, np.float32))
+        replicas.append(Frames(positions, box, None, model.potential.types))
+    return Ensemble(
+        name or f"CG, {model.architecture.network}",
+        replicas,
+        float(summary["interval_ps"]),
+        str(folder),
+        model.type_names,
+        float(summary["ns_per_day"]),
+    )
+
+
+def training_of(run: Path) -> Training | None:
+    """Return what the fit in a run folder left behind, for the report."""
+    results, metrics = run / "run.json", run / "metrics.jsonl"
+    if not (results.is_file() and metrics.is_file()):
+        return None
+    saved = json.loads(results.read_text())["quality"]
+    quality = Quality(
+        saved["variance"],
+        saved["training"],
+        Estimate(**saved["validation"]),
+        Estimate(**saved["floor"]),
+    )
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    return Training(lines, quality.floor.value, quality.table(), quality.in_words(), str(metrics))
+
+
+def _reference(
+    config: CompareConfig, fitted: FitConfig, type_names: tuple[str, ...], progress: Progress
+) -> Ensemble:
+    path = config.reference or fitted.trajectory
+    if not path.exists():
+        raise InputError(f"the reference {path} is not there: give --reference FILE")
+    source = open_data(path, fitted.data)
+    beads = map_positions(source, fitted.data, progress)
+    step = config.frame_ps or source.frame_time
+    return Ensemble(
+        "microscopic",
+        [beads.frames],
+        None if step is None else step * fitted.data.stride,
+        str(path),
+        type_names,
+        _microscopic_speed(path),
+    )
+
+
+def _microscopic_speed(trajectory: Path) -> float | None:
+    """Return ns/day from the log beside a trajectory, if there is one."""
+    log = trajectory.with_suffix(".log.csv")
+    if not log.is_file():
+        return None
+    with log.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    column = next((name for name in (rows[0] if rows else {}) if "ns_day" in name), None)
+    return None if column is None else float(np.median([float(row[column]) for row in rows]))
+
+
+def _provenance(run: Path) -> dict[str, dict[str, str]]:
+    tables: dict[str, dict[str, Any]] = {}
+    if (run / "run.json").is_file():
+        saved = json.loads((run / "run.json").read_text())
+        tables["Data"] = {"trajectory": saved["trajectory"], **saved["hashes"]}
+        tables["Fit"] = {k: saved[k] for k in ("frames", "parameters", "seed", "estimator")}
+    tables["Model"] = {"model.pt": file_hash(run / "model.pt")}
+    return {name: {k: str(v) for k, v in table.items()} for name, table in tables.items()}

@@ -1,0 +1,349 @@
+"""``deepcg fit``: from a trajectory to a coarse-grained free energy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mdtraj
+import numpy as np
+import torch
+
+from deepcg.configuration import write_toml
+from deepcg.errors import InputError, pick
+from deepcg.figures import learning_curve_figure, png
+from deepcg.files import write_whole
+from deepcg.frames import Frames
+from deepcg.model import Architecture, Model, save_model
+from deepcg.networks import NETWORKS, SIZES
+from deepcg.potential import NetworkPotential
+from deepcg.priors import Repulsion, onset_of_contacts
+from deepcg.progress import Progress, silent
+from deepcg.report import versions
+from deepcg.training import (
+    ForceSamples,
+    Record,
+    TrainingConfig,
+    force_error,
+    prepare,
+    rows,
+    train,
+)
+from deepcg.workflow.beads import Beads, DataConfig, map_forces, open_labelled
+from deepcg.workflow.device import device_of
+from free_energy import Estimate, block_average
+
+START_FRAMES = 64
+"""Mapped frames that a run folder keeps for starting the sampler."""
+
+STANDARDISE_FRAMES = 50
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+QUALITY: dict[str, Any] = {"steps": 20_000}
+"""What ``--quality`` sets: the most accurate water known to us, for patient people."""
+
+
+@dataclass(frozen=True, slots=True)
+class FitConfig:
+    """Fit a coarse-grained free energy to the forces of an atomistic trajectory.
+
+    Parameters
+    ----------
+    trajectory
+        Anything that MDTraj reads; .npz, .trr, LAMMPS dump, extended XYZ or DeePMD folder.
+    output
+        Run folder.
+    data
+        Files and mapping.
+    network
+        deeppot-se-l, deeppot-se or pair-spline.
+    network_size
+        Widths of its layers: small (fast) or deepmd (as DeePMD-kit's default).
+    network_options
+        Single options of the network, which override its size.
+    cutoff
+        Beads farther apart than this do not interact directly, nm.
+    repulsion
+        Keep beads from coming closer than they ever do in the data.
+    temperature
+        Temperature of the data, K.
+    training
+        How to train.
+    validation_fraction
+        Part of the frames, the last ones, that is kept for validation.
+    quality
+        Settings for the most accurate model instead of a quick one.
+    device
+        auto, cpu or cuda.
+    dtype
+        float32 or float64.
+    threads
+        CPU threads; by default all cores.
+    resume
+        Go on with an interrupted fit in the same folder.
+    """
+
+    trajectory: Path
+    output: Path = Path("run")
+    data: DataConfig = field(default_factory=DataConfig)
+    network: str = "deeppot-se-l"
+    network_size: str = "small"
+    network_options: dict[str, Any] = field(default_factory=dict)
+    cutoff: float = 0.6
+    repulsion: bool = True
+    temperature: float = 300.0
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    validation_fraction: float = 0.1
+    quality: bool = False
+    device: str = "auto"
+    dtype: str = "float32"
+    threads: int | None = None
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        pick(NETWORKS, self.network, "network")
+        pick(SIZES[self.network], self.network_size, "network size")
+        pick(DTYPES, self.dtype, "dtype")
+        if not 0 < self.validation_fraction < 1:
+            raise InputError(
+                f"validation_fraction is {self.validation_fraction}: choose between 0 and 1"
+            )
+        for name in ("cutoff", "temperature"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} is {getattr(self, name)}: it must be positive")
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How much of the forces a model explains; mean squares per component, (kJ/mol/nm)^2.
+
+    ``floor`` estimates the variance of the noise: the part of the instantaneous force that no
+    function of the beads can explain. A fit with p parameters to N noisy numbers comes out
+    too low by about p / N of it on the frames it was trained on, and too high by as much on
+    others; the mean of the two is free of both. What the network cannot represent adds to
+    it, so that it is an upper bound.
+    """
+
+    variance: float
+    training: float
+    validation: Estimate[float]
+    floor: Estimate[float]
+
+    @property
+    def explained(self) -> float:
+        """R^2 on the validation frames."""
+        return 1 - self.validation.value / self.variance
+
+    def in_words(self) -> str:
+        """Say what the numbers mean to a newcomer."""
+        return (
+            f"{100 * self.explained:.1f} % of the force variance is explained "
+            f"({self.validation.value:.0f} of {self.variance:.0f} (kJ/mol/nm)^2 are left). The rest "
+            f"is noise of the hidden atoms, which no model of the beads can explain: its floor "
+            f"is about {self.floor.value:.0f} +- {self.floor.error:.0f}."
+        )
+
+    def table(self) -> dict[str, str]:
+        """Return names and values for people."""
+        unit = "(kJ/mol/nm)²"
+        return {
+            f"force variance, {unit}": f"{self.variance:.0f}",
+            f"mean square error, training frames, {unit}": f"{self.training:.0f}",
+            f"mean square error, validation frames, {unit}": (
+                f"{self.validation.value:.0f} ± {self.validation.error:.0f}"
+            ),
+            "explained fraction R²": f"{self.explained:.4f}",
+            f"noise floor (estimate), {unit}": f"{self.floor.value:.0f} ± {self.floor.error:.0f}",
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fit:
+    """What a fit leaves behind: the run folder holds the same."""
+
+    config: FitConfig
+    model: Model
+    history: list[Record]
+    quality: Quality
+
+
+def fit(
+    config: FitConfig,
+    progress: Progress = silent,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Fit:
+    """Label, map, train and save; return the model and how good it is.
+
+    Parameters
+    ----------
+    tell
+        Called with lines for the user.
+
+    Raises
+    ------
+    InputError
+        Something in the input is not usable; nothing is written to the run folder then.
+    """
+    if (config.output / "model.pt").exists() and not config.resume:
+        raise InputError(f"{config.output} holds a model: give --resume or another --output")
+    device = device_of(config.device, config.threads)
+    source = open_labelled(config.trajectory, config.data, config.output, progress)
+    beads = map_forces(source, config.data, progress)
+    tell(_about_beads(beads))
+    frames = beads.frames.to(device, DTYPES[config.dtype])
+    training, validation = split(frames, config.validation_fraction)
+    potential, architecture = build(config, frames)
+    samples = prepare(potential, training, progress=progress)
+    held_out = prepare(potential, validation, progress=progress)
+    standardise(potential, samples)
+    start_run(config, beads)
+    history = _train(config, potential, samples, held_out, progress)
+    quality = judge(potential, samples, held_out)
+    tell(quality.in_words())
+    model = Model(
+        architecture,
+        potential,
+        beads.mapping.type_names,
+        beads.mapping.masses,
+        config.data.map,
+        config.temperature,
+    )
+    save_model(config.output / "model.pt", model)
+    result = Fit(config, model, history, quality)
+    _write_results(result, beads)
+    return result
+
+
+def split(frames: Frames, validation_fraction: float) -> tuple[Frames, Frames]:
+    """Return the first frames, and the last ones: neighbors in time must not be on both sides."""
+    n = min(len(frames) - 1, round((1 - validation_fraction) * len(frames)))
+    if n < 1:
+        raise InputError(f"{len(frames)} frames are too few: one to train on, one to validate")
+    return frames[:n], frames[n:]
+
+
+def build(config: FitConfig, frames: Frames) -> tuple[NetworkPotential, Architecture]:
+    """Return the untrained potential that a config describes."""
+    n_types = int(frames.types.max()) + 1
+    options = {**SIZES[config.network][config.network_size], **config.network_options}
+    architecture = Architecture(config.network, options, config.cutoff, n_types, config.repulsion)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.training.seed)
+        potential = architecture.build(frames.types.cpu(), config.temperature)
+    potential.to(frames.positions.device, frames.positions.dtype)
+    return potential, architecture
+
+
+def standardise(potential: NetworkPotential, samples: ForceSamples) -> None:
+    """Scale the network's inputs and place the repulsion, from the training frames."""
+    some = torch.linspace(0, len(samples) - 1, min(len(samples), STANDARDISE_FRAMES)).long()
+    for term in potential.terms:
+        if isinstance(term, Repulsion):
+            onset = term.get_buffer("onset")
+            onset.copy_(onset_of_contacts(samples.neighbors, potential.types, len(onset)))
+        else:
+            term.standardise(samples.neighbors[some], potential.types)  # type: ignore[operator]
+
+
+def judge(potential: NetworkPotential, samples: ForceSamples, validation: ForceSamples) -> Quality:
+    """Evaluate a trained potential on training and validation frames."""
+    every = max(1, len(samples) // 500)
+    on_training = float(force_error(potential, samples[::every]).mean())
+    errors = force_error(potential, validation).double().cpu().numpy()
+    mean = block_average(errors[:, None]) if len(errors) >= 16 else None
+    error = float(mean.error[0]) if mean is not None else float("nan")
+    held_out = Estimate(float(errors.mean()), error)
+    floor = Estimate((on_training + held_out.value) / 2, error)
+    return Quality(float(validation.forces.var()), on_training, held_out, floor)
+
+
+def start_run(config: FitConfig, beads: Beads) -> None:
+    """Make the run folder: what was asked for, and frames for the sampler to start from."""
+    config.output.mkdir(parents=True, exist_ok=True)
+    write_toml(config.output / "config.toml", config)
+    frames = beads.frames
+    chosen = np.unique(np.linspace(0, len(frames) - 1, START_FRAMES).astype(int))
+    content = {"positions": frames.positions[chosen].numpy()}
+    if frames.box is not None:
+        content["box"] = frames.box[chosen].numpy()
+    np.savez(config.output / "start.npz", **content)
+    if beads.topology is not None:
+        save_topology(config.output / "beads.pdb", frames[:1], beads.topology)
+
+
+def save_topology(path: Path, frame: Frames, topology: mdtraj.Topology) -> None:
+    """Write one frame of beads as PDB."""
+    trajectory = mdtraj.Trajectory(frame.positions.numpy(), topology)
+    if frame.box is not None:
+        trajectory.unitcell_vectors = frame.box.numpy()
+    trajectory.save_pdb(str(path))
+
+
+def _train(
+    config: FitConfig,
+    potential: NetworkPotential,
+    samples: ForceSamples,
+    validation: ForceSamples,
+    progress: Progress,
+) -> list[Record]:
+    history: list[Record] = []
+
+    def report(record: Record) -> None:
+        history.append(record)
+        with metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(record)) + "\n")
+
+    metrics = config.output / "metrics.jsonl"
+    if not config.resume:
+        metrics.unlink(missing_ok=True)
+    whole = train(
+        potential,
+        samples,
+        validation,
+        config.training,
+        report=report,
+        checkpoint=config.output / "checkpoint.pt",
+        resume=config.resume,
+        progress=progress,
+    )
+    # after an interruption the file may hold lines that the checkpoint does not know
+    write_whole(metrics, "".join(json.dumps(row) + "\n" for row in rows(whole)))
+    return whole
+
+
+def _about_beads(beads: Beads) -> str:
+    frames, estimate = beads.frames, beads.estimate
+    text = f"{len(frames)} frames of {frames.n_sites} beads ({', '.join(beads.mapping.type_names)})"
+    return text if estimate is None else f"{text}\n{estimate.describe()}"
+
+
+def _write_results(result: Fit, beads: Beads) -> None:
+    quality, folder = result.quality, result.config.output
+    parameters = sum(p.numel() for p in result.model.potential.parameters())
+    content: Mapping[str, Any] = {
+        "kind": "fit",
+        "trajectory": str(result.config.trajectory.resolve()),
+        "frames": len(beads.frames),
+        "beads": beads.frames.n_sites,
+        "types": list(beads.mapping.type_names),
+        "frame_ps": beads.source.frame_time,
+        "estimator": "" if beads.estimate is None else beads.estimate.describe(),
+        "parameters": parameters,
+        "seconds": result.history[-1].seconds,
+        "quality": asdict(quality) | {"explained": quality.explained},
+        "hashes": beads.source.hash,
+        "seed": result.config.training.seed,
+        "versions": versions(),
+    }
+    write_whole(folder / "run.json", json.dumps(content, indent=1) + "\n")
+    figure = learning_curve_figure(
+        list(rows(result.history)),
+        noise_floor=quality.floor.value,
+        title="force matching",
+        source=str(result.config.trajectory),
+    )
+    (folder / "learning-curve.png").write_bytes(png(figure))

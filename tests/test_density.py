@@ -137,7 +137,7 @@ def test_compiled_loops_are_the_plain_definitions_for_every_l(l_max: int, dtype:
 @pytest.mark.usefixtures("interpreted")
 def test_a_distance_just_below_any_cutoff_stays_inside_its_splines():
     """(r - first) / spacing may be rounded up to the next knot, which has no splines."""
-    for cutoff, n in itertools.product(np.arange(0.5, 0.8, 0.02), (8, 12, 16, 24)):
+    for cutoff, n in itertools.product(np.arange(0.5, 0.81, 0.01), (8, 20)):
         of = Basis(0, n, 0.22, float(cutoff), 0.3)
         d = torch.zeros(1, 1, 1, 3)
         d[..., 2] = math.nextafter(cutoff, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import pickle
 import tomllib
@@ -10,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import mdtraj
 import numpy as np
@@ -223,7 +224,10 @@ def _model(path: Path) -> Facts:
 
 
 def _array(path: Path) -> Facts:
-    array: NDArray[Any] = _loaded(path, mmap_mode="r")
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise _broken(path, "NumPy", error) from error
     provenance = path.with_suffix(".json")
     note = _json_table(provenance) if provenance.is_file() else {}
     what = "forces" if path.name.endswith(".forces.npy") else "array"
@@ -231,22 +235,25 @@ def _array(path: Path) -> Facts:
 
 
 def _arrays(path: Path) -> Facts:
-    with _loaded(path) as arrays:
-        return {"kind": "arrays", **{name: _shape(arrays[name]) for name in arrays.files}}
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {"kind": "arrays", **{name: _shape(array) for name, array in arrays.items()}}
+    except (ValueError, EOFError, BadZipFile) as error:
+        raise _broken(path, "NumPy", error) from error
 
 
 def _is_trajectory(path: Path) -> bool:
     if path.name == "start.npz":  # what a fit keeps for the sampler
         return False
-    with _loaded(path) as arrays:
-        return not {"positions", "coords", "R"}.isdisjoint(arrays.files)
-
-
-def _loaded(path: Path, mmap_mode: Any = None) -> Any:
     try:
-        return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
-    except (ValueError, OSError, EOFError, BadZipFile) as error:
-        raise InputError(f"{path} is not a whole NumPy file: {error}") from error
+        with ZipFile(path) as archive:
+            return not {"positions.npy", "coords.npy", "R.npy"}.isdisjoint(archive.namelist())
+    except BadZipFile as error:
+        raise _broken(path, "NumPy", error) from error
+
+
+def _broken(path: Path, kind: str, error: Exception) -> InputError:
+    return InputError(f"{path} is not a whole {kind} file: {' '.join(str(error).split())}")
 
 
 def _shape(array: NDArray[Any]) -> Facts:
@@ -257,7 +264,7 @@ def _json_table(path: Path) -> Facts:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{path} is not a JSON file: {error}") from error
+        raise _broken(path, "JSON", error) from error
     return content if isinstance(content, dict) else {"entries": content}
 
 
@@ -265,7 +272,28 @@ def _toml_table(path: Path) -> Facts:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{path} is not a TOML file: {error}") from error
+        raise _broken(path, "TOML", error) from error
+
+
+def _csv_table(path: Path) -> Facts:
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    last = dict(zip(rows[0], rows[-1], strict=False)) if len(rows) > 1 else {}
+    return {
+        "kind": "table",
+        "columns": rows[0] if rows else [],
+        "rows": len(rows) - 1,
+        "last": last,
+    }
+
+
+def _lines_table(path: Path) -> Facts:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        last = json.loads(lines[-1]) if lines else {}
+    except ValueError as error:
+        raise _broken(path, "JSON", error) from error
+    return {"kind": "table", "rows": len(lines), "last": last}
 
 
 def _fit_folder(path: Path) -> Facts:
@@ -310,6 +338,8 @@ _FILES: dict[str, Callable[[Path], Facts]] = {
     ".npy": _array,
     ".npz": _arrays,
     ".json": lambda path: {"kind": "table", **_json_table(path)},
+    ".jsonl": _lines_table,
+    ".csv": _csv_table,
     ".pdb": _structure,
     ".gro": _structure,
     ".toml": lambda path: {"kind": "settings", **_toml_table(path)},

@@ -7,13 +7,15 @@ from torch import Tensor, nn
 
 from deepcg.errors import InputError
 from deepcg.neighbors import Neighbors
-from deepcg.networks.base import switch
+from deepcg.networks.density import density
+from deepcg.networks.loops import Basis
 
 
 class PairSpline(nn.Module):
     """u_i = 1/2 sum_j f_c(r_ij) sum_k c_k B((r_ij - r_k) / h), with c for every pair of types.
 
-    What is left of force matching without many-body terms: the best pair potential.
+    What is left of force matching without many-body terms: the best pair potential. Linear
+    in the neighbor density of l = 0 that ``DeepPotSEL`` is built on.
 
     Parameters
     ----------
@@ -37,22 +39,16 @@ class PairSpline(nn.Module):
         if n_knots < 4:
             raise InputError(f"{n_knots} knots are too few for cubic splines: take at least 4")
         self.cutoff, self.n_types = cutoff, n_types
-        self.spacing = (cutoff - first_knot) / (n_knots - 1)
-        self.register_buffer("knots", torch.linspace(first_knot, cutoff, n_knots))
+        self.basis = Basis(0, n_knots, first_knot, cutoff, cutoff / 2)
         self.coefficients = nn.Parameter(1e-2 * torch.randn(n_types, n_types, n_knots))
 
     def forward(self, neighbors: Neighbors, types: Tensor) -> Tensor:
         """Return bead energies (n_frames, n_beads), kJ/mol."""
-        r = neighbors.distance
-        x = ((r[..., None] - self.get_buffer("knots")) / self.spacing).abs()
-        basis = torch.where(x < 1, (4 - 6 * x**2 + 3 * x**3) / 6, (2 - x).clamp(min=0) ** 3 / 6)
+        species = neighbors.species(types)
+        rho = density(neighbors.displacement, species, self.basis, self.n_types).squeeze(2)
         curves = (self.coefficients + self.coefficients.transpose(0, 1)) / 2
-        if self.n_types == 1:
-            u = basis @ curves[0, 0]
-        else:
-            other = types[neighbors.index]  # (f, i, j)
-            u = (basis * curves[types[:, None], other]).sum(-1)
-        return 0.5 * (u * switch(r, self.cutoff / 2, self.cutoff)).sum(-1)
+        energy: Tensor = 0.5 * (rho * curves.flatten(1)[types]).sum(-1)
+        return energy
 
     def standardise(self, neighbors: Neighbors, types: Tensor) -> None:
         """Do nothing: splines need no scaling."""

@@ -1,0 +1,149 @@
+"""The whole way on a small box, and on ab initio water, as a user would take it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from deepcg.dynamics import DynamicsConfig
+from deepcg.errors import InputError
+from deepcg.microscopic import WaterSimulation, simulate_water
+from deepcg.training import TrainingConfig
+from deepcg.workflow.beads import DataConfig
+from deepcg.workflow.compare import CompareConfig, compare
+from deepcg.workflow.fit import FitConfig, fit
+from deepcg.workflow.sample import SampleConfig, sample
+
+AIMD = Path(__file__).parents[2] / "shared" / "data" / "aimd-water"
+SMALL = {"channels": 8, "fitting": (8,), "n_splines": 10, "l_max": 2}
+SHORT = TrainingConfig(steps=60, batch_size=4, validations=3)
+MOVES = DynamicsConfig(ps=2.0, equilibration_ps=0.2, interval_ps=0.1)
+
+
+@pytest.fixture(scope="module")
+def water(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """64 TIP3P molecules, 40 frames."""
+    folder = tmp_path_factory.mktemp("water")
+    return simulate_water(
+        WaterSimulation(
+            output=folder,
+            molecules=64,
+            ns=0.004,
+            equilibration_ps=1.0,
+            interval_ps=0.1,
+            cutoff=0.55,
+            threads=1,
+        )
+    )
+
+
+def config(trajectory: Path, output: Path) -> FitConfig:
+    return FitConfig(
+        trajectory,
+        output=output,
+        cutoff=0.5,
+        network_options=SMALL,
+        training=SHORT,
+        validation_fraction=0.4,
+        threads=1,
+    )
+
+
+@pytest.fixture(scope="module")
+def run(water: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "cg"
+    fit(config(water, folder))
+    sample(SampleConfig(folder, replicas=2, dynamics=MOVES, threads=1))
+    return folder
+
+
+def test_a_fit_leaves_all_that_is_needed_to_repeat_it(run: Path, water: Path) -> None:
+    results = json.loads((run / "run.json").read_text())
+    assert results["seed"] == 0
+    assert set(results["hashes"]) >= {"trajectory", "system", "forces"}
+    assert "1 O + 1 H + 1 H" in results["estimator"]
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 3
+    names = {"model.pt", "checkpoint.pt", "config.toml", "start.npz", "beads.pdb"}
+    assert names | {"learning-curve.png"} <= {p.name for p in run.iterdir()}
+
+
+def test_forces_are_computed_once_and_kept_beside_the_trajectory(run: Path, water: Path) -> None:
+    forces = np.load(water.with_suffix(".forces.npy"), mmap_mode="r")
+    assert forces.shape == (40, 192, 3)
+
+
+def test_the_same_seed_gives_the_same_model(run: Path, water: Path, tmp_path: Path) -> None:
+    again = fit(config(water, tmp_path / "again")).model.potential.state_dict()
+    saved = torch.load(run / "model.pt", weights_only=True)["state"]
+    assert all(torch.equal(again[name], saved[name]) for name in saved)
+
+
+def test_samples_and_report(run: Path) -> None:
+    said: list[str] = []
+    compare(CompareConfig(run), tell=said.append)
+    assert (run / "report" / "report.html").read_text().startswith("<!DOCTYPE html>")
+    report = json.loads((run / "report" / "report.json").read_text())
+    assert report
+    assert any("g_OO" in line for line in said)
+    assert said[-1] == f"report: {run / 'report' / 'report.html'}"
+
+
+def test_a_pair_spline_stands_beside_the_network(run: Path, water: Path, tmp_path: Path) -> None:
+    spline = tmp_path / "spline"
+    fit(replace(config(water, spline), network="pair-spline", network_options={}))
+    sample(SampleConfig(spline, replicas=2, dynamics=MOVES, threads=1))
+    comparison = compare(CompareConfig(run, also=(spline,), output=tmp_path / "both"))
+    assert [m.ensemble.name for m in comparison.models] == ["CG, deeppot-se-l", "CG, pair-spline"]
+
+
+def test_nothing_is_overwritten(run: Path, water: Path) -> None:
+    with pytest.raises(InputError, match="holds a model"):
+        fit(config(water, run))
+    with pytest.raises(InputError, match="resume"):
+        sample(SampleConfig(run, replicas=2, dynamics=MOVES, threads=1))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"cutoff": 0.9}, "more than half of the shortest box height"),
+        ({"data": DataConfig(map="oxygen")}, "did you mean 'oxygens'"),
+        ({"data": DataConfig(map="select:name XX")}, "name XX"),
+        ({"data": DataConfig(start=100)}, "leave none"),
+        ({"data": DataConfig(estimator="projected")}, "least-noise"),
+    ],
+)
+def test_bad_input_leaves_no_run_folder(
+    change: dict[str, object], message: str, water: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        fit(replace(config(water, tmp_path / "bad"), **change))
+    assert not (tmp_path / "bad").exists()
+
+
+def test_a_run_without_samples_cannot_be_compared(water: Path, tmp_path: Path) -> None:
+    fit(config(water, tmp_path / "run"))
+    with pytest.raises(InputError, match="no finished samples"):
+        compare(CompareConfig(tmp_path / "run"))
+
+
+@pytest.mark.skipif(not AIMD.exists(), reason="the ab initio data are not there")
+@pytest.mark.parametrize("name", ["oxygens", "com"])
+def test_ab_initio_water_without_topology_or_system(name: str, tmp_path: Path) -> None:
+    fitted = fit(
+        FitConfig(
+            AIMD,
+            output=tmp_path / "run",
+            data=DataConfig(map=name),
+            network_options=SMALL,
+            training=SHORT,
+            threads=1,
+        )
+    )
+    assert fitted.model.potential.types.shape == (64,)
+    # the variance of the net molecular force: 265-271 squared in the five sets
+    assert 60_000 < fitted.quality.variance < 80_000
+    assert 0.2 < fitted.quality.explained < 0.9

@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEEPCG := $(BIN)/deepcg
-PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --only-binary :all: -c constraints.txt
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile --only-binary :all: -c constraints.txt
 DEMO := demo
 REQUIREMENTS := pyproject.toml constraints.txt
 
@@ -20,8 +20,8 @@ help:
 demo: $(VENV)/installed
 	rm -rf $(DEMO)
 	$(DEEPCG) simulate water --molecules 216 --ns 0.06 --equilibration-ps 20 --interval-ps 0.1 -o $(DEMO)/water
-	$(DEEPCG) fit $(DEMO)/water/traj.dcd --map oxygens --steps 1200 -o $(DEMO)/run
-	$(DEEPCG) sample $(DEMO)/run --replicas 4 --ps 20 --equilibration-ps 4
+	$(DEEPCG) fit $(DEMO)/water/traj.dcd --map oxygens --steps 1000 -o $(DEMO)/run
+	$(DEEPCG) sample $(DEMO)/run --replicas 4 --ps 16 --equilibration-ps 2
 	$(DEEPCG) compare $(DEMO)/run
 	@echo "Done. Open $(DEMO)/run/report/report.html"
 

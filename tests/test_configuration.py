@@ -102,6 +102,7 @@ def test_values_find_their_place():
     oven = Oven(time=7, fan=True)
     assert cake == Cake(Path("a.txt"), ("x", "y"), (1.0, 2.5), {}, None, "white", oven)
     assert list(to_flat(cake)) == NAMES
+    assert from_flat(Cake, {"recipe": "a.txt", "fan": True}).oven == Oven(time=1200, fan=True)
 
 
 def test_a_config_can_be_written_and_read(tmp_path: Path):

@@ -61,6 +61,7 @@ class _Bars:
         if bar is None or bar.total != total or done < bar.n:
             self.close()
             bar = self.bar = tqdm(
+                desc=what,
                 total=total,
                 initial=done,
                 file=self.stream,

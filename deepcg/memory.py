@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-
 import sys
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)

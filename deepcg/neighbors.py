@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from vesin import NeighborList as LinearSearch
 
 from deepcg.errors import InputError
-from deepcg.pair_search import search
+from deepcg.pair_search import displacements, search
 
 ALL_PAIRS_LIMIT = 1500
 """Beads beyond which the linear search beats comparing all pairs on the CPU."""
@@ -29,15 +29,25 @@ class PairList:
         (n_frames, n_beads, width, 3), nm, the lattice vector to add to the position of j.
     count
         (n_frames, n_beads), the number of neighbors before the padding.
+    kinds
+        (n_frames, n_beads, width), the types of the neighbors, -1 in padding; ``None`` where
+        nobody has looked them up yet (``with_kinds``).
     """
 
     index: Tensor
     shift: Tensor
     count: Tensor
+    kinds: Tensor | None = None
+
+    def with_kinds(self, types: Tensor) -> PairList:
+        """Return the list with the types (n_beads,) looked up, for use in many steps."""
+        kinds = torch.where(_mask(self.index, self.count), types[self.index], -1)
+        return replace(self, kinds=kinds.to(torch.int32))
 
     def __getitem__(self, frames: slice | Tensor) -> PairList:
         """Return the lists of some of the frames."""
-        return PairList(self.index[frames], self.shift[frames], self.count[frames])
+        kinds = None if self.kinds is None else self.kinds[frames]
+        return PairList(self.index[frames], self.shift[frames], self.count[frames], kinds)
 
     @classmethod
     def join(cls, parts: list[PairList]) -> PairList:
@@ -68,13 +78,14 @@ class Neighbors:
     displacement
         (n_frames, n_beads, width, 3), nm, from bead i to its neighbor j. Padding lies
         beyond the cutoff, so that a smooth cutoff zeroes it and no norm is 0.
-    index, count
+    index, count, kinds
         As in ``PairList``.
     """
 
     displacement: Tensor
     index: Tensor
     count: Tensor
+    kinds: Tensor | None = None
 
     @property
     def mask(self) -> Tensor:
@@ -89,11 +100,14 @@ class Neighbors:
 
     def species(self, types: Tensor) -> Tensor:
         """Return the types of the neighbors (n_frames, n_beads, width), -1 in padding."""
+        if self.kinds is not None:
+            return self.kinds
         return torch.where(self.mask, types[self.index], -1)
 
     def __getitem__(self, frames: slice | Tensor) -> Neighbors:
         """Return the surroundings in some of the frames."""
-        return Neighbors(self.displacement[frames], self.index[frames], self.count[frames])
+        kinds = None if self.kinds is None else self.kinds[frames]
+        return Neighbors(self.displacement[frames], self.index[frames], self.count[frames], kinds)
 
 
 def box_heights(box: Tensor) -> Tensor:
@@ -157,13 +171,16 @@ def surroundings(positions: Tensor, pairs: PairList, padding: float) -> Neighbor
 
     Padding is put at the distance ``padding``, nm, which must lie beyond the cutoff.
     """
+    if positions.device.type == "cpu" and not positions.requires_grad:
+        near = displacements(positions, pairs.index, pairs.shift, pairs.count, padding)
+        return Neighbors(near, pairs.index, pairs.count, pairs.kinds)
     f, n, width = pairs.index.shape
     flat = (pairs.index + n * torch.arange(f, device=pairs.index.device)[:, None, None]).flatten()
     other = positions.reshape(f * n, 3).index_select(0, flat).view(f, n, width, 3)
     displacement = other + pairs.shift - positions[:, :, None]
     far = positions.new_tensor([padding, 0.0, 0.0])
     displacement = torch.where(_mask(pairs.index, pairs.count)[..., None], displacement, far)
-    return Neighbors(displacement, pairs.index, pairs.count)
+    return Neighbors(displacement, pairs.index, pairs.count, pairs.kinds)
 
 
 def neighbors(positions: Tensor, box: Tensor | None, cutoff: float) -> Neighbors:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -28,18 +27,64 @@ def search(positions: Tensor, box: Tensor | None, cutoff: float) -> tuple[Tensor
     return torch.from_numpy(index), torch.from_numpy(shift), torch.from_numpy(count)
 
 
-@njit(inline="always")
+def displacements(
+    positions: Tensor, index: Tensor, shift: Tensor, count: Tensor, padding: float
+) -> Tensor:
+    """Return what ``neighbors.surroundings`` does, without a way back to the positions."""
+    use_torch_threads()
+    out = torch.empty_like(shift)
+    arrays = [t.contiguous().numpy() for t in (positions, index, shift, count)]
+    _displace(*arrays, padding, out.numpy())
+    return out
+
+
+def collected(pull: Tensor, index: Tensor, count: Tensor) -> Tensor:
+    """Return the forces (n_frames, n_beads, 3) of pairs: dU/d(r_j - r_i) pulls at both beads."""
+    use_torch_threads()
+    f, n, _, _ = pull.shape
+    out = pull.new_zeros(f, n, 3)
+    _collect(*(t.contiguous().numpy() for t in (pull, index, count)), out.numpy())
+    return out
+
+
+@njit(parallel=True, cache=True, error_model="numpy")
+def _displace(x: Any, index: Any, shift: Any, count: Any, padding: float, out: Any) -> None:
+    n = x.shape[1]
+    for bead in prange(x.shape[0] * n):
+        f, i = bead // n, bead % n
+        for slot in range(count[f, i]):
+            j = index[f, i, slot]
+            for k in range(3):
+                out[f, i, slot, k] = x[f, j, k] + shift[f, i, slot, k] - x[f, i, k]
+        for slot in range(count[f, i], index.shape[2]):
+            out[f, i, slot, 0] = padding
+            out[f, i, slot, 1] = 0
+            out[f, i, slot, 2] = 0
+
+
+@njit(parallel=True, cache=True, error_model="numpy")
+def _collect(pull: Any, index: Any, count: Any, out: Any) -> None:
+    for f in prange(pull.shape[0]):  # beads of a frame write to each other's rows
+        for i in range(pull.shape[1]):
+            for slot in range(count[f, i]):
+                j = index[f, i, slot]
+                for k in range(3):
+                    out[f, i, k] += pull[f, i, slot, k]
+                    out[f, j, k] -= pull[f, i, slot, k]
+
+
+@njit(inline="always", error_model="numpy")
 def _shift(dx: Any, dy: Any, dz: Any, cell: Any) -> Any:
     """Return the numbers of box vectors that bring a displacement to its shortest image."""
-    c = -math.floor(dz / cell[2, 2] + 0.5)
+    c = -np.rint(dz / cell[2, 2])
     dx, dy = dx + c * cell[2, 0], dy + c * cell[2, 1]
-    b = -math.floor(dy / cell[1, 1] + 0.5)
+    b = -np.rint(dy / cell[1, 1])
     dx = dx + b * cell[1, 0]
-    a = -math.floor(dx / cell[0, 0] + 0.5)
+    a = -np.rint(dx / cell[0, 0])
     return a, b, c
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, cache=True, error_model="numpy")
 def _count(x: Any, cell: Any, periodic: bool, limit: float, count: Any) -> None:
     n = x.shape[1]
     for bead in prange(x.shape[0] * n):
@@ -49,7 +94,7 @@ def _count(x: Any, cell: Any, periodic: bool, limit: float, count: Any) -> None:
                 count[f, i] += 1
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, cache=True, error_model="numpy")
 def _fill(x: Any, cell: Any, periodic: bool, limit: float, index: Any, shift: Any) -> None:
     n = x.shape[1]
     for bead in prange(x.shape[0] * n):
@@ -68,7 +113,7 @@ def _fill(x: Any, cell: Any, periodic: bool, limit: float, index: Any, shift: An
         index[f, i, slot:] = i
 
 
-@njit(inline="always")
+@njit(inline="always", error_model="numpy")
 def _near(x: Any, cell: Any, periodic: bool, limit: float, i: int, j: int) -> Any:
     """Return whether i and j are near, and the shift that makes them so."""
     dx, dy, dz = x[j, 0] - x[i, 0], x[j, 1] - x[i, 1], x[j, 2] - x[i, 2]

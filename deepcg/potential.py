@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from deepcg.neighbors import Neighbors, PairList, box_heights, find_pairs, surroundings
+from deepcg.pair_search import collected
 
 
 class Potential(Protocol):
@@ -59,9 +61,9 @@ class NetworkPotential(nn.Module):
         """
         displacement = neighbors.displacement.detach().requires_grad_()
         with torch.enable_grad():
-            energy = self.energy(Neighbors(displacement, neighbors.index, neighbors.count))
+            energy = self.energy(replace(neighbors, displacement=displacement))
             (pull,) = torch.autograd.grad(energy.sum(), displacement, create_graph=create_graph)
-        forces = _gathered(pull, neighbors.index)
+        forces = _gathered(pull, neighbors)
         return (energy, forces) if create_graph else (energy.detach(), forces)
 
 
@@ -108,7 +110,8 @@ class VerletForces:
         """Map (n_replicas, n_beads, 3), nm, onto energy, kJ/mol, and forces, kJ/mol/nm."""
         if self.pairs is None or self._moved(positions):
             box = None if self.box is None else self.box.expand(len(positions), 3, 3)
-            self.pairs = find_pairs(positions, box, self.potential.cutoff + self.skin)
+            pairs = find_pairs(positions, box, self.potential.cutoff + self.skin)
+            self.pairs = pairs.with_kinds(self.potential.types)
             self.at = positions.clone()
         return self.potential.forces(self.potential.surroundings(positions, self.pairs))
 
@@ -141,9 +144,11 @@ def force_field(
     return forces
 
 
-def _gathered(pull: Tensor, index: Tensor) -> Tensor:
+def _gathered(pull: Tensor, near: Neighbors) -> Tensor:
     """Turn dU/d(r_j - r_i) (f, n, width, 3) into -dU/dr: every pair pulls on both its beads."""
-    f, n, _ = index.shape
-    flat = (index + n * torch.arange(f, device=index.device)[:, None, None]).flatten()
+    if pull.device.type == "cpu" and not pull.requires_grad:
+        return collected(pull, near.index, near.count)
+    f, n, _ = near.index.shape
+    flat = (near.index + n * torch.arange(f, device=pull.device)[:, None, None]).flatten()
     forces = pull.sum(2).flatten(0, 1).index_add(0, flat, -pull.flatten(0, 2))
     return forces.view(f, n, 3)

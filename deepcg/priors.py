@@ -38,9 +38,15 @@ class Repulsion(nn.Module):
 
     def forward(self, neighbors: Neighbors, types: Tensor) -> Tensor:
         """Return bead energies (n_frames, n_beads), kJ/mol."""
-        onset = self.get_buffer("onset")[types[:, None], types[neighbors.index]]
-        inside = ((onset - neighbors.distance) / self.width).clamp(min=0)
-        return 0.5 * self.height * (inside**3).sum(-1)
+        d = neighbors.displacement
+        onset = self.get_buffer("onset")
+        energy = d.new_zeros(d.shape[:2])
+        # hardly any pair is inside: the others need no arithmetic
+        close = d.detach().square().sum(-1) < onset.max() ** 2
+        f, i, slot = close.nonzero(as_tuple=True)
+        meets = onset[types[i], types[neighbors.index[f, i, slot].long()]]
+        inside = ((meets - d[f, i, slot].norm(dim=-1)) / self.width).clamp(min=0)
+        return energy.index_put((f, i), 0.5 * self.height * inside**3, accumulate=True)
 
 
 def onset_of_contacts(neighbors: Neighbors, types: Tensor, n_types: int) -> Tensor:

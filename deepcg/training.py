@@ -129,7 +129,8 @@ def prepare(
         pairs = find_pairs(part.positions, part.box, potential.cutoff)
         parts.append(PairList(pairs.index.to(torch.int32), pairs.shift, pairs.count))
         progress(min(start + chunk, len(frames)), len(frames), "neighbors")
-    near = potential.surroundings(frames.positions, PairList.join(parts))
+    pairs = PairList.join(parts).with_kinds(potential.types)
+    near = potential.surroundings(frames.positions, pairs)
     return ForceSamples(near, frames.forces)
 
 

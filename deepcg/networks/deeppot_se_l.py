@@ -58,9 +58,9 @@ class DeepPotSEL(nn.Module):
         l_max: int = 3,
         n_splines: int = 16,
         first_knot: float = 0.22,
-        channels: int = 32,
+        channels: int = 16,
         axis: int = 4,
-        fitting: Sequence[int] = (64, 64),
+        fitting: Sequence[int] = (32, 32),
         two_sided: bool = False,
         plain: bool = False,
     ) -> None:

@@ -20,6 +20,12 @@ S3_8, S5_8, S35_8 = math.sqrt(3 / 8), math.sqrt(5 / 8), math.sqrt(35 / 8)
 
 Loop = Callable[..., None]
 
+CHUNKS = 64
+"""Beads are dealt to threads in so many parts: scratch memory is made once for each."""
+
+MARGIN = 3
+"""Rows before the first spline, so that four may be added at the first without asking."""
+
 
 @dataclass(frozen=True, slots=True)
 class Basis:
@@ -47,7 +53,7 @@ class Basis:
         return (self.l_max + 1) ** 2
 
 
-@njit(fastmath=True, inline="always")
+@njit(fastmath=True, inline="always", error_model="numpy")
 def _harmonics(x, y, z, n, out):
     """Fill ``out`` with the harmonics of a unit vector: see ``harmonics``."""
     out[0] = 1
@@ -70,12 +76,12 @@ def _harmonics(x, y, z, n, out):
         out[24] = S35 / 8 * (x**4 - 6 * x * x * y * y + y**4)
 
 
-@njit(fastmath=True, inline="always")
+@njit(fastmath=True, inline="always", error_model="numpy")
 def _set(d, c, dx, dy, dz):
     d[0, c], d[1, c], d[2, c] = dx, dy, dz
 
 
-@njit(fastmath=True, inline="always")
+@njit(fastmath=True, inline="always", error_model="numpy")
 def _harmonics_slope(x, y, z, n, d):
     """Fill ``d`` (3, n) with the derivatives of the polynomials of ``_harmonics``."""
     _set(d, 0, 0, 0, 0)
@@ -112,7 +118,7 @@ def _harmonics_slope(x, y, z, n, d):
         _set(d, 24, S35 / 2 * x * (x * x - 3 * y * y), S35 / 2 * y * (y * y - 3 * x * x), 0)
 
 
-@njit(fastmath=True, inline="always")
+@njit(fastmath=True, inline="always", error_model="numpy")
 def _splines(r, n, first, spacing, switch_on, cutoff, b, slope):
     """Fill the four non-zero splines at r and their slopes; return the number of the first."""
     x = (r - first) / spacing
@@ -133,37 +139,49 @@ def _splines(r, n, first, spacing, switch_on, cutoff, b, slope):
     return int(k) - 1
 
 
+@njit(inline="always")
+def _share(chunk, n):
+    """Return the first bead of a chunk, and that of the next."""
+    return chunk * n // CHUNKS, (chunk + 1) * n // CHUNKS
+
+
 @cache
 def density(basis: Basis) -> Loop:
-    """Return the loop (d, species, rho): add the density of ``plain_density`` to ``rho``."""
+    """Return the loop (d, species, rho): set ``rho`` to the density of ``plain_density``."""
     n, width, cutoff = basis.n_harmonics, basis.n_splines, basis.cutoff
     first, spacing, on = basis.first, basis.spacing, basis.switch_on
 
-    @njit(fastmath=True, parallel=True, cache=True)
+    @njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
     def loop(d, species, rho):
-        n_beads = d.shape[1]
-        for bead in prange(d.shape[0] * n_beads):
-            f, i = bead // n_beads, bead % n_beads
+        n_beads, n_types = d.shape[1], rho.shape[3] // width
+        for chunk in prange(CHUNKS):
             y = np.empty(n, d.dtype)
             b, slope = np.empty(4, d.dtype), np.empty(4, d.dtype)
-            for j in range(d.shape[2]):
-                if species[f, i, j] < 0:
-                    break
-                x, y_, z = d[f, i, j, 0], d[f, i, j, 1], d[f, i, j, 2]
-                r = math.sqrt(x * x + y_ * y_ + z * z)
-                if r >= cutoff:
-                    continue
-                _harmonics(x / r, y_ / r, z / r, n, y)
-                k = _splines(r, width, first, spacing, on, cutoff, b, slope)
-                start = species[f, i, j] * width + k
-                if k >= 0:  # nearly always: the four numbers are contiguous
-                    for c in range(n):
-                        for m in range(4):
-                            rho[f, i, c, start + m] += b[m] * y[c]
-                else:
-                    for m in range(-k, 4):
+            rows = np.empty((n_types, width + MARGIN, n), d.dtype)
+            begin, end = _share(chunk, d.shape[0] * n_beads)
+            for bead in range(begin, end):
+                f, i = bead // n_beads, bead % n_beads
+                rows[:] = 0
+                for j in range(d.shape[2]):
+                    t = species[f, i, j]
+                    if t < 0:
+                        break
+                    x, y_, z = d[f, i, j, 0], d[f, i, j, 1], d[f, i, j, 2]
+                    r = math.sqrt(x * x + y_ * y_ + z * z)
+                    if r >= cutoff:
+                        continue
+                    inverse = 1 / r
+                    _harmonics(x * inverse, y_ * inverse, z * inverse, n, y)
+                    k = _splines(r, width, first, spacing, on, cutoff, b, slope)
+                    if k < -MARGIN:  # nearer than any spline reaches
+                        continue
+                    for m in range(4):
+                        for c in range(n):  # views of rows would cost more than indices
+                            rows[t, k + MARGIN + m, c] += b[m] * y[c]
+                for t in range(n_types):
+                    for k in range(width):
                         for c in range(n):
-                            rho[f, i, c, start + m] += b[m] * y[c]
+                            rho[f, i, c, t * width + k] = rows[t, k + MARGIN, c]
 
     return loop
 
@@ -174,92 +192,104 @@ def gradient(basis: Basis) -> Loop:
     n, width, cutoff = basis.n_harmonics, basis.n_splines, basis.cutoff
     first, spacing, on = basis.first, basis.spacing, basis.switch_on
 
-    @njit(fastmath=True, parallel=True, cache=True)
+    @njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
     def loop(d, species, q, g):
-        n_beads = d.shape[1]
-        for bead in prange(d.shape[0] * n_beads):
-            f, i = bead // n_beads, bead % n_beads
+        n_beads, n_types = d.shape[1], q.shape[3] // width
+        for chunk in prange(CHUNKS):
             y, dy = np.empty(n, d.dtype), np.empty((3, n), d.dtype)
             b, slope = np.empty(4, d.dtype), np.empty(4, d.dtype)
-            along, across = np.empty(n, d.dtype), np.empty(n, d.dtype)
-            g[f, i] = 0
-            for j in range(d.shape[2]):
-                if species[f, i, j] < 0:
-                    break
-                ux, uy, uz = d[f, i, j, 0], d[f, i, j, 1], d[f, i, j, 2]
-                r = math.sqrt(ux * ux + uy * uy + uz * uz)
-                if r >= cutoff:
-                    continue
-                ux, uy, uz = ux / r, uy / r, uz / r
-                _harmonics(ux, uy, uz, n, y)
-                _harmonics_slope(ux, uy, uz, n, dy)
-                k = _splines(r, width, first, spacing, on, cutoff, b, slope)
-                start = species[f, i, j] * width + k
-                along[:] = 0
-                across[:] = 0
-                if k >= 0:
-                    for c in range(n):
-                        for m in range(4):
-                            along[c] += slope[m] * q[f, i, c, start + m]
-                            across[c] += b[m] * q[f, i, c, start + m]
-                else:
-                    for m in range(-k, 4):
+            rows = np.zeros((n_types, width + MARGIN, n), d.dtype)
+            begin, end = _share(chunk, d.shape[0] * n_beads)
+            for bead in range(begin, end):
+                f, i = bead // n_beads, bead % n_beads
+                for t in range(n_types):
+                    for k in range(width):
                         for c in range(n):
-                            along[c] += slope[m] * q[f, i, c, start + m]
-                            across[c] += b[m] * q[f, i, c, start + m]
-                radial, wx, wy, wz = 0 * r, 0 * r, 0 * r, 0 * r
-                for c in range(n):
-                    radial += along[c] * y[c]
-                    wx += across[c] * dy[0, c]
-                    wy += across[c] * dy[1, c]
-                    wz += across[c] * dy[2, c]
-                uw = ux * wx + uy * wy + uz * wz
-                g[f, i, j, 0] = ux * radial + (wx - ux * uw) / r
-                g[f, i, j, 1] = uy * radial + (wy - uy * uw) / r
-                g[f, i, j, 2] = uz * radial + (wz - uz * uw) / r
+                            rows[t, k + MARGIN, c] = q[f, i, c, t * width + k]
+                g[f, i] = 0
+                for j in range(d.shape[2]):
+                    t = species[f, i, j]
+                    if t < 0:
+                        break
+                    ux, uy, uz = d[f, i, j, 0], d[f, i, j, 1], d[f, i, j, 2]
+                    r = math.sqrt(ux * ux + uy * uy + uz * uz)
+                    if r >= cutoff:
+                        continue
+                    inverse = 1 / r
+                    ux, uy, uz = ux * inverse, uy * inverse, uz * inverse
+                    k = _splines(r, width, first, spacing, on, cutoff, b, slope)
+                    if k < -MARGIN:
+                        continue
+                    _harmonics(ux, uy, uz, n, y)
+                    _harmonics_slope(ux, uy, uz, n, dy)
+                    k += MARGIN
+                    radial, wx, wy, wz = 0 * r, 0 * r, 0 * r, 0 * r
+                    for c in range(n):
+                        q0, q1 = rows[t, k, c], rows[t, k + 1, c]
+                        q2, q3 = rows[t, k + 2, c], rows[t, k + 3, c]
+                        across = b[0] * q0 + b[1] * q1 + b[2] * q2 + b[3] * q3
+                        along = slope[0] * q0 + slope[1] * q1 + slope[2] * q2 + slope[3] * q3
+                        radial += y[c] * along
+                        wx += across * dy[0, c]
+                        wy += across * dy[1, c]
+                        wz += across * dy[2, c]
+                    uw = ux * wx + uy * wy + uz * wz
+                    g[f, i, j, 0] = ux * radial + (wx - ux * uw) * inverse
+                    g[f, i, j, 1] = uy * radial + (wy - uy * uw) * inverse
+                    g[f, i, j, 2] = uz * radial + (wz - uz * uw) * inverse
 
     return loop
 
 
 @cache
 def directional(basis: Basis) -> Loop:
-    """Return the loop (d, species, v, out): add sum_j v_ij . d(B_k Y_c)/d(r_ij) to ``out``."""
+    """Return the loop (d, species, v, out): set ``out`` to sum_j v_ij . d(B_k Y_c)/d(r_ij)."""
     n, width, cutoff = basis.n_harmonics, basis.n_splines, basis.cutoff
     first, spacing, on = basis.first, basis.spacing, basis.switch_on
 
-    @njit(fastmath=True, parallel=True, cache=True)
+    @njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
     def loop(d, species, v, out):
-        n_beads = d.shape[1]
-        for bead in prange(d.shape[0] * n_beads):
-            f, i = bead // n_beads, bead % n_beads
+        n_beads, n_types = d.shape[1], out.shape[3] // width
+        for chunk in prange(CHUNKS):
             y, dy = np.empty(n, d.dtype), np.empty((3, n), d.dtype)
             b, slope = np.empty(4, d.dtype), np.empty(4, d.dtype)
-            for j in range(d.shape[2]):
-                if species[f, i, j] < 0:
-                    break
-                ux, uy, uz = d[f, i, j, 0], d[f, i, j, 1], d[f, i, j, 2]
-                r = math.sqrt(ux * ux + uy * uy + uz * uz)
-                if r >= cutoff:
-                    continue
-                ux, uy, uz = ux / r, uy / r, uz / r
-                _harmonics(ux, uy, uz, n, y)
-                _harmonics_slope(ux, uy, uz, n, dy)
-                k = _splines(r, width, first, spacing, on, cutoff, b, slope)
-                start = species[f, i, j] * width + k
-                vx, vy, vz = v[f, i, j, 0], v[f, i, j, 1], v[f, i, j, 2]
-                dr = ux * vx + uy * vy + uz * vz
-                vx, vy, vz = (vx - ux * dr) / r, (vy - uy * dr) / r, (vz - uz * dr) / r
-                for c in range(n):
-                    dy[0, c] = dy[0, c] * vx + dy[1, c] * vy + dy[2, c] * vz
-                    y[c] = y[c] * dr
-                if k >= 0:
+            rows = np.empty((n_types, width + MARGIN, n), d.dtype)
+            begin, end = _share(chunk, d.shape[0] * n_beads)
+            for bead in range(begin, end):
+                f, i = bead // n_beads, bead % n_beads
+                rows[:] = 0
+                for j in range(d.shape[2]):
+                    t = species[f, i, j]
+                    if t < 0:
+                        break
+                    ux, uy, uz = d[f, i, j, 0], d[f, i, j, 1], d[f, i, j, 2]
+                    r = math.sqrt(ux * ux + uy * uy + uz * uz)
+                    if r >= cutoff:
+                        continue
+                    inverse = 1 / r
+                    ux, uy, uz = ux * inverse, uy * inverse, uz * inverse
+                    k = _splines(r, width, first, spacing, on, cutoff, b, slope)
+                    if k < -MARGIN:
+                        continue
+                    _harmonics(ux, uy, uz, n, y)
+                    _harmonics_slope(ux, uy, uz, n, dy)
+                    vx, vy, vz = v[f, i, j, 0], v[f, i, j, 1], v[f, i, j, 2]
+                    dr = ux * vx + uy * vy + uz * vz
+                    vx, vy, vz = (
+                        (vx - ux * dr) * inverse,
+                        (vy - uy * dr) * inverse,
+                        (vz - uz * dr) * inverse,
+                    )
                     for c in range(n):
-                        for m in range(4):
-                            out[f, i, c, start + m] += slope[m] * y[c] + b[m] * dy[0, c]
-                else:
-                    for m in range(-k, 4):
+                        dy[0, c] = dy[0, c] * vx + dy[1, c] * vy + dy[2, c] * vz
+                        y[c] = y[c] * dr
+                    for m in range(4):
                         for c in range(n):
-                            out[f, i, c, start + m] += slope[m] * y[c] + b[m] * dy[0, c]
+                            rows[t, k + MARGIN + m, c] += slope[m] * y[c] + b[m] * dy[0, c]
+                for t in range(n_types):
+                    for k in range(width):
+                        for c in range(n):
+                            out[f, i, c, t * width + k] = rows[t, k + MARGIN, c]
 
     return loop
 
@@ -268,13 +298,14 @@ def directional(basis: Basis) -> Loop:
 def spectrum(l_max: int, n_channels: int, n_axis: int) -> Loop:
     """Return the loop (a, b, d): set d to (D(a, b) + D(b, a)) / 2 of ``plain_spectrum``."""
 
-    @njit(fastmath=True, parallel=True, cache=True)
+    @njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
     def loop(a, b, d):
         for i in prange(a.shape[0]):
-            d[i] = 0
             for l in range(l_max + 1):
-                for c in range(l * l, (l + 1) * (l + 1)):
-                    for n in range(n_axis):
+                for n in range(n_axis):
+                    for m in range(n_channels):
+                        d[i, l, n, m] = 0
+                    for c in range(l * l, (l + 1) * (l + 1)):
                         an, bn = a[i, c, n] / 2, b[i, c, n] / 2
                         for m in range(n_channels):
                             d[i, l, n, m] += an * b[i, c, m] + bn * a[i, c, m]
@@ -286,16 +317,18 @@ def spectrum(l_max: int, n_channels: int, n_axis: int) -> Loop:
 def contraction(l_max: int, n_channels: int, n_axis: int) -> Loop:
     """Return the loop (a, g, out): set ``out`` to the gradient of sum(g D(a, a)) in a."""
 
-    @njit(fastmath=True, parallel=True, cache=True)
+    @njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
     def loop(a, g, out):
         for i in prange(a.shape[0]):
-            out[i] = 0
             for l in range(l_max + 1):
                 for c in range(l * l, (l + 1) * (l + 1)):
+                    for m in range(n_channels):
+                        out[i, c, m] = 0
                     for n in range(n_axis):
-                        total = 0 * a[i, c, n]
+                        an = a[i, c, n]
+                        total = 0 * an
                         for m in range(n_channels):
-                            out[i, c, m] += g[i, l, n, m] * a[i, c, n]
+                            out[i, c, m] += g[i, l, n, m] * an
                             total += g[i, l, n, m] * a[i, c, m]
                         out[i, c, n] += total
 

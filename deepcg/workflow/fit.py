@@ -43,7 +43,10 @@ STANDARDISE_FRAMES = 50
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
-QUALITY: dict[str, Any] = {"steps": 20_000}
+QUALITY: dict[str, Any] = {
+    "steps": 12_000,
+    "network_options": {"l_max": 4, "n_splines": 20},
+}
 """What ``--quality`` sets: the most accurate water known to us, for patient people."""
 
 
@@ -142,9 +145,9 @@ class Quality:
         """Say what the numbers mean to a newcomer."""
         return (
             f"{100 * self.explained:.1f} % of the force variance is explained "
-            f"({self.validation.value:.0f} of {self.variance:.0f} (kJ/mol/nm)^2 are left). The rest "
-            f"is noise of the hidden atoms, which no model of the beads can explain: its floor "
-            f"is about {self.floor.value:.0f} +- {self.floor.error:.0f}."
+            f"({self.validation.value:.0f} of {self.variance:.0f} (kJ/mol/nm)^2 are left); "
+            f"the rest is noise of the hidden atoms, which no model of the beads can explain: "
+            f"its floor is about {self.floor.value:.0f} ± {self.floor.error:.0f}"
         )
 
     def table(self) -> dict[str, str]:

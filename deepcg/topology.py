@@ -82,7 +82,7 @@ def guess_bonds(numbers: Integers, positions: Floats, box: Floats | None) -> Int
     # in A, for ASE's cell lists have bins of 3 length units or more
     cell = None if box is None else box / ANGSTROM
     atoms = Atoms(numbers, positions / ANGSTROM, cell=cell, pbc=box is not None)
-    first, second, distance = neighbor_list("ijd", atoms, radii)  # type: ignore[no-untyped-call]
+    first, second, distance = neighbor_list("ijd", atoms, radii)
     nearest = np.full(len(numbers), np.inf)
     np.minimum.at(nearest, first, distance)  # every pair is listed both ways
     reach = np.where(numbers == 1, nearest + 1e-6, np.inf)  # a pair's two distances may round apart

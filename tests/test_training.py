@@ -106,9 +106,7 @@ def test_an_interrupted_training_ends_bit_for_bit_alike(noisy: Frames, tmp_path)
     with pytest.raises(Stop):
         train(halves, samples[:200], samples[200:], CONFIG, report=stop, checkpoint=checkpoint)
     resumed = potential(seed=5)  # other weights: all must come from the checkpoint
-    again = train(
-        resumed, samples[:200], samples[200:], CONFIG, checkpoint=checkpoint, resume=True
-    )
+    again = train(resumed, samples[:200], samples[200:], CONFIG, checkpoint=checkpoint, resume=True)
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
     assert [(r.step, r.train, r.validation) for r in again] == [

@@ -270,10 +270,11 @@ def start_run(config: FitConfig, beads: Beads) -> None:
     write_toml(config.output / "config.toml", config)
     frames = beads.frames
     chosen = np.unique(np.linspace(0, len(frames) - 1, START_FRAMES).astype(int))
-    content = {"positions": frames.positions[chosen].numpy()}
-    if frames.box is not None:
-        content["box"] = frames.box[chosen].numpy()
-    np.savez(config.output / "start.npz", **content)
+    positions = frames.positions[chosen].numpy()
+    if frames.box is None:
+        np.savez(config.output / "start.npz", positions=positions)
+    else:
+        np.savez(config.output / "start.npz", positions=positions, box=frames.box[chosen].numpy())
     if beads.topology is not None:
         save_topology(config.output / "beads.pdb", frames[:1], beads.topology)
 

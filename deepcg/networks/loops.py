@@ -118,25 +118,22 @@ def _harmonics_slope(x, y, z, n, d):
         _set(d, 24, S35 / 2 * x * (x * x - 3 * y * y), S35 / 2 * y * (y * y - 3 * x * x), 0)
 
 
-@njit(fastmath=True, inline="always", error_model="numpy")
-def _splines(r, n, first, spacing, switch_on, cutoff, b, slope):
-    """Fill the four non-zero splines at r and their slopes; return the number of the first."""
+@njit(fastmath=True, error_model="numpy")
+def _splines(r, n, first, spacing, switch_on, cutoff):
+    """Return the number of the first of four non-zero splines at r, their values and slopes."""
     x = (r - first) / spacing
     k = min(math.floor(x), n - 3)  # just below the cutoff x may be rounded up to n - 2
     t = x - k
     u = 1 - t
-    b[0], b[3] = u * u * u / 6, t * t * t / 6
-    b[1], b[2] = (3 * t - 6) * t * t / 6 + 2 / 3, (3 * u - 6) * u * u / 6 + 2 / 3
-    slope[0], slope[3] = -u * u / (2 * spacing), t * t / (2 * spacing)
-    slope[1], slope[2] = (3 * t - 4) * t / (2 * spacing), (4 - 3 * u) * u / (2 * spacing)
-    if r > switch_on:
-        q = (r - switch_on) / (cutoff - switch_on)
-        s = 1 - q * q * q * (10 - 15 * q + 6 * q * q)
-        ds = -30 * q * q * (1 - q) * (1 - q) / (cutoff - switch_on)
-        for m in range(4):
-            slope[m] = slope[m] * s + b[m] * ds
-            b[m] = b[m] * s
-    return int(k) - 1
+    b0, b3 = u * u * u / 6, t * t * t / 6
+    b1, b2 = (3 * t - 6) * t * t / 6 + 2 / 3, (3 * u - 6) * u * u / 6 + 2 / 3
+    s0, s3 = -u * u / (2 * spacing), t * t / (2 * spacing)
+    s1, s2 = (3 * t - 4) * t / (2 * spacing), (4 - 3 * u) * u / (2 * spacing)
+    q = max(0.0, (r - switch_on) / (cutoff - switch_on))
+    w = 1 - q * q * q * (10 - 15 * q + 6 * q * q)
+    dw = -30 * q * q * (1 - q) * (1 - q) / (cutoff - switch_on)
+    slopes = s0 * w + b0 * dw, s1 * w + b1 * dw, s2 * w + b2 * dw, s3 * w + b3 * dw
+    return int(k) - 1, (b0 * w, b1 * w, b2 * w, b3 * w), slopes
 
 
 @njit(inline="always")
@@ -154,9 +151,10 @@ def density(basis: Basis) -> Loop:
     @njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
     def loop(d, species, rho):
         n_beads, n_types = d.shape[1], rho.shape[3] // width
+        real = d.dtype.type  # a plain 1 would turn single precision into double
+        one = real(1)
         for chunk in prange(CHUNKS):
             y = np.empty(n, d.dtype)
-            b, slope = np.empty(4, d.dtype), np.empty(4, d.dtype)
             rows = np.empty((n_types, width + MARGIN, n), d.dtype)
             begin, end = _share(chunk, d.shape[0] * n_beads)
             for bead in range(begin, end):
@@ -170,14 +168,19 @@ def density(basis: Basis) -> Loop:
                     r = math.sqrt(x * x + y_ * y_ + z * z)
                     if r >= cutoff:
                         continue
-                    inverse = 1 / r
+                    inverse = one / r
                     _harmonics(x * inverse, y_ * inverse, z * inverse, n, y)
-                    k = _splines(r, width, first, spacing, on, cutoff, b, slope)
+                    k, b, _ = _splines(r, width, first, spacing, on, cutoff)
                     if k < -MARGIN:  # nearer than any spline reaches
                         continue
-                    for m in range(4):
-                        for c in range(n):  # views of rows would cost more than indices
-                            rows[t, k + MARGIN + m, c] += b[m] * y[c]
+                    k += MARGIN
+                    b0, b1, b2, b3 = real(b[0]), real(b[1]), real(b[2]), real(b[3])
+                    for c in range(n):  # views of rows would cost more than indices
+                        yc = y[c]
+                        rows[t, k, c] += b0 * yc
+                        rows[t, k + 1, c] += b1 * yc
+                        rows[t, k + 2, c] += b2 * yc
+                        rows[t, k + 3, c] += b3 * yc
                 for t in range(n_types):
                     for k in range(width):
                         for c in range(n):
@@ -195,9 +198,10 @@ def gradient(basis: Basis) -> Loop:
     @njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
     def loop(d, species, q, g):
         n_beads, n_types = d.shape[1], q.shape[3] // width
+        real = d.dtype.type
+        zero, one = real(0), real(1)
         for chunk in prange(CHUNKS):
             y, dy = np.empty(n, d.dtype), np.empty((3, n), d.dtype)
-            b, slope = np.empty(4, d.dtype), np.empty(4, d.dtype)
             rows = np.zeros((n_types, width + MARGIN, n), d.dtype)
             begin, end = _share(chunk, d.shape[0] * n_beads)
             for bead in range(begin, end):
@@ -215,20 +219,23 @@ def gradient(basis: Basis) -> Loop:
                     r = math.sqrt(ux * ux + uy * uy + uz * uz)
                     if r >= cutoff:
                         continue
-                    inverse = 1 / r
+                    inverse = one / r
                     ux, uy, uz = ux * inverse, uy * inverse, uz * inverse
-                    k = _splines(r, width, first, spacing, on, cutoff, b, slope)
+                    k, b, slope = _splines(r, width, first, spacing, on, cutoff)
                     if k < -MARGIN:
                         continue
                     _harmonics(ux, uy, uz, n, y)
                     _harmonics_slope(ux, uy, uz, n, dy)
                     k += MARGIN
-                    radial, wx, wy, wz = 0 * r, 0 * r, 0 * r, 0 * r
+                    b0, b1, b2, b3 = real(b[0]), real(b[1]), real(b[2]), real(b[3])
+                    s0, s1 = real(slope[0]), real(slope[1])
+                    s2, s3 = real(slope[2]), real(slope[3])
+                    radial, wx, wy, wz = zero, zero, zero, zero
                     for c in range(n):
                         q0, q1 = rows[t, k, c], rows[t, k + 1, c]
                         q2, q3 = rows[t, k + 2, c], rows[t, k + 3, c]
-                        across = b[0] * q0 + b[1] * q1 + b[2] * q2 + b[3] * q3
-                        along = slope[0] * q0 + slope[1] * q1 + slope[2] * q2 + slope[3] * q3
+                        across = b0 * q0 + b1 * q1 + b2 * q2 + b3 * q3
+                        along = s0 * q0 + s1 * q1 + s2 * q2 + s3 * q3
                         radial += y[c] * along
                         wx += across * dy[0, c]
                         wy += across * dy[1, c]
@@ -250,9 +257,10 @@ def directional(basis: Basis) -> Loop:
     @njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
     def loop(d, species, v, out):
         n_beads, n_types = d.shape[1], out.shape[3] // width
+        real = d.dtype.type
+        one = real(1)
         for chunk in prange(CHUNKS):
             y, dy = np.empty(n, d.dtype), np.empty((3, n), d.dtype)
-            b, slope = np.empty(4, d.dtype), np.empty(4, d.dtype)
             rows = np.empty((n_types, width + MARGIN, n), d.dtype)
             begin, end = _share(chunk, d.shape[0] * n_beads)
             for bead in range(begin, end):
@@ -266,9 +274,9 @@ def directional(basis: Basis) -> Loop:
                     r = math.sqrt(ux * ux + uy * uy + uz * uz)
                     if r >= cutoff:
                         continue
-                    inverse = 1 / r
+                    inverse = one / r
                     ux, uy, uz = ux * inverse, uy * inverse, uz * inverse
-                    k = _splines(r, width, first, spacing, on, cutoff, b, slope)
+                    k, b, slope = _splines(r, width, first, spacing, on, cutoff)
                     if k < -MARGIN:
                         continue
                     _harmonics(ux, uy, uz, n, y)
@@ -280,12 +288,17 @@ def directional(basis: Basis) -> Loop:
                         (vy - uy * dr) * inverse,
                         (vz - uz * dr) * inverse,
                     )
+                    k += MARGIN
+                    b0, b1, b2, b3 = real(b[0]), real(b[1]), real(b[2]), real(b[3])
+                    s0, s1 = real(slope[0]), real(slope[1])
+                    s2, s3 = real(slope[2]), real(slope[3])
                     for c in range(n):
-                        dy[0, c] = dy[0, c] * vx + dy[1, c] * vy + dy[2, c] * vz
-                        y[c] = y[c] * dr
-                    for m in range(4):
-                        for c in range(n):
-                            rows[t, k + MARGIN + m, c] += slope[m] * y[c] + b[m] * dy[0, c]
+                        across = dy[0, c] * vx + dy[1, c] * vy + dy[2, c] * vz
+                        along = y[c] * dr
+                        rows[t, k, c] += s0 * along + b0 * across
+                        rows[t, k + 1, c] += s1 * along + b1 * across
+                        rows[t, k + 2, c] += s2 * along + b2 * across
+                        rows[t, k + 3, c] += s3 * along + b3 * across
                 for t in range(n_types):
                     for k in range(width):
                         for c in range(n):
@@ -300,13 +313,15 @@ def spectrum(l_max: int, n_channels: int, n_axis: int) -> Loop:
 
     @njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
     def loop(a, b, d):
+        half = a.dtype.type(0.5)
         for i in prange(a.shape[0]):
             for l in range(l_max + 1):
                 for n in range(n_axis):
                     for m in range(n_channels):
                         d[i, l, n, m] = 0
-                    for c in range(l * l, (l + 1) * (l + 1)):
-                        an, bn = a[i, c, n] / 2, b[i, c, n] / 2
+                for c in range(l * l, (l + 1) * (l + 1)):
+                    for n in range(n_axis):
+                        an, bn = half * a[i, c, n], half * b[i, c, n]
                         for m in range(n_channels):
                             d[i, l, n, m] += an * b[i, c, m] + bn * a[i, c, m]
 
@@ -319,14 +334,14 @@ def contraction(l_max: int, n_channels: int, n_axis: int) -> Loop:
 
     @njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
     def loop(a, g, out):
+        zero = a.dtype.type(0)
         for i in prange(a.shape[0]):
             for l in range(l_max + 1):
                 for c in range(l * l, (l + 1) * (l + 1)):
                     for m in range(n_channels):
                         out[i, c, m] = 0
                     for n in range(n_axis):
-                        an = a[i, c, n]
-                        total = 0 * an
+                        an, total = a[i, c, n], zero
                         for m in range(n_channels):
                             out[i, c, m] += g[i, l, n, m] * an
                             total += g[i, l, n, m] * a[i, c, m]

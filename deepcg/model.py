@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -54,10 +55,13 @@ class Architecture:
             If the network is unknown or does not take one of the options.
         """
         kind = pick(NETWORKS, self.network, "network")
+        known = list(inspect.signature(kind).parameters)[2:]
+        for name in self.options:
+            pick(dict.fromkeys(known), name, f"option of the network {self.network!r}:")
         try:
             terms: list[torch.nn.Module] = [kind(self.cutoff, self.n_types, **self.options)]
         except TypeError as error:
-            raise InputError(f"network {self.network!r}: {error}") from error
+            raise InputError(f"an option of the network {self.network!r}: {error}") from error
         if self.repulsion:
             onset = torch.zeros(self.n_types, self.n_types)
             terms.append(Repulsion(onset, thermal_energy(temperature)))

@@ -76,5 +76,5 @@ def test_a_missing_model_says_how_to_make_one(tmp_path: Path) -> None:
 
 def test_an_unknown_network_option_is_named() -> None:
     architecture = Architecture("deeppot-se-l", {"chanels": 8}, 0.6, 1, repulsion=False)
-    with pytest.raises(InputError, match="chanels"):
+    with pytest.raises(InputError, match="'chanels'; did you mean 'channels'"):
         architecture.build(TYPES, 300.0)

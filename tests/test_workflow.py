@@ -1,6 +1,7 @@
 """The whole way on a small box, and on ab initio water, as a user would take it."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -122,6 +123,28 @@ def test_bad_input_leaves_no_run_folder(
     with pytest.raises(InputError, match=message):
         fit(replace(config(water, tmp_path / "bad"), **change))
     assert not (tmp_path / "bad").exists()
+
+
+def test_a_model_is_sampled_at_its_own_temperature(run: Path) -> None:
+    with pytest.raises(InputError, match="at 300 K, not at 310 K: give --temperature 300"):
+        sample(SampleConfig(run, dynamics=replace(MOVES, temperature=310.0)))
+
+
+def test_a_folder_closed_to_writing_is_left_alone(water: Path, tmp_path: Path) -> None:
+    """Also by root; and nothing is computed for settings that cannot work."""
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    for ending in (".dcd", ".pdb", ".system.xml"):
+        shutil.copy(water.with_suffix(ending), closed)
+    closed.chmod(0o555)
+    before = sorted(closed.iterdir())
+    bad = DataConfig(map="oxygen")
+    with pytest.raises(InputError, match="did you mean 'oxygens'"):
+        fit(replace(config(closed / water.name, tmp_path / "bad"), data=bad))
+    assert not (tmp_path / "bad").exists()
+    fit(config(closed / water.name, tmp_path / "run"))
+    assert sorted(closed.iterdir()) == before
+    assert (tmp_path / "run" / "traj.forces.npy").exists()
 
 
 def test_a_run_without_samples_cannot_be_compared(water: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from deepcg.figures import learning_curve_figure, png
 from deepcg.files import write_whole
 from deepcg.frames import Frames
 from deepcg.model import Architecture, Model, save_model
+from deepcg.neighbors import check_cutoff
 from deepcg.networks import NETWORKS, SIZES
 from deepcg.potential import NetworkPotential
 from deepcg.priors import Repulsion, onset_of_contacts
@@ -32,7 +33,14 @@ from deepcg.training import (
     rows,
     train,
 )
-from deepcg.workflow.beads import Beads, DataConfig, map_forces, open_labelled
+from deepcg.workflow.beads import (
+    Beads,
+    DataConfig,
+    map_forces,
+    map_positions,
+    open_data,
+    open_labelled,
+)
 from deepcg.workflow.device import device_of
 from free_energy import Estimate, block_average
 
@@ -194,6 +202,7 @@ def fit(
     if (config.output / "model.pt").exists() and not config.resume:
         raise InputError(f"{config.output} holds a model: give --resume or another --output")
     device = device_of(config.device, config.threads)
+    check_before_labelling(config)
     source = open_labelled(config.trajectory, config.data, config.output, progress)
     beads = map_forces(source, config.data, progress)
     tell(_about_beads(beads))
@@ -219,6 +228,21 @@ def fit(
     result = Fit(config, model, history, quality)
     _write_results(result, beads)
     return result
+
+
+def check_before_labelling(config: FitConfig) -> None:
+    """Find what is wrong with the settings before hours are spent on forces.
+
+    Raises
+    ------
+    InputError
+        The map, the frames, the cutoff or the network's options cannot be used.
+    """
+    source = open_data(config.trajectory, config.data)
+    first = replace(config.data, start=config.data.start, stop=config.data.start + 1, stride=1)
+    frames = map_positions(source, first).frames
+    check_cutoff(frames.box, config.cutoff)
+    build(config, frames)
 
 
 def split(frames: Frames, validation_fraction: float) -> tuple[Frames, Frames]:

@@ -68,8 +68,12 @@ def sample(
     keep_freed_memory()
     device = device_of(config.device, config.threads)
     model = load_model(config.run, device)
-    for parameter in model.potential.parameters():
-        parameter.requires_grad_(False)
+    if abs(config.dynamics.temperature - model.temperature) > 0.1:
+        raise InputError(
+            f"{config.run} is a free energy at {model.temperature:g} K, not at "
+            f"{config.dynamics.temperature:g} K: give --temperature {model.temperature:g}"
+        )
+    model.potential.requires_grad_(False)
     start, box = starts(config.run, config.replicas, model, device)
     forces = VerletForces(model.potential, box, skin=config.skin)
     summary = run_dynamics(

@@ -6,6 +6,7 @@ that was asked for, by name.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -139,6 +140,9 @@ class TopicGroup(click.Group):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit: status 2 and one line for what the user can mend."""
+    # Threads that spin while they wait cost up to a factor of ten where another program
+    # wants the cores, and gain little where none does. Read when OpenMP is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     group = click.version_option(deepcg.__version__, message="deepcg %(version)s")(
         TopicGroup("deepcg", COMMANDS)
     )

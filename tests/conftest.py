@@ -1,5 +1,10 @@
 """Settings that all tests share."""
 
+import os
+
+# As the command line does, and before OpenMP is loaded: tests may share their cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import pytest
 import torch
 

@@ -206,6 +206,7 @@ def fit(
     source = open_labelled(config.trajectory, config.data, config.output, progress)
     beads = map_forces(source, config.data, progress)
     tell(_about_beads(beads))
+    hashes = source.hash  # now: a file that vanishes while we train must cost nothing
     frames = beads.frames.to(device, DTYPES[config.dtype])
     training, validation = split(frames, config.validation_fraction)
     potential, architecture = build(config, frames)
@@ -226,7 +227,7 @@ def fit(
     )
     save_model(config.output / "model.pt", model)
     result = Fit(config, model, history, quality)
-    _write_results(result, beads)
+    _write_results(result, beads, hashes)
     return result
 
 
@@ -349,7 +350,7 @@ def _about_beads(beads: Beads) -> str:
     return text if estimate is None else f"{text}\n{estimate.describe()}"
 
 
-def _write_results(result: Fit, beads: Beads) -> None:
+def _write_results(result: Fit, beads: Beads, hashes: Mapping[str, str]) -> None:
     quality, folder = result.quality, result.config.output
     parameters = sum(p.numel() for p in result.model.potential.parameters())
     content: Mapping[str, Any] = {
@@ -363,7 +364,7 @@ def _write_results(result: Fit, beads: Beads) -> None:
         "parameters": parameters,
         "seconds": result.history[-1].seconds,
         "quality": asdict(quality) | {"explained": quality.explained},
-        "hashes": beads.source.hash,
+        "hashes": dict(hashes),
         "seed": result.config.training.seed,
         "versions": versions(),
     }

@@ -1,4 +1,4 @@
-"""How much faster are the fused CPU loops than the plain PyTorch definition of the same network?
+"""The fused CPU loops against the plain PyTorch definition of the same network.
 
 Prints milliseconds per frame and their ratio, for a force call and for a training step, on a
 random liquid of water's density.   python benchmarks/fused_loops.py [threads]

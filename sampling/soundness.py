@@ -14,9 +14,14 @@ Sound = Callable[[SamplerState, SamplerState], Tensor]
 
 
 def finite(good: SamplerState, state: SamplerState) -> Tensor:
-    """Return which chains have a finite energy and finite forces."""
+    """Return which chains have finite energy, forces and positions.
+
+    Positions count for themselves: a site at NaN is near no other, and a force field of
+    neighbors may find nothing wrong with it.
+    """
     del good
-    return torch.isfinite(state.energy) & torch.isfinite(state.forces).flatten(1).all(1)
+    vectors = torch.isfinite(state.forces) & torch.isfinite(state.positions)
+    return torch.isfinite(state.energy) & vectors.flatten(1).all(1)
 
 
 def calm(masses: Tensor, kT: float, *, limit: float = 100.0) -> Sound:

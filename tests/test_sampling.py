@@ -381,3 +381,11 @@ def test_a_restart_on_the_device_goes_on_bit_for_bit(tmp_path):
     generator.set_state(found.generator_state)
     *_, (_, again) = run(step, found.state, generator, n_steps=20)
     assert torch.allclose(end.positions, again.positions, atol=1e-6)  # atomics sum in any order
+
+
+def test_a_site_at_nan_is_not_sound_whatever_its_forces():
+    zeros = torch.zeros(2, 3, 3)
+    positions = zeros.clone()
+    positions[1, 2, 0] = torch.nan
+    state = sampling.SamplerState(positions, zeros, zeros, torch.zeros(2))
+    assert sampling.finite(state, state).tolist() == [True, False]

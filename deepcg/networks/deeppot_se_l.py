@@ -69,6 +69,8 @@ class DeepPotSEL(nn.Module):
             raise InputError(f"l_max is {l_max}: choose 0 to 4")
         if axis > channels:
             raise InputError(f"{axis} axis neurons need at least as many channels, not {channels}")
+        if n_splines < 4:
+            raise InputError(f"{n_splines} splines are too few for cubic ones: take at least 4")
         if not first_knot < cutoff:
             raise InputError(f"first_knot {first_knot} nm is not below the cutoff {cutoff} nm")
         self.cutoff, self.n_types, self.axis, self.plain = cutoff, n_types, axis, plain

@@ -90,7 +90,6 @@ COMMANDS = Topic(
             "deepcg.workflow.fit",
             "FitConfig",
             "fit",
-            presets={"quality": "QUALITY"},
         ),
         "sample": Entry(
             "Sample a fitted model.", "deepcg.workflow.sample", "SampleConfig", "sample"

@@ -25,6 +25,7 @@ from scipy.sparse.csgraph import connected_components
 from deepcg.errors import InputError
 from deepcg.frames import Frames
 from deepcg.mapping import waters
+from deepcg.systems import read_system
 from deepcg.topology import bonds
 
 Constraints = frozenset[frozenset[int]]
@@ -44,7 +45,7 @@ def from_system(system: openmm.System | Path) -> Constraints:
         The file is no System; an atom is fixed in space (no mass, yet no virtual site).
     """
     if isinstance(system, Path):
-        system = _read(system)
+        system = read_system(system)
     bonds = [
         tuple(system.getConstraintParameters(i)[:2]) for i in range(system.getNumConstraints())
     ]
@@ -84,19 +85,6 @@ def connected(bonds: Iterable[tuple[int, ...]]) -> Constraints:
     labels = connected_components(graph, directed=False)[1]
     members = np.split(atoms[np.argsort(labels, kind="stable")], np.cumsum(np.bincount(labels)))
     return frozenset(frozenset(group.tolist()) for group in members if len(group))
-
-
-def _read(path: Path) -> openmm.System:
-    if not path.is_file():
-        raise InputError(f"no System at {path}: give the XML file of an OpenMM System")
-    try:
-        system = openmm.XmlSerializer.deserialize(path.read_text())
-    except (openmm.OpenMMException, UnicodeDecodeError, ValueError) as error:
-        reason = (str(error).splitlines() or ["unreadable"])[0]
-        raise InputError(f"{path} is not the XML file of an OpenMM System: {reason}") from error
-    if not isinstance(system, openmm.System):
-        raise InputError(f"{path} holds an OpenMM {type(system).__name__}, not a System")
-    return system
 
 
 def _sites(system: openmm.System) -> dict[int, list[int]]:

@@ -118,6 +118,11 @@ def simulate_water(config: WaterSimulation, progress: Progress = silent) -> Path
     files = _Files(config.output)
     if files.trajectory.exists() and not config.resume:
         raise InputError(f"{files.trajectory} exists: resume it, or give another output folder")
+    if files.trajectory.exists() and not files.checkpoint.exists():
+        raise InputError(
+            f"{files.trajectory} cannot be resumed without {files.checkpoint.name}: "
+            f"give another output folder"
+        )
     platform = open_platform(config.platform)
     if not (config.resume and files.checkpoint.exists()):
         _start(config, plan, files, platform, progress)
@@ -320,7 +325,7 @@ def _produce(
             if frame > first:
                 state = _checkpoint(files, context)
             _restart(context, state, _seed(config, "produce", frame))
-        context.getIntegrator().step(plan.every)
+        _advance(context, plan.every)
         days = (time.monotonic() - began) / 86400
         speed = (frame + 1 - first) * plan.every * plan.dt / 1000 / days
         _write_frame(config, files, dcd, context, speed)
@@ -413,9 +418,21 @@ def _steps(
 ) -> Iterator[None]:
     """Take steps, yielding now and then."""
     for done in range(0, n_steps, at_once):
-        context.getIntegrator().step(min(at_once, n_steps - done))
+        _advance(context, min(at_once, n_steps - done))
         progress(min(done + at_once, n_steps), n_steps, what)
         yield
+
+
+def _advance(context: openmm.Context, n_steps: int) -> None:
+    try:
+        context.getIntegrator().step(n_steps)
+    except openmm.OpenMMException as error:
+        reason = " ".join(str(error).split())[:150]
+        time = context.getTime().value_in_unit(openmm.unit.picosecond)
+        raise InputError(
+            f"the simulation broke down after {time:.3f} ps ({reason}): try a smaller --dt-fs, "
+            f"a smaller --cutoff or more molecules"
+        ) from error
 
 
 def _seed(config: WaterSimulation, stage: str, number: int = 0) -> int:

@@ -117,17 +117,18 @@ def write_report(
     title: str = "Coarse-grained against microscopic",
 ) -> Path:
     """Write ``report.html``, ``report.json`` and the PNGs; return the path of the page."""
-    output.mkdir(parents=True, exist_ok=True)
     tables = {**(provenance or {}), "Versions": versions()}
     pictures = _pictures(comparison)
     curve = [] if training is None else [_learning_picture(training)]
-    for picture in [*pictures, *curve]:
-        (output / f"{picture.name}.png").write_bytes(picture.data)
     numbers = as_json(comparison, training, tables)
     text = json.dumps(numbers, indent=1, allow_nan=False, ensure_ascii=False)
+    html = _page(comparison, pictures, curve, training, tables, title)
+    output.mkdir(parents=True, exist_ok=True)
+    for picture in [*pictures, *curve]:
+        (output / f"{picture.name}.png").write_bytes(picture.data)
     (output / "report.json").write_text(text + "\n", encoding="utf-8")
     page = output / "report.html"
-    page.write_text(_page(comparison, pictures, curve, training, tables, title), encoding="utf-8")
+    page.write_text(html, encoding="utf-8")
     return page
 
 

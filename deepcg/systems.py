@@ -28,7 +28,9 @@ def read_system(path: Path) -> openmm.System:
                 "remove this force from the System"
             )
         system = openmm.XmlSerializer.deserialize(text)
-    except (openmm.OpenMMException, UnicodeDecodeError) as error:
+    except InputError:
+        raise
+    except (openmm.OpenMMException, ValueError) as error:
         reason = (str(error).splitlines() or ["unreadable"])[0]
         raise InputError(f"{path} is not the XML file of an OpenMM System: {reason}") from error
     if not isinstance(system, openmm.System):

@@ -1,10 +1,12 @@
 """The whole way on a small box, and on ab initio water, as a user would take it."""
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import mdtraj
 import numpy as np
 import pytest
 import torch
@@ -15,8 +17,9 @@ from deepcg.microscopic import WaterSimulation, simulate_water
 from deepcg.training import TrainingConfig
 from deepcg.workflow.beads import DataConfig
 from deepcg.workflow.compare import CompareConfig, compare
-from deepcg.workflow.fit import FitConfig, fit
+from deepcg.workflow.fit import QUALITY, FitConfig, Quality, fit, with_preset
 from deepcg.workflow.sample import SampleConfig, sample
+from free_energy import Estimate
 
 AIMD = Path(__file__).parents[2] / "shared" / "data" / "aimd-water"
 SMALL = {"channels": 8, "fitting": (8,), "n_splines": 10, "l_max": 2}
@@ -145,6 +148,58 @@ def test_a_folder_closed_to_writing_is_left_alone(water: Path, tmp_path: Path) -
     fit(config(closed / water.name, tmp_path / "run"))
     assert sorted(closed.iterdir()) == before
     assert (tmp_path / "run" / "traj.forces.npy").exists()
+
+
+def test_only_the_same_fit_is_resumed(run: Path, water: Path) -> None:
+    before = {p.name: p.read_bytes() for p in run.iterdir() if p.is_file()}
+    with pytest.raises(InputError, match=r"a fit with cutoff = 0.5, not 0.45"):
+        fit(replace(config(water, run), cutoff=0.45, resume=True))
+    assert before == {p.name: p.read_bytes() for p in run.iterdir() if p.is_file()}
+
+
+def test_an_interrupted_fit_is_not_begun_anew(run: Path, water: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut"
+    shutil.copytree(run, cut)
+    (cut / "model.pt").unlink()
+    with pytest.raises(InputError, match="holds an interrupted fit: give --resume"):
+        fit(config(water, cut))
+    fit(replace(config(water, cut), resume=True))
+    saved = [torch.load(f / "model.pt", weights_only=True)["state"] for f in (run, cut)]
+    assert all(torch.equal(saved[0][name], saved[1][name]) for name in saved[0])
+
+
+def test_samples_of_another_model_are_refused(run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    content = torch.load(other / "model.pt", weights_only=True)
+    torch.save(content | {"temperature": 299.0}, other / "model.pt")
+    with pytest.raises(InputError, match="are of another model"):
+        compare(CompareConfig(other))
+
+
+def test_a_reference_without_times_is_compared_all_the_same(
+    run: Path, water: Path, tmp_path: Path
+) -> None:
+    bare = tmp_path / "bare.dcd"
+    trajectory = mdtraj.load(str(water), top=str(water.with_suffix(".pdb")))
+    trajectory.save(str(bare))
+    shutil.copy(water.with_suffix(".pdb"), bare.with_suffix(".pdb"))
+    compare(CompareConfig(run, reference=bare, output=tmp_path / "report"))
+    assert "time between them unknown" in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_quality_means_the_same_in_python_and_on_the_command_line() -> None:
+    chosen = with_preset(FitConfig(Path("x"), quality=True, network_options={"axis": 6}))
+    assert chosen.training.steps == QUALITY["steps"]
+    assert chosen.network_options == {**QUALITY["network_options"], "axis": 6}
+    with pytest.raises(InputError, match="no settings of --quality"):
+        with_preset(FitConfig(Path("x"), quality=True, network="pair-spline"))
+
+
+def test_an_overfitted_model_is_called_so() -> None:
+    far = Quality(100.0, 40.0, Estimate(120.0, 1.0), Estimate(80.0, 1.0))
+    assert "overfits" in far.in_words()
+    assert "nan" not in Quality(9.0, 4.0, Estimate(4.2, 0.1), Estimate(4.1, math.nan)).in_words()
 
 
 def test_a_run_without_samples_cannot_be_compared(water: Path, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import mdtraj
@@ -148,7 +147,7 @@ def map_forces(source: Source, config: DataConfig, progress: Progress = silent) 
         If the estimator is not legal for the constraints, or no frames are left.
     """
     mapping = build_mapping(config.map, source.topology)
-    sample = _sample(source)
+    sample = _sample(source, config)
     held = constraints_of(source, sample, config.constraints)
     estimate = ESTIMATORS[config.estimator](mapping, [sample], held)
     parts = list(project(_chunks(source, config, progress, with_forces=True), mapping, estimate))
@@ -176,20 +175,24 @@ def constraints_of(source: Source, sample: Frames, choice: str) -> Constraints:
     for group in seen:
         if not any(group <= other for other in known):
             atoms = ", ".join(str(source.topology.atom(i)) for i in sorted(group)[:4])
+            way_out = "auto" if choice == "none" else "auto and the System that made the frames"
             raise InputError(
                 f"the bonds between {atoms} never change in {source.trajectory}, but nothing "
-                f"says that they are held: use --constraints auto without --system, or water"
+                f"says that they are held: use --constraints {way_out}"
             )
     return known
 
 
-def _sample(source: Source) -> Frames:
-    """Return frames from the whole of a trajectory, so that they differ from one another."""
-    step = max(1, source.n_frames // SAMPLE_FRAMES)
-    starts = range(0, source.n_frames, step)
-    return Frames.join(
-        next(read(source, chunk=1, start=k, stop=k + 1)) for k in islice(starts, SAMPLE_FRAMES)
-    )
+def _sample(source: Source, config: DataConfig) -> Frames:
+    """Return frames from all of those that are used, so that they differ from one another."""
+    stop = source.n_frames if config.stop is None else min(config.stop, source.n_frames)
+    used = range(config.start, stop, config.stride)
+    if not used:
+        raise InputError(
+            f"{source.trajectory} has {source.n_frames} frames: --start and --stop leave none"
+        )
+    some = used[:: max(1, len(used) // SAMPLE_FRAMES)][:SAMPLE_FRAMES]
+    return Frames.join(next(read(source, chunk=1, start=k, stop=k + 1)) for k in some)
 
 
 def _chunks(

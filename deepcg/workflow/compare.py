@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from deepcg.progress import Progress, silent
 from deepcg.provenance import file_hash
 from deepcg.report import Training
 from deepcg.report import compare as compare_ensembles
-from deepcg.workflow.beads import map_positions, open_data
+from deepcg.workflow.beads import DataConfig, map_positions, open_data
 from deepcg.workflow.fit import FitConfig, Quality
 from free_energy import Estimate
 
@@ -70,6 +70,8 @@ def compare(
     InputError
         If there are no samples, or the reference is not where it was.
     """
+    if config.frame_ps is not None and not config.frame_ps > 0:
+        raise InputError(f"frame_ps is {config.frame_ps}: it must be positive")
     fitted = fit_config_of(config.run)
     models = [
         samples_of(run, config.name if run == config.run else None)
@@ -109,10 +111,12 @@ def samples_of(run: Path, name: str | None = None) -> Ensemble:
         If there are none, or the run that writes them has not ended.
     """
     folder = run / "samples"
-    if not (folder / "summary.json").is_file():
+    if not all((folder / name).is_file() for name in ("summary.json", "sample.json")):
         raise InputError(f"{run} has no finished samples: run 'deepcg sample {run}' first")
     summary = json.loads((folder / "summary.json").read_text())
     model = load_model(run)
+    if json.loads((folder / "sample.json").read_text())["model"] != file_hash(run / "model.pt"):
+        raise InputError(f"the samples in {folder} are of another model than {run / 'model.pt'}")
     replicas = []
     for path in sorted(folder.glob("[0-9]*.dcd")):
         recording = open_recording(path)
@@ -152,13 +156,16 @@ def _reference(
     path = config.reference or fitted.trajectory
     if not path.exists():
         raise InputError(f"the reference {path} is not there: give --reference FILE")
-    source = open_data(path, fitted.data)
-    beads = map_positions(source, fitted.data, progress)
-    step = config.frame_ps or source.frame_time
+    data = replace(fitted.data, forces=None)
+    if config.reference is not None:  # another file: what belongs to it is beside it
+        data = DataConfig(map=fitted.data.map, units=fitted.data.units)
+    source = open_data(path, data)
+    beads = map_positions(source, data, progress)
+    step = source.frame_time if config.frame_ps is None else config.frame_ps
     return Ensemble(
         "microscopic",
         [beads.frames],
-        None if step is None else step * fitted.data.stride,
+        None if step is None else step * data.stride,
         str(path),
         type_names,
         _microscopic_speed(path),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import mdtraj
 import numpy as np
 import torch
 
-from deepcg.configuration import write_toml
+from deepcg.configuration import read_toml, to_flat, write_toml
 from deepcg.errors import InputError, pick
 from deepcg.figures import learning_curve_figure, png
 from deepcg.files import write_whole
@@ -52,10 +53,10 @@ STANDARDISE_FRAMES = 50
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 QUALITY: dict[str, Any] = {
-    "steps": 12_000,
+    "steps": 8_000,
     "network_options": {"l_max": 4, "n_splines": 20},
 }
-"""What ``--quality`` sets: the most accurate water known to us, for patient people."""
+"""What ``--quality`` sets: more angular and radial resolution, and a longer training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ class FitConfig:
     validation_fraction
         Part of the frames, the last ones, that is kept for validation.
     quality
-        Settings for the most accurate model instead of a quick one.
+        More angular and radial resolution, and a longer training.
     device
         auto, cpu or cuda.
     dtype
@@ -124,8 +125,9 @@ class FitConfig:
                 f"validation_fraction is {self.validation_fraction}: choose between 0 and 1"
             )
         for name in ("cutoff", "temperature"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} is {getattr(self, name)}: it must be positive")
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise InputError(f"{name} is {value}: it must be positive")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +137,8 @@ class Quality:
     ``floor`` estimates the variance of the noise: the part of the instantaneous force that no
     function of the beads can explain. A fit with p parameters to N noisy numbers comes out
     too low by about p / N of it on the frames it was trained on, and too high by as much on
-    others; the mean of the two is free of both. What the network cannot represent adds to
-    it, so that it is an upper bound.
+    others; to first order the mean of the two is free of both. What the network cannot
+    represent, or has not learned yet, adds to it: it is an upper bound.
     """
 
     variance: float
@@ -151,12 +153,30 @@ class Quality:
 
     def in_words(self) -> str:
         """Say what the numbers mean to a newcomer."""
-        return (
+        explained = (
             f"{100 * self.explained:.1f} % of the force variance is explained "
-            f"({self.validation.value:.0f} of {self.variance:.0f} (kJ/mol/nm)^2 are left); "
-            f"the rest is noise of the hidden atoms, which no model of the beads can explain: "
-            f"its floor is about {self.floor.value:.0f} ± {self.floor.error:.0f}"
+            f"({self.validation.value:.0f} of {self.variance:.0f} (kJ/mol/nm)^2 are left)"
         )
+        if self.overfits:
+            return (
+                f"{explained}; the model overfits ({self.training:.0f} on the frames that it was "
+                f"trained on): give it more frames, or fewer steps or weights"
+            )
+        return (
+            f"{explained}; most of the rest is noise of the hidden atoms, which no model of the "
+            f"beads can explain: after a good training its floor is about {self.floor_text}"
+        )
+
+    @property
+    def overfits(self) -> bool:
+        """Whether the two errors are too far apart to tell where the floor is."""
+        return self.validation.value > 1.2 * self.training
+
+    @property
+    def floor_text(self) -> str:
+        """The noise floor and its error, where it has one."""
+        error = self.floor.error
+        return f"{self.floor.value:.0f}" + (f" ± {error:.0f}" if math.isfinite(error) else "")
 
     def table(self) -> dict[str, str]:
         """Return names and values for people."""
@@ -168,7 +188,7 @@ class Quality:
                 f"{self.validation.value:.0f} ± {self.validation.error:.0f}"
             ),
             "explained fraction R²": f"{self.explained:.4f}",
-            f"noise floor (estimate), {unit}": f"{self.floor.value:.0f} ± {self.floor.error:.0f}",
+            f"noise floor (estimate), {unit}": "unknown" if self.overfits else self.floor_text,
         }
 
 
@@ -197,10 +217,11 @@ def fit(
     Raises
     ------
     InputError
-        Something in the input is not usable; nothing is written to the run folder then.
+        Something in the input is not usable: nothing is written to the run folder then but
+        forces that were computed for it. Or training failed: the last checkpoint stays.
     """
-    if (config.output / "model.pt").exists() and not config.resume:
-        raise InputError(f"{config.output} holds a model: give --resume or another --output")
+    config = absolute(with_preset(config))
+    check_folder(config)
     device = device_of(config.device, config.threads)
     check_before_labelling(config)
     source = open_labelled(config.trajectory, config.data, config.output, progress)
@@ -229,6 +250,64 @@ def fit(
     result = Fit(config, model, history, quality)
     _write_results(result, beads, hashes)
     return result
+
+
+def with_preset(config: FitConfig) -> FitConfig:
+    """Return a config with the settings of ``quality`` filled in where nothing else was said."""
+    if not config.quality:
+        return config
+    if config.network != "deeppot-se-l":
+        raise InputError(f"there are no settings of --quality for the network {config.network!r}")
+    training, plain = config.training, TrainingConfig()
+    if training.steps == plain.steps:
+        training = replace(training, steps=QUALITY["steps"])
+    options = {**QUALITY["network_options"], **config.network_options}
+    return replace(config, training=training, network_options=options)
+
+
+def absolute(config: FitConfig) -> FitConfig:
+    """Return a config whose files are found from any folder."""
+
+    def resolved(path: Path | None) -> Path | None:
+        return None if path is None else path.resolve()
+
+    data = replace(
+        config.data,
+        topology=resolved(config.data.topology),
+        system=resolved(config.data.system),
+        forces=resolved(config.data.forces),
+    )
+    return replace(config, trajectory=config.trajectory.resolve(), data=data)
+
+
+def check_folder(config: FitConfig) -> None:
+    """Refuse a folder whose fit would be overwritten, or is another than the one to resume.
+
+    Raises
+    ------
+    InputError
+        Names the setting that differs, or what is in the way.
+    """
+    if not config.resume:
+        for name in ("model.pt", "checkpoint.pt"):
+            if (config.output / name).exists():
+                what = "holds a model" if name == "model.pt" else "holds an interrupted fit"
+                raise InputError(f"{config.output} {what}: give --resume or another --output")
+        return
+    if not (config.output / "config.toml").exists():
+        return
+    old, new = to_flat(read_toml(config.output / "config.toml", FitConfig)), to_flat(config)
+    for name in new:
+        if name in ("output", "resume", "threads", "device"):
+            continue
+        # a file knows lists only, and keeps no order of options
+        if json.dumps(old[name], sort_keys=True, default=str) != json.dumps(
+            new[name], sort_keys=True, default=str
+        ):
+            raise InputError(
+                f"{config.output} is a fit with {name} = {old[name]}, not {new[name]}: "
+                f"resume it with the same settings, or give another --output"
+            )
 
 
 def check_before_labelling(config: FitConfig) -> None:
@@ -371,7 +450,7 @@ def _write_results(result: Fit, beads: Beads, hashes: Mapping[str, str]) -> None
     write_whole(folder / "run.json", json.dumps(content, indent=1) + "\n")
     figure = learning_curve_figure(
         list(rows(result.history)),
-        noise_floor=quality.floor.value,
+        noise_floor=None if quality.overfits else quality.floor.value,
         title="force matching",
         source=str(result.config.trajectory),
     )

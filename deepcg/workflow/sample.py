@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deepcg.configuration import to_flat
 from deepcg.dynamics import DynamicsConfig, Summary, run_dynamics
 from deepcg.errors import InputError
+from deepcg.files import write_whole
 from deepcg.memory import keep_freed_memory
 from deepcg.model import Model, load_model
 from deepcg.potential import VerletForces
 from deepcg.progress import Progress, silent
+from deepcg.provenance import file_hash
+from deepcg.report import versions
 from deepcg.workflow.device import device_of
 
 
@@ -87,6 +92,14 @@ def sample(
         resume=config.resume,
         progress=progress,
         forget=forces.renew,
+    )
+    record = {
+        "model": file_hash(config.run / "model.pt"),
+        "settings": to_flat(config),
+        "versions": versions(),
+    }
+    write_whole(
+        config.run / "samples" / "sample.json", json.dumps(record, indent=1, default=str) + "\n"
     )
     tell(_in_words(summary, config))
     return summary

@@ -128,7 +128,7 @@ def samples_of(run: Path, name: str | None = None) -> Ensemble:
         name or f"CG, {model.architecture.network}",
         replicas,
         float(summary["interval_ps"]),
-        str(folder),
+        f"{run.name}/samples",
         model.type_names,
         float(summary["ns_per_day"]),
     )
@@ -166,7 +166,7 @@ def _reference(
         "microscopic",
         [beads.frames],
         None if step is None else step * data.stride,
-        str(path),
+        path.name,
         type_names,
         _microscopic_speed(path),
     )

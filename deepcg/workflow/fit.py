@@ -220,7 +220,7 @@ def fit(
         Something in the input is not usable: nothing is written to the run folder then but
         forces that were computed for it. Or training failed: the last checkpoint stays.
     """
-    config = absolute(with_preset(config))
+    config = with_preset(config)
     check_folder(config)
     device = device_of(config.device, config.threads)
     check_before_labelling(config)
@@ -296,7 +296,8 @@ def check_folder(config: FitConfig) -> None:
         return
     if not (config.output / "config.toml").exists():
         return
-    old, new = to_flat(read_toml(config.output / "config.toml", FitConfig)), to_flat(config)
+    old = to_flat(read_toml(config.output / "config.toml", FitConfig))
+    new = to_flat(absolute(config))
     for name in new:
         if name in ("output", "resume", "threads", "device"):
             continue
@@ -371,7 +372,7 @@ def judge(potential: NetworkPotential, samples: ForceSamples, validation: ForceS
 def start_run(config: FitConfig, beads: Beads) -> None:
     """Make the run folder: what was asked for, and frames for the sampler to start from."""
     config.output.mkdir(parents=True, exist_ok=True)
-    write_toml(config.output / "config.toml", config)
+    write_toml(config.output / "config.toml", absolute(config))
     frames = beads.frames
     chosen = np.unique(np.linspace(0, len(frames) - 1, START_FRAMES).astype(int))
     positions = frames.positions[chosen].numpy()

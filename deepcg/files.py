@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 
 def write_whole(path: Path, text: str) -> None:
     """Write ``text`` so that a power cut leaves the old file or the new one, nothing between."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    with _replacing(path) as file:
+        file.write(text.encode())
 
 
 def write_tensors(path: Path, content: dict[str, Any]) -> None:
     """Write tensors and plain values, as ``write_whole`` does; read with ``weights_only``."""
+    with _replacing(path) as file:
+        torch.save(content, file)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of ``path`` once it is whole and on the disk."""
     part = path.with_name(path.name + ".part")
     with part.open("wb") as file:
-        torch.save(content, file)
+        yield file
         file.flush()
         os.fsync(file.fileno())
     os.replace(part, path)

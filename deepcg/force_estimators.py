@@ -36,8 +36,17 @@ _CHUNK = 2**22  # forces converted to float64 at a time
 class ForceEstimator(Protocol):
     """Bead forces of single frames."""
 
-    def __call__(self, positions: Tensor, forces: Tensor) -> Tensor:
-        """Map (n_frames, n_atoms, 3), nm and kJ/mol/nm, onto (n_frames, n_beads, 3)."""
+    @property
+    def noise(self) -> float:
+        """Root mean square of a bead force per component over the sample, kJ/mol/nm."""
+        ...
+
+    def __call__(self, atoms: Frames) -> Tensor:
+        """Map frames of atoms, with forces, onto (n_frames, n_beads, 3), kJ/mol/nm."""
+        ...
+
+    def describe(self) -> str:
+        """Return how the force is made, and its noise, in lines for people."""
         ...
 
 
@@ -73,9 +82,15 @@ class LinearForces:
     weights: csr_array
     blocks: tuple[BlockForces, ...]
 
-    def __call__(self, positions: Tensor, forces: Tensor) -> Tensor:
-        """Map (n_frames, n_atoms, 3) onto (n_frames, n_beads, 3), kJ/mol/nm."""
-        return weighted_sums(self.weights, forces)
+    def __call__(self, atoms: Frames) -> Tensor:
+        """Map frames of atoms onto (n_frames, n_beads, 3), kJ/mol/nm.
+
+        Raises
+        ------
+        InputError
+            If the frames have no forces.
+        """
+        return weighted_sums(self.weights, forces_of(atoms))
 
     @property
     def noise(self) -> float:
@@ -92,7 +107,7 @@ class LinearForces:
         return "\n".join(_describe(block) for block in self.blocks)
 
 
-def least_noise(
+def best_linear(
     mapping: Mapping, sample: Iterable[Frames], constraints: Constraints
 ) -> LinearForces:
     """Return the W of least <|W f|^2> over the sample: that of least noise, as all share a mean.
@@ -121,18 +136,14 @@ def projected(mapping: Mapping, sample: Iterable[Frames], constraints: Constrain
     return _build(mapping, sample, constraints, _projected_weights)
 
 
-Build = Callable[[Mapping, Iterable[Frames], Constraints], LinearForces]
-
-ESTIMATORS: dict[str, Build] = {"least-noise": least_noise, "projected": projected}
-
-
 def project(
     chunks: Iterable[Frames], mapping: Mapping, estimate: ForceEstimator
 ) -> Iterator[Frames]:
     """Map atomistic frames onto frames of beads, chunk by chunk."""
     for atoms in chunks:
-        forces = estimate(atoms.positions, _forces(atoms))
-        yield Frames(mapping(atoms.positions), atoms.box, forces, mapping.types, atoms.weights)
+        yield Frames(
+            mapping(atoms.positions), atoms.box, estimate(atoms), mapping.types, atoms.weights
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -232,7 +243,7 @@ def _second_moments(
     moments = [np.zeros((kind.atoms.shape[1],) * 2) for kind in kinds]
     n_frames = 0
     for frames in sample:
-        forces = _forces(frames)
+        forces = forces_of(frames)
         if forces.shape[1] != n_atoms:
             raise InputError(
                 f"the sample has {forces.shape[1]} atoms, but the mapping is of {n_atoms}"
@@ -253,7 +264,8 @@ def _second_moments(
     return [moment / n_frames for moment in moments], n_frames
 
 
-def _forces(frames: Frames) -> Tensor:
+def forces_of(frames: Frames) -> Tensor:
+    """Return the forces of frames, or say what to do where there are none."""
     if frames.forces is None:
         raise InputError(
             "these frames have no forces: bead forces need those on atoms; "
@@ -360,7 +372,7 @@ def _unequal(kind: _Kind, weights: Floats, bead: int, atom: int) -> str:
     return (
         f"'projected' would weight {_named(kind, atoms)} by {values} in the force on bead "
         f"{kind.beads[0, bead]}, but constraints join these atoms and the constraint forces "
-        "between them, which no file holds, would be missing: use 'least-noise'"
+        "between them, which no file holds, would be missing: use 'linear' or 'least-noise'"
     )
 
 

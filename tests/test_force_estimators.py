@@ -14,7 +14,8 @@ from scipy.sparse import csr_array
 
 from deepcg.constraints import Constraints, from_system, from_water
 from deepcg.errors import InputError
-from deepcg.force_estimators import ESTIMATORS, least_noise, project, projected
+from deepcg.estimators import ESTIMATORS
+from deepcg.force_estimators import best_linear, project, projected
 from deepcg.frames import Frames
 from deepcg.mapping import LinearMapping, build_mapping
 
@@ -62,7 +63,7 @@ def test_mean_force_of_gaussian_atoms(name):
     m = torch.tensor([[0.5, 0.3, 0.2, 0, 0, 0], [0, 0, 0, 0.1, 0.1, 0.8]], dtype=torch.float64)
     mapping = linear(m)
     atoms = frames(-(x @ k).mT, x.mT)
-    estimate = ESTIMATORS[name](mapping, [atoms[:2000], atoms[2000:5000]], NONE)
+    estimate = ESTIMATORS[name](mapping, [atoms[:2000], atoms[2000:5000]], NONE, 300.0)
     beads = Frames.join(project([atoms[:7000], atoms[7000:]], mapping, estimate))
     r, f = (value.mT.reshape(-1, 2) for value in (beads.positions, beads.forces))
     slope = torch.linalg.lstsq(r, f).solution
@@ -102,8 +103,8 @@ def test_mean_force_under_a_rigid_constraint():
     mapping = linear([[1, 0, 0]])
 
     def z(constraints: Constraints) -> float:
-        estimate = least_noise(mapping, [atoms[:5000]], constraints)
-        residual = estimate(atoms.positions, atoms.forces)[:, 0] - exact
+        estimate = best_linear(mapping, [atoms[:5000]], constraints)
+        residual = estimate(atoms)[:, 0] - exact
         product = (residual * atoms.positions[:, 0]).sum(1)
         return float(product.mean() / product.std() * len(product) ** 0.5)
 
@@ -114,7 +115,7 @@ def test_mean_force_under_a_rigid_constraint():
 def test_free_atoms_take_over_what_is_noise():
     # f_c = -k_c g, and the optimum cancels g: w_c = 1; w_b = w_a = 1 by the constraint
     atoms, _ = rigid_dimer(20_000)
-    weights = least_noise(linear([[1, 0, 0]]), [atoms], groups([0, 1])).weights.toarray()
+    weights = best_linear(linear([[1, 0, 0]]), [atoms], groups([0, 1])).weights.toarray()
     assert weights[0, :2].tolist() == pytest.approx([1, 1], abs=1e-12)
     # standard error of a regression: noise 12 on the rest of the force, signal 31, 60 000 values
     assert weights[0, 2] == pytest.approx(1, abs=4 * 45 / 31 / 60_000**0.5)
@@ -124,7 +125,7 @@ def test_flexible_water_gets_the_exact_optimum():
     # with w_O = 1 the two stretches vanish for w_H = 1 and leave soft motions of variance 16;
     # w_H = 1 + x, 1 + y: (4 + 2 x + y)^2 + 81 (x^2 + y^2) is least at x = -8/86, y = -4/86
     mapping, sample = waters(50, torch.Generator().manual_seed(1), 400)
-    built = least_noise(mapping, [sample], NONE)
+    built = best_linear(mapping, [sample], NONE)
     # standard error: residual rms 3.9 over stretches of 9 in 60 000 values
     error = 3.9 / 9 / 60_000**0.5
     assert built.weights.toarray()[0, :3] == pytest.approx([1, 78 / 86, 82 / 86], abs=4 * error)
@@ -161,7 +162,7 @@ def pooled_covariance(sample: Frames) -> NDArray[np.float64]:
 
 def test_blocks_give_the_weights_of_one_dense_solve():
     mapping, sample, constraints = random_molecules(0)
-    built = least_noise(mapping, [sample[:11], sample[11:]], constraints)
+    built = best_linear(mapping, [sample[:11], sample[11:]], constraints)
     assert sorted(len(block.atoms) for block in built.blocks) == [1, 2]
     c, m = pooled_covariance(sample), mapping.weights.toarray()
     equal = np.array(
@@ -176,7 +177,7 @@ def test_blocks_give_the_weights_of_one_dense_solve():
 
 def test_an_independent_optimizer_agrees():
     mapping, sample, constraints = random_molecules(5)
-    weights = least_noise(mapping, [sample], constraints).weights.toarray()
+    weights = best_linear(mapping, [sample], constraints).weights.toarray()
     c, m = pooled_covariance(sample), mapping.weights.toarray()
     for bead in (0, 5):
         conditions = [{"type": "eq", "fun": lambda w, b=bead: m @ w - np.eye(6)[b]}]
@@ -202,12 +203,12 @@ def test_projected_weights_are_the_pseudoinverse():
     built = projected(mapping, [sample], NONE)
     np.testing.assert_allclose(built.weights.toarray(), expected, atol=1e-12)
     assert built.noise == built.mapped_noise
-    assert least_noise(mapping, [sample], NONE).noise < built.noise
+    assert best_linear(mapping, [sample], NONE).noise < built.noise
 
 
 def test_equal_molecules_that_are_held_differently_have_their_own_weights():
     mapping, sample = waters(2, torch.Generator().manual_seed(6), 50)
-    built = least_noise(mapping, [sample], groups([0, 1]))
+    built = best_linear(mapping, [sample], groups([0, 1]))
     assert len(built.blocks) == 2
     w = built.weights.toarray()
     assert w[0, 1] == pytest.approx(1, abs=1e-12)
@@ -216,7 +217,7 @@ def test_equal_molecules_that_are_held_differently_have_their_own_weights():
 
 def test_constraints_between_molecules_are_respected():
     mapping, sample = waters(2, torch.Generator().manual_seed(6), 50)
-    w = least_noise(mapping, [sample], groups([1, 5])).weights.toarray()
+    w = best_linear(mapping, [sample], groups([1, 5])).weights.toarray()
     np.testing.assert_allclose(w[:, 1], w[:, 5], atol=1e-12)
     np.testing.assert_allclose(w[:, [0, 3]], np.eye(2), atol=1e-12)
     assert np.abs(w[:, 1]).min() > 0.01
@@ -228,8 +229,8 @@ def test_few_samples_draw_the_weights_towards_the_least():
     forces = torch.randn(500, 40, 3, generator=generator, dtype=torch.float64)
     fresh = forces[100:]
     # independent forces: all other weights are zero at the optimum, of rms 1
-    built = least_noise(mapping, [frames(forces[:4])], NONE)
-    assert built(fresh, fresh).square().mean().sqrt() < 1.5
+    built = best_linear(mapping, [frames(forces[:4])], NONE)
+    assert built(frames(fresh)).square().mean().sqrt() < 1.5
     assert built.noise < 1
 
 
@@ -238,12 +239,12 @@ def test_rigid_water_gets_the_net_force_exactly():
     constraints = from_water(topology)
     forces = torch.randn(2, 648, 3)
     for name in ("oxygens", "com"):
-        built = least_noise(build_mapping(name, topology), [frames(forces)], constraints)
+        built = best_linear(build_mapping(name, topology), [frames(forces)], constraints)
         assert built.weights.nnz == 648
         # masses over their sum add up to 1 within rounding only
         assert np.abs(built.weights.data - 1).max() <= (0 if name == "oxygens" else 1e-15)
         net = forces.reshape(2, 216, 3, 3).sum(2)
-        torch.testing.assert_close(built(forces, forces), net)
+        torch.testing.assert_close(built(frames(forces)), net)
 
 
 def test_noise_of_tip3p_is_that_of_molecules():
@@ -260,7 +261,7 @@ def test_noise_of_tip3p_is_that_of_molecules():
         context.setPositions(x.astype(float))
         forces.append(context.getState(getForces=True).getForces(asNumpy=True)._value)
     sample = frames(torch.tensor(np.array(forces), dtype=torch.float32))
-    built = least_noise(build_mapping("oxygens", topology), [sample], from_system(system))
+    built = best_linear(build_mapping("oxygens", topology), [sample], from_system(system))
     assert built.noise == pytest.approx(223, rel=0.032)
     assert built.mapped_noise == pytest.approx(804, rel=0.032)
     assert "216 x HOH" in built.describe()
@@ -285,12 +286,12 @@ def test_four_site_water_feels_what_moving_it_costs(four_site, query):
     context.setPositions(x)
     state = context.getState(getForces=True)
     forces = torch.tensor(state.getForces(asNumpy=True)._value)[None]
-    built = least_noise(
+    built = best_linear(
         build_mapping(f"select:{query}", topology),
         [frames(forces)],
         from_system(context.getSystem()),
     )
-    bead = built(torch.as_tensor(x)[None], forces)[0]
+    bead = built(frames(forces))[0]
     h = 1e-5
     for axis in range(3):
         energies = []
@@ -310,13 +311,13 @@ def test_a_bead_on_a_site_that_nothing_holds_is_refused(four_site):
     mapping = build_mapping("select:name M", topology)
     for build in ESTIMATORS.values():
         with pytest.raises(InputError):
-            build(mapping, [frames(torch.randn(2, 32, 3))], NONE)
+            build(mapping, [frames(torch.randn(2, 32, 3))], NONE, 300.0)
 
 
 @pytest.mark.parametrize("name", ["oxygens", "com"])
 def test_projected_refuses_a_part_of_a_rigid_molecule(name):
     topology = pdb("water/tip3p216").topology
-    message = r"'projected' would weight atoms 0 \(HOH O\), 1 .*use 'least-noise'"
+    message = r"'projected' would weight atoms 0 \(HOH O\), 1 .*use 'linear' or 'least-noise'"
     with pytest.raises(InputError, match=message) as caught:
         projected(
             build_mapping(name, topology), [frames(torch.randn(1, 648, 3))], from_water(topology)
@@ -342,7 +343,7 @@ def test_projected_takes_whole_rigid_groups():
 )
 def test_no_legal_weights_are_an_error_with_the_reason(weights, constraints, message):
     with pytest.raises(InputError, match=message) as caught:
-        least_noise(linear(weights), [frames(torch.randn(5, 3, 3))], constraints)
+        best_linear(linear(weights), [frames(torch.randn(5, 3, 3))], constraints)
     assert "\n" not in str(caught.value)
 
 
@@ -358,18 +359,18 @@ def test_useless_samples_are_refused():
         ([frames(forces * 0)], "all zero or not finite"),
     ]:
         with pytest.raises(InputError, match=message):
-            least_noise(mapping, sample, NONE)
+            best_linear(mapping, sample, NONE)
     with pytest.raises(InputError, match="no forces"):
-        list(project([bare], mapping, least_noise(mapping, [frames(forces)], NONE)))
+        list(project([bare], mapping, best_linear(mapping, [frames(forces)], NONE)))
     with pytest.raises(InputError, match="not linear in the atoms"):
-        least_noise(lambda x: x, [frames(forces)], NONE)
+        best_linear(lambda x: x, [frames(forces)], NONE)
 
 
 def test_bead_frames_keep_box_weights_and_precision():
     mapping, sample = waters(4, torch.Generator().manual_seed(0), 6)
     box, weight = torch.eye(3).repeat(6, 1, 1), torch.arange(6.0)
     atoms = Frames(sample.positions.float(), box, sample.forces.float(), sample.types, weight)
-    estimate = least_noise(mapping, [atoms], NONE)
+    estimate = best_linear(mapping, [atoms], NONE)
     beads = Frames.join(project([atoms[:4], atoms[4:]], mapping, estimate))
     assert beads.positions.dtype == beads.forces.dtype == torch.float32
     assert torch.equal(beads.positions, atoms.positions[:, ::3])
@@ -390,10 +391,10 @@ def test_flexible_ab_initio_water_finds_how_much_of_the_hydrogens_to_take():
     assert (np.bincount(molecules) == 3).all()
     names = ("HOH O",) * 64 + ("HOH H",) * 128
     sample = frames(torch.tensor(f * 964.853))
-    built = least_noise(
+    built = best_linear(
         linear(np.eye(192)[:64], molecules=molecules, atom_names=names), [sample], NONE
     )
-    net = least_noise(
+    net = best_linear(
         linear(np.eye(192)[:64], molecules=molecules, atom_names=names),
         [sample],
         groups(*(np.flatnonzero(molecules == i).tolist() for i in range(64))),
@@ -410,10 +411,10 @@ def test_alanine_maps_build_in_one_block_per_molecule():
     topology = pdb("alanine/alanine").topology
     forces = torch.randn(40, topology.n_atoms, 3)
     constraints = from_water(topology)
-    built = least_noise(build_mapping("solute", topology), [frames(forces)], constraints)
+    built = best_linear(build_mapping("solute", topology), [frames(forces)], constraints)
     assert [block.atoms.shape for block in built.blocks] == [(1, 22)]
-    torch.testing.assert_close(built(forces, forces), forces[:, :22])
-    built = least_noise(build_mapping("heavy", topology), [frames(forces)], constraints)
+    torch.testing.assert_close(built(frames(forces)), forces[:, :22])
+    built = best_linear(build_mapping("heavy", topology), [frames(forces)], constraints)
     assert [block.weights.shape for block in built.blocks] == [(10, 22), (1, 3)]
 
 
@@ -430,9 +431,9 @@ def test_memory_grows_with_the_atoms_and_not_their_square():
     )
     forces = torch.randn(2, 3 * n, 3)
     constraints = frozenset(frozenset(range(i, i + 3)) for i in range(0, 3 * n, 3))
-    built = least_noise(mapping, [frames(forces)], constraints)
+    built = best_linear(mapping, [frames(forces)], constraints)
     net = forces.reshape(2, n, 3, 3).sum(2)
-    torch.testing.assert_close(built(forces, forces), net)
+    torch.testing.assert_close(built(frames(forces)), net)
 
 
 def pdb(stem: str) -> mdtraj.Trajectory:

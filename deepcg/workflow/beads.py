@@ -14,7 +14,8 @@ import torch
 from deepcg.constraints import Constraints, from_frames, from_system, from_water
 from deepcg.data import Source, check_forces_available, open_source, read
 from deepcg.errors import InputError, pick
-from deepcg.force_estimators import ESTIMATORS, LinearForces, project
+from deepcg.estimators import ESTIMATORS
+from deepcg.force_estimators import ForceEstimator, project
 from deepcg.frames import Frames
 from deepcg.labels import label
 from deepcg.mapping import LinearMapping, Mapping, bead_topology, build_mapping
@@ -42,7 +43,8 @@ class DataConfig:
     units
         Units of files that do not fix theirs, such as "A,kcal/mol"; by default nm,kJ/mol.
     estimator
-        How forces on atoms become forces on beads: least-noise or projected.
+        How forces on atoms become forces on beads: least-noise (with control variates from the
+        rotations of molecules), linear (the best constant weights) or projected.
     constraints
         Which atoms are held together: auto (from the System, or from bonds that never
         change in the data), water (all water molecules are rigid) or none.
@@ -80,7 +82,7 @@ class Beads:
     mapping: Mapping
     topology: mdtraj.Topology | None
     source: Source
-    estimate: LinearForces | None
+    estimate: ForceEstimator | None
 
 
 def open_data(trajectory: Path, config: DataConfig) -> Source:
@@ -138,8 +140,10 @@ def map_positions(source: Source, config: DataConfig, progress: Progress = silen
     return Beads(_joined(parts, source), mapping, _bead_topology(mapping, source), source, None)
 
 
-def map_forces(source: Source, config: DataConfig, progress: Progress = silent) -> Beads:
-    """Map positions and forces.
+def map_forces(
+    source: Source, config: DataConfig, temperature: float, progress: Progress = silent
+) -> Beads:
+    """Map positions and forces of data at a temperature, K.
 
     Raises
     ------
@@ -149,7 +153,7 @@ def map_forces(source: Source, config: DataConfig, progress: Progress = silent) 
     mapping = build_mapping(config.map, source.topology)
     sample = _sample(source, config)
     held = constraints_of(source, sample, config.constraints)
-    estimate = ESTIMATORS[config.estimator](mapping, [sample], held)
+    estimate = ESTIMATORS[config.estimator](mapping, [sample], held, temperature)
     parts = list(project(_chunks(source, config, progress, with_forces=True), mapping, estimate))
     topology = _bead_topology(mapping, source)
     return Beads(_joined(parts, source), mapping, topology, source, estimate)

@@ -228,7 +228,7 @@ def fit(
     device = device_of(config.device, config.threads)
     check_before_labelling(config)
     source = open_labelled(config.trajectory, config.data, config.output, progress)
-    beads = map_forces(source, config.data, progress)
+    beads = map_forces(source, config.data, config.temperature, progress)
     tell(_about_beads(beads))
     hashes = source.hash  # now: a file that vanishes while we train must cost nothing
     frames = beads.frames.to(device, DTYPES[config.dtype])

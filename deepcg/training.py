@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,14 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "nadam": torch.optim.NAdam,
     "radam": torch.optim.RAdam,
 }
+
+
+Inputs = TypeVar("Inputs", Neighbors, Tensor)
+"""What a potential is evaluated on: the surroundings of beads, or values of coordinates."""
+Seen = TypeVar("Seen", Neighbors, Tensor, contravariant=True)
+
+CHUNK = 13_000
+"""Force components that are evaluated at a time."""
 
 
 class TrainingError(InputError):
@@ -83,9 +91,9 @@ class TrainingConfig:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One line of ``metrics.jsonl``; losses are mean squares per component, (kJ/mol/nm)^2.
+    """One line of ``metrics.jsonl``; losses are mean squares per component.
 
-    ``train`` is the mean over the batches since the last record, with the weights of the
+    Their unit is that of ``ForceSamples.scale`` squared: (kJ/mol/nm)^2 for beads. ``train`` is the mean over the batches since the last record, with the weights of the
     moment; ``validation`` is of the averaged weights.
     """
 
@@ -96,24 +104,49 @@ class Record:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ForceSamples:
-    """Frames ready for training: surroundings, found once, and instantaneous forces."""
+class Trainable(Protocol[Seen]):
+    """A potential with weights: an ``nn.Module`` that knows its forces."""
 
-    neighbors: Neighbors
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Return the weights."""
+        ...
+
+    def forces(self, inputs: Seen, /, *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
+        """Return U (n_frames,), kJ/mol, and minus its gradient, shaped as the forces."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ForceSamples(Generic[Inputs]):
+    """Frames ready for training.
+
+    Parameters
+    ----------
+    inputs
+        What the potential is evaluated on: the surroundings of beads, found once, or the values
+        of collective variables.
+    forces
+        Instantaneous forces, (n_frames, ...).
+    scale
+        In what unit an error of each component of the force counts, shaped as one frame's forces
+        or a number: components of different units or noise are made comparable by it.
+    """
+
+    inputs: Inputs
     forces: Tensor
+    scale: Tensor
 
     def __len__(self) -> int:
         return len(self.forces)
 
-    def __getitem__(self, frames: slice | Tensor) -> ForceSamples:
+    def __getitem__(self, frames: slice | Tensor) -> ForceSamples[Inputs]:
         """Return some of the frames."""
-        return ForceSamples(self.neighbors[frames], self.forces[frames])
+        return ForceSamples(self.inputs[frames], self.forces[frames], self.scale)
 
 
 def prepare(
     potential: NetworkPotential, frames: Frames, *, chunk: int = 200, progress: Progress = silent
-) -> ForceSamples:
+) -> ForceSamples[Neighbors]:
     """Find the surroundings of the beads in all frames.
 
     Raises
@@ -131,23 +164,36 @@ def prepare(
         progress(min(start + chunk, len(frames)), len(frames), "neighbors")
     pairs = PairList.join(parts).with_kinds(potential.types)
     near = potential.surroundings(frames.positions, pairs)
-    return ForceSamples(near, frames.forces)
+    return ForceSamples(near, frames.forces, frames.forces.new_ones(()))
 
 
-def force_error(potential: NetworkPotential, samples: ForceSamples, *, chunk: int = 20) -> Tensor:
-    """Return the squared force errors of each frame, (n_frames,), mean over components."""
+def squared_errors(
+    potential: Trainable[Inputs], samples: ForceSamples[Inputs], *, chunk: int | None = None
+) -> Tensor:
+    """Return the squared error of each component, shaped as the forces, in units of the scale.
+
+    ``chunk`` frames are evaluated at a time; ``None``: as many as have ``CHUNK`` components.
+    """
+    size = chunk or max(1, CHUNK * len(samples) // samples.forces.numel())
     errors = []
-    for start in range(0, len(samples), chunk):
-        part = samples[start : start + chunk]
-        _, forces = potential.forces(part.neighbors)
-        errors.append((forces.detach() - part.forces).square().mean((1, 2)))
+    for start in range(0, len(samples), size):
+        part = samples[start : start + size]
+        _, forces = potential.forces(part.inputs)
+        errors.append(((forces.detach() - part.forces) / part.scale).square())
     return torch.cat(errors)
 
 
+def force_error(
+    potential: Trainable[Inputs], samples: ForceSamples[Inputs], *, chunk: int | None = None
+) -> Tensor:
+    """Return the squared force errors of each frame, (n_frames,), mean over components."""
+    return squared_errors(potential, samples, chunk=chunk).flatten(1).mean(1)
+
+
 def train(
-    potential: NetworkPotential,
-    samples: ForceSamples,
-    validation: ForceSamples,
+    potential: Trainable[Inputs],
+    samples: ForceSamples[Inputs],
+    validation: ForceSamples[Inputs],
     config: TrainingConfig,
     *,
     report: Callable[[Record], None] = lambda record: None,
@@ -167,7 +213,8 @@ def train(
         If the loss is not finite, or the checkpoint is of another training.
     """
     keep_freed_memory()
-    trainer = _Trainer(potential, float(samples.forces.var()), config)
+    variance = float((samples.forces / samples.scale).var())
+    trainer = _Trainer(potential, variance, config)
     if resume and checkpoint is not None and checkpoint.exists():
         trainer.load(checkpoint)
     every = max(1, config.steps // config.validations)
@@ -181,29 +228,30 @@ def train(
             report(record)
             if _has_settled(trainer.history, config.patience):
                 break
-        progress(step, config.steps, f"training, loss {trainer.last_loss:.0f}")
+        progress(step, config.steps, f"training, loss {in_brief(trainer.last_loss)}")
     trainer.use_average()
     return trainer.history
 
 
-class _Trainer:
+class _Trainer(Generic[Inputs]):
     """The state of a training: weights, their average, optimiser, history."""
 
     def __init__(
-        self, potential: NetworkPotential, force_variance: float, config: TrainingConfig
+        self, potential: Trainable[Inputs], force_variance: float, config: TrainingConfig
     ) -> None:
-        self.potential, self.config, self.force_variance = potential, config, force_variance
+        self.potential: Trainable[Inputs] = potential
+        self.config, self.force_variance = config, force_variance
         self.parameters = [p for p in potential.parameters() if p.requires_grad]
         self.average = [p.detach().clone() for p in self.parameters]
         self.optimizer = OPTIMIZERS[config.optimizer](self.parameters, lr=config.learning_rate)
         self.step, self.losses, self.last_loss = 0, 0.0, math.nan
         self.history: list[Record] = []
 
-    def take_step(self, samples: ForceSamples, step: int) -> None:
+    def take_step(self, samples: ForceSamples[Inputs], step: int) -> None:
         config = self.config
         batch = samples[batch_of(step, len(samples), config)]
-        _, forces = self.potential.forces(batch.neighbors, create_graph=True)
-        loss = (forces - batch.forces).square().mean()
+        _, forces = self.potential.forces(batch.inputs, create_graph=True)
+        loss = ((forces - batch.forces) / batch.scale).square().mean()
         self.last_loss = loss.item()
         if not math.isfinite(self.last_loss):
             raise TrainingError(
@@ -223,7 +271,7 @@ class _Trainer:
                 average.lerp_(parameter, 1 - memory)
         self.step, self.losses = step, self.losses + self.last_loss
 
-    def validate(self, validation: ForceSamples, seconds: float) -> Record:
+    def validate(self, validation: ForceSamples[Inputs], seconds: float) -> Record:
         since = self.step - (self.history[-1].step if self.history else 0)
         kept = copy.deepcopy([p.detach() for p in self.parameters])
         self.use_average()
@@ -285,6 +333,11 @@ def batch_of(step: int, n_frames: int, config: TrainingConfig) -> Tensor:
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
     order = torch.randperm(n_frames, generator=generator)
     return order[place * size : (place + 1) * size]
+
+
+def in_brief(error: float) -> str:
+    """Return a mean square error with the digits that matter, whatever its unit."""
+    return f"{error:.0f}" if error >= 100 else f"{error:.3g}"
 
 
 def rows(history: list[Record]) -> Iterator[dict[str, float]]:

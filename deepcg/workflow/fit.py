@@ -355,9 +355,9 @@ def standardise(potential: NetworkPotential, samples: ForceSamples) -> None:
     for term in potential.terms:
         if isinstance(term, Repulsion):
             onset = term.get_buffer("onset")
-            onset.copy_(onset_of_contacts(samples.neighbors, potential.types, len(onset)))
+            onset.copy_(onset_of_contacts(samples.inputs, potential.types, len(onset)))
         else:
-            term.standardise(samples.neighbors[some], potential.types)  # type: ignore[operator]
+            term.standardise(samples.inputs[some], potential.types)  # type: ignore[operator]
 
 
 def judge(potential: NetworkPotential, samples: ForceSamples, validation: ForceSamples) -> Quality:

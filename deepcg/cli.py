@@ -30,8 +30,6 @@ class Entry:
         For the list of commands.
     module, config, function
         Names.
-    presets
-        By the name of a switch, the table in the module that it stands for.
     defaults
         Values for fields that have no default.
     """
@@ -40,7 +38,6 @@ class Entry:
     module: str
     config: str
     function: str
-    presets: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def load(self, name: str) -> click.Command:
@@ -51,7 +48,6 @@ class Entry:
             getattr(module, self.config),
             getattr(module, self.function),
             defaults=self.defaults,
-            presets={switch: getattr(module, table) for switch, table in self.presets.items()},
         )
         return command
 

@@ -45,8 +45,6 @@ class ConfigCommand(click.Command):
         A dataclass. Paths without a default are arguments, other fields are options.
     defaults
         Values for fields that have no default, or another one here.
-    presets
-        By the name of a switch, the values that it sets unless the user sets them.
     """
 
     def __init__(
@@ -56,9 +54,8 @@ class ConfigCommand(click.Command):
         job: Job,
         *,
         defaults: Mapping[str, Any],
-        presets: Mapping[str, Mapping[str, Any]],
     ) -> None:
-        self.config, self.job, self.defaults, self.presets = config, job, defaults, presets
+        self.config, self.job, self.defaults = config, job, defaults
         self.settings = {setting.name: setting for setting in flat_fields(config)}
         params = [self._parameter(setting) for setting in self.settings.values()]
         super().__init__(name, params=[*params, _config_file()], help=summary(config))
@@ -95,14 +92,11 @@ class ConfigCommand(click.Command):
                 formatter.write_dl(records)
 
     def _resolved(self, ctx: click.Context) -> Any:
-        """Return the config: the command line over the file over presets over defaults."""
+        """Return the config: the command line over the file over defaults."""
         typed = {k: v for k, v in ctx.params.items() if v is not None and v != ()}
         file = typed.pop("config_file", None)
         values = {} if file is None else read_values(Path(file), self.config)
         values.update({name: self._read(self.settings[name], v) for name, v in typed.items()})
-        for switch, preset in self.presets.items():
-            if values.get(switch) is True:
-                values = {**preset, **values}
         values = {**self.defaults, **values}
         for setting in self.settings.values():
             if setting.required and setting.name not in values:

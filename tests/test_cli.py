@@ -169,9 +169,6 @@ class Bread:
     flour: Flour = field(default_factory=Flour)
 
 
-RICH = {"grams": 900, "seeds": ("oat",)}
-
-
 def bake(*words: object, error: BaseException | None = None) -> tuple[Any, Any]:
     """Return the config that the words lead to, and how the command ended."""
     baked = []
@@ -183,7 +180,7 @@ def bake(*words: object, error: BaseException | None = None) -> tuple[Any, Any]:
         tell("done")
 
     defaults = {"output": Path("oven")}
-    command = ConfigCommand("bake", Bread, job, defaults=defaults, presets={"rich": RICH})
+    command = ConfigCommand("bake", Bread, job, defaults=defaults)
     result = CliRunner().invoke(command, [str(word) for word in words])
     return (baked or [None])[0], result
 
@@ -200,15 +197,15 @@ def test_what_is_not_given_is_the_default():
     assert bake("r.txt")[0] == Bread(Path("r.txt"), Path("oven"))
 
 
-def test_options_override_the_file_and_the_file_overrides_presets(tmp_path: Path):
+def test_options_override_the_file(tmp_path: Path):
     file = tmp_path / "bread.toml"
     file.write_text('recipe = "r.txt"\nheat = 400\nrich = true\ngrams = 700\n')
     r, out = Path("r.txt"), Path("oven")
-    assert bake("--config", file)[0] == Bread(r, out, 400.0, ("oat",), True, Flour(700))
+    assert bake("--config", file)[0] == Bread(r, out, 400.0, (), True, Flour(700))
     config = bake("--config", file, "--grams", 3, "--seeds", "rye", "--heat", "none")[0]
     assert config == Bread(r, out, None, ("rye",), True, Flour(3))
     assert bake("--config", file, "--no-rich")[0] == Bread(r, out, 400.0, (), False, Flour(700))
-    assert bake("r.txt", "--rich")[0] == Bread(r, out, None, ("oat",), True, Flour(900))
+    assert bake("r.txt", "--rich")[0] == Bread(r, out, None, (), True, Flour())
 
 
 def test_help_shows_units_defaults_and_groups():

@@ -21,7 +21,7 @@ LAYERS = [
     {"deepcg.pair_search", "deepcg.rotation_loops"},
     {"deepcg.systems", "deepcg.topology", "deepcg.water_box"},
     {"deepcg.agreement", "deepcg.mapping", "deepcg.neighbors"},
-    {"deepcg.constraints", "deepcg.data", "deepcg.priors"},
+    {"deepcg.collective", "deepcg.constraints", "deepcg.data", "deepcg.priors"},
     {"deepcg.force_estimators", "deepcg.labels", "deepcg.networks"},
     {"deepcg.control_variates", "deepcg.potential"},
     {"deepcg.estimators"},

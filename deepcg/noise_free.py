@@ -29,7 +29,7 @@ from deepcg.stein import (
     virial,
 )
 
-MOST_FRAMES, FEWEST_FRAMES = 96, 16
+MOST_FRAMES, FEWEST_FRAMES = 2000, 16
 MOST_BEADS = 20_000  # in all frames together: bounds time and memory
 AT_ONCE = 4_000  # beads whose forces are evaluated in one call
 WINDOW = 0.02  # nm
@@ -108,13 +108,12 @@ def check(potential: NetworkPotential, frames: Frames, kT: float, *, seed: int =
     temperature = configurational(forces, some.positions, directions, kT)
     longest = _longest(some)
     pairs = radial_forces(some, longest)
-    if not len(pairs.distance):
+    if not (pairs.distance < model.cutoff).any():
         return NoiseFree(len(some), (temperature,), None, ())
+    fields = {f"virial of pairs within {model.cutoff:g} nm": virial(model.cutoff)}
     peak = _highest(pairs, longest)
-    fields = {
-        f"pairs closer than {peak:.2f} nm": contact(peak),
-        f"virial of pairs within {model.cutoff:g} nm": virial(model.cutoff),
-    }
+    if peak is not None:
+        fields = {f"pairs closer than {peak:.2f} nm": contact(peak)} | fields
     identities = [pair_identity(name, pairs, window, kT) for name, window in fields.items()]
     return NoiseFree(
         len(some),
@@ -135,11 +134,12 @@ def _longest(frames: Frames) -> float:
     return float(radial_edges(0.9999 * half)[-1])
 
 
-def _highest(pairs: RadialForces, longest: float) -> float:
-    """Return where g(r) of all beads is highest, nm."""
-    edges = np.arange(0.0, longest + WINDOW / 2, WINDOW / 2)
-    density = np.histogram(pairs.distance, edges)[0] / np.diff(edges**3)
-    return float(edges[density.argmax()] + WINDOW / 4)
+def _highest(pairs: RadialForces, longest: float) -> float | None:
+    """Return where g(r) of all beads is highest, nm, among distances that are not rare."""
+    edges = np.arange(0.0, longest, WINDOW / 2)
+    counts = np.histogram(pairs.distance, edges)[0]
+    density = np.where(counts >= FEWEST_PAIRS / 2, counts / np.diff(edges**3), 0)
+    return float(edges[density.argmax()] + WINDOW / 4) if density.any() else None
 
 
 def _slopes(pairs: RadialForces, cutoff: float, kT: float) -> Slopes | None:

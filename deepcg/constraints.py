@@ -19,6 +19,7 @@ from pathlib import Path
 import mdtraj
 import numpy as np
 import openmm
+from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -26,7 +27,7 @@ from deepcg.errors import InputError
 from deepcg.frames import Frames
 from deepcg.mapping import waters
 from deepcg.systems import read_system
-from deepcg.topology import bonds
+from deepcg.topology import atomic_numbers, bonds
 
 Constraints = frozenset[frozenset[int]]
 """Disjoint groups of atoms that are joined by constraints."""
@@ -71,9 +72,43 @@ def from_frames(topology: mdtraj.Topology, sample: Frames) -> Constraints:
     if len(sample) < 2:
         raise InputError("one frame cannot tell held bonds from free ones: give two or more")
     pairs = bonds(topology)
-    vectors = sample.positions[:, pairs[:, 0]] - sample.positions[:, pairs[:, 1]]
-    held = (vectors.norm(dim=-1).double().std(0) < _STIFF).numpy()
-    return connected((int(a), int(b)) for a, b in pairs[held])
+    return connected((int(a), int(b)) for a, b in pairs[_is_held(pairs, sample)])
+
+
+def held_pairs(
+    constraints: Constraints, topology: mdtraj.Topology, sample: Frames
+) -> NDArray[np.int64]:
+    """Return the pairs (n_pairs, 2) of atoms in groups whose distance is held.
+
+    Groups do not tell which of their pairs are: those are, of atoms that one or two bonds join,
+    whose distance does not change over the sample. Virtual sites have no part in this.
+
+    Raises
+    ------
+    InputError
+        The pairs found do not join a group: it is held by something else.
+    """
+    group_of = np.full(topology.n_atoms, -1)
+    for number, group in enumerate(constraints):
+        group_of[list(group)] = number
+    group_of[atomic_numbers(topology) == 0] = -1
+    if (group_of < 0).all():
+        return np.empty((0, 2), np.int64)
+    if len(sample) < 2:
+        raise InputError("one frame cannot tell held pairs from free ones: give two or more")
+    pairs = _near_pairs(topology)
+    pairs = pairs[(group_of[pairs[:, 0]] == group_of[pairs[:, 1]]) & (group_of[pairs[:, 0]] >= 0)]
+    held: NDArray[np.int64] = pairs[_is_held(pairs, sample)]
+    joined = connected((int(a), int(b)) for a, b in held)
+    for group in constraints:
+        real = {atom for atom in group if group_of[atom] >= 0}
+        if len(real) > 1 and real not in joined:
+            atoms = ", ".join(str(topology.atom(i)) for i in sorted(real)[:4])
+            raise InputError(
+                f"the constraints join the atoms {atoms}, but distances over one or two bonds "
+                "between them change in the frames: give the System that made the frames"
+            )
+    return held
 
 
 def connected(bonds: Iterable[tuple[int, ...]]) -> Constraints:
@@ -85,6 +120,22 @@ def connected(bonds: Iterable[tuple[int, ...]]) -> Constraints:
     labels = connected_components(graph, directed=False)[1]
     members = np.split(atoms[np.argsort(labels, kind="stable")], np.cumsum(np.bincount(labels)))
     return frozenset(frozenset(group.tolist()) for group in members if len(group))
+
+
+def _is_held(pairs: NDArray[np.int64], sample: Frames) -> NDArray[np.bool_]:
+    vectors = sample.positions[:, pairs[:, 0]] - sample.positions[:, pairs[:, 1]]
+    held: NDArray[np.bool_] = (vectors.norm(dim=-1).double().std(0) < _STIFF).numpy()
+    return held
+
+
+def _near_pairs(topology: mdtraj.Topology) -> NDArray[np.int64]:
+    """Return the pairs (n_pairs, 2), ascending, of atoms that one or two bonds join."""
+    first, second = bonds(topology).T
+    ends = (np.concatenate([first, second]), np.concatenate([second, first]))
+    graph = coo_array((np.ones(len(ends[0])), ends), shape=(topology.n_atoms,) * 2).tocsr()
+    near = (graph + graph @ graph).tocoo()
+    upper = near.row < near.col
+    return np.stack([near.row[upper], near.col[upper]], axis=1).astype(np.int64)
 
 
 def _sites(system: openmm.System) -> dict[int, list[int]]:

@@ -104,14 +104,15 @@ def learning_curve_figure(
     noise_floor: float | None = None,
     title: str = "",
     source: str = "",
+    unit: str = "(kJ/mol/nm)²",
 ) -> Figure:
     """Return training and validation errors, and the learning rate, against the step.
 
     Parameters
     ----------
     rows
-        Each with ``step`` and any of ``train``, ``validation`` (mean squared force errors,
-        (kJ/mol/nm)²) and ``learning_rate``; missing and non-finite entries are left out.
+        Each with ``step`` and any of ``train``, ``validation`` (mean squared force errors, in
+        ``unit``) and ``learning_rate``; missing and non-finite entries are left out.
     noise_floor
         Estimated mean square of the noise that no function of the beads can explain.
     """
@@ -127,7 +128,7 @@ def learning_curve_figure(
         )
     _focus(axes, rows, noise_floor)
     axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.set(xlabel="step", ylabel="mean squared force error (kJ/mol/nm)²", title=title)
+    axes.set(xlabel="step", ylabel=f"mean squared force error, {unit}", title=title)
     x, rate = _column(rows, "learning_rate")
     if len(x):
         right = axes.twinx()

@@ -1,10 +1,10 @@
-"""A fitted model: the potential and what is needed to sample it, in one file."""
+"""A fitted model: the potential and what is needed to use it, in one file."""
 
 from __future__ import annotations
 
 import inspect
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ from deepcg.files import write_tensors
 from deepcg.networks import NETWORKS
 from deepcg.potential import NetworkPotential
 from deepcg.priors import Repulsion
+from deepcg.surface import SurfacePotential
 from deepcg.units import thermal_energy
 
-FORMAT = 1
+BEADS, VARIABLES = 1, 2
+"""Formats of a model file: which family of coarse coordinates it is of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,26 +86,47 @@ class Model:
     temperature: float
 
 
-def save_model(path: Path, model: Model) -> None:
+@dataclass(frozen=True, slots=True, eq=False)
+class SurfaceModel:
+    """U of collective variables, with their names and units.
+
+    ``mapping`` is what they are called together; ``temperature``, K, is that of the data.
+    """
+
+    potential: SurfacePotential
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    mapping: str
+    temperature: float
+
+
+def save_model(path: Path, model: Model | SurfaceModel) -> None:
     """Write a model; ``path`` holds the old one or the new one, whole, at any moment."""
-    architecture = model.architecture
-    content = {
-        "format": FORMAT,
-        "network": architecture.network,
-        "options": _plain(architecture.options),
-        "cutoff": architecture.cutoff,
-        "n_types": architecture.n_types,
-        "repulsion": architecture.repulsion,
-        "type_names": list(model.type_names),
-        "masses": model.masses.cpu(),
-        "mapping": model.mapping,
-        "temperature": model.temperature,
-        "state": {k: v.cpu() for k, v in model.potential.state_dict().items()},
-    }
-    write_tensors(path, content)
+    content = _surface_content(model) if isinstance(model, SurfaceModel) else _bead_content(model)
+    state = {k: v.cpu() for k, v in model.potential.state_dict().items()}
+    common = {"mapping": model.mapping, "temperature": model.temperature, "state": state}
+    write_tensors(path, content | common)
 
 
 def load_model(path: Path, device: torch.device | str = "cpu") -> Model:
+    """Return the model of beads in a file that ``save_model`` wrote, or in a run folder.
+
+    Raises
+    ------
+    InputError
+        If there is no model, it is damaged, a later version wrote it, or it is of collective
+        variables.
+    """
+    model = load_any(path, device)
+    if isinstance(model, SurfaceModel):
+        raise InputError(
+            f"{path} is a free energy of collective variables ({', '.join(model.names)}), not of "
+            f"beads: look at its surface.npz, or fit beads, as with --map solute"
+        )
+    return model
+
+
+def load_any(path: Path, device: torch.device | str = "cpu") -> Model | SurfaceModel:
     """Return the model in a file that ``save_model`` wrote, or in a run folder.
 
     Raises
@@ -119,16 +142,46 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> Model:
         version = saved["format"]
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError) as error:
         raise InputError(f"{path} is not a whole model file of deepcg") from error
-    if version != FORMAT:
+    if version not in _LOADERS:
         raise InputError(
-            f"{path} has format {version}, this version reads {FORMAT}: use a later deepcg"
+            f"{path} has format {version}, this version reads {BEADS} and {VARIABLES}: "
+            f"use a later deepcg"
         )
+    return _LOADERS[version](saved, device)
+
+
+def _bead_content(model: Model) -> dict[str, Any]:
+    architecture = model.architecture
+    return {
+        "format": BEADS,
+        "network": architecture.network,
+        "options": _plain(architecture.options),
+        "cutoff": architecture.cutoff,
+        "n_types": architecture.n_types,
+        "repulsion": architecture.repulsion,
+        "type_names": list(model.type_names),
+        "masses": model.masses.cpu(),
+    }
+
+
+def _surface_content(model: SurfaceModel) -> dict[str, Any]:
+    potential = model.potential
+    return {
+        "format": VARIABLES,
+        "names": list(model.names),
+        "units": list(model.units),
+        "periods": list(potential.periods),
+        "widths": list(potential.widths),
+        "harmonics": potential.harmonics,
+    }
+
+
+def _bead_model(saved: dict[str, Any], device: torch.device | str) -> Model:
     names = ("network", "options", "cutoff", "n_types", "repulsion")
     architecture = Architecture(**{name: saved[name] for name in names})
     state = saved["state"]
     potential = architecture.build(state["types"], saved["temperature"])
-    potential.to(device, next(v.dtype for v in state.values() if v.is_floating_point()))
-    potential.load_state_dict(state)
+    _fill(potential, state, device)
     return Model(
         architecture,
         potential,
@@ -139,5 +192,25 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> Model:
     )
 
 
+def _surface_model(saved: dict[str, Any], device: torch.device | str) -> SurfaceModel:
+    potential = SurfacePotential(
+        saved["periods"], widths=saved["widths"], harmonics=saved["harmonics"]
+    )
+    _fill(potential, saved["state"], device)
+    names, units = tuple(saved["names"]), tuple(saved["units"])
+    return SurfaceModel(potential, names, units, saved["mapping"], saved["temperature"])
+
+
+def _fill(potential: torch.nn.Module, state: dict[str, Tensor], device: torch.device | str) -> None:
+    potential.to(device, next(v.dtype for v in state.values() if v.is_floating_point()))
+    potential.load_state_dict(state)
+
+
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
     return {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
+
+
+_LOADERS: dict[int, Callable[[dict[str, Any], torch.device | str], Model | SurfaceModel]] = {
+    BEADS: _bead_model,
+    VARIABLES: _surface_model,
+}

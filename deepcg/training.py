@@ -93,8 +93,9 @@ class TrainingConfig:
 class Record:
     """One line of ``metrics.jsonl``; losses are mean squares per component.
 
-    Their unit is that of ``ForceSamples.scale`` squared: (kJ/mol/nm)^2 for beads. ``train`` is the mean over the batches since the last record, with the weights of the
-    moment; ``validation`` is of the averaged weights.
+    Their unit is that of the force, over ``ForceSamples.scale``, squared: (kJ/mol/nm)^2 for beads.
+    ``train`` is the mean over the batches since the last record, with the weights of the moment;
+    ``validation`` is of the averaged weights.
     """
 
     step: int

@@ -17,7 +17,9 @@ from deepcg.microscopic import WaterSimulation, simulate_water
 from deepcg.training import TrainingConfig
 from deepcg.workflow.beads import DataConfig
 from deepcg.workflow.compare import CompareConfig, compare
-from deepcg.workflow.fit import QUALITY, FitConfig, Quality, fit, with_preset
+from deepcg.workflow.fit import FitConfig, fit
+from deepcg.workflow.fit_config import QUALITY, with_preset
+from deepcg.workflow.quality import Quality
 from deepcg.workflow.sample import SampleConfig, sample
 from free_energy import Estimate
 

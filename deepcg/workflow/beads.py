@@ -11,6 +11,7 @@ from pathlib import Path
 import mdtraj
 import torch
 
+from deepcg.collective import is_collective
 from deepcg.constraints import Constraints, from_frames, from_system, from_water
 from deepcg.data import Source, check_forces_available, open_source, read
 from deepcg.errors import InputError, pick
@@ -20,6 +21,7 @@ from deepcg.frames import Frames
 from deepcg.labels import label
 from deepcg.mapping import LinearMapping, Mapping, bead_topology, build_mapping
 from deepcg.progress import Progress, silent
+from deepcg.variable_forces import VARIABLE_ESTIMATORS
 
 SAMPLE_FRAMES = 200
 """Frames, spread over a trajectory, from which an estimator is built."""
@@ -32,7 +34,9 @@ class DataConfig:
     Parameters
     ----------
     map
-        Coarse coordinates: oxygens, com, heavy, solute or select:"MDTRAJ SELECTION".
+        Coarse coordinates. Beads: oxygens, com, heavy, solute or select:"MDTRAJ SELECTION".
+        Collective variables: dihedrals (phi and psi of every residue) or a list such as
+        "dihedral:4,6,8,14;distance:3,7" with atoms counted from 0; also angle.
     topology
         Topology file; by default that beside the trajectory, TRAJ.pdb.
     system
@@ -44,13 +48,18 @@ class DataConfig:
         Units of files that do not fix theirs, such as "A,kcal/mol"; by default nm,kJ/mol.
     estimator
         How forces on atoms become forces on beads: least-noise (with control variates from the
-        rotations of molecules), linear (the best constant weights) or projected.
+        rotations of molecules), linear (the best constant weights) or projected. On collective
+        variables: least-noise (the quietest of those that are legal), rotation, general or
+        general-mass.
     constraints
         Which atoms are held together: auto (from the System, or from bonds that never
         change in the data), water (all water molecules are rigid) or none.
     start, stop, stride
         Frames to use: from ``start`` up to but not including ``stop`` (by default the end), every
         ``stride``-th.
+    also
+        Further trajectories of the same system, to fit together with the first: for collective
+        variables.
     """
 
     map: str = "oxygens"
@@ -63,9 +72,23 @@ class DataConfig:
     start: int = 0
     stop: int | None = None
     stride: int = 1
+    also: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
-        pick(ESTIMATORS, self.estimator, "estimator")
+        if is_collective(self.map):
+            pick(VARIABLE_ESTIMATORS, self.estimator, "estimator of collective variables")
+            if self.also and self.forces is not None:
+                raise InputError(
+                    f"{self.forces} cannot have the forces of several trajectories: put those of "
+                    f"each beside it, as TRAJ.forces.npy"
+                )
+        else:
+            pick(ESTIMATORS, self.estimator, "estimator")
+            if self.also:
+                raise InputError(
+                    f"several trajectories are read for collective variables only, not for "
+                    f"{self.map!r}: join {self.also[0]} to the first one"
+                )
         pick(dict.fromkeys(("auto", "water", "none")), self.constraints, "choice of constraints")
         if self.stride < 1 or self.start < 0:
             raise InputError(f"start {self.start}, stride {self.stride}: use 0 or more, 1 or more")
@@ -135,7 +158,7 @@ def map_positions(source: Source, config: DataConfig, progress: Progress = silen
     mapping = build_mapping(config.map, source.topology)
     parts = [
         Frames(mapping(part.positions), part.box, None, mapping.types, part.weights)
-        for part in _chunks(source, config, progress, with_forces=False)
+        for part in read_used(source, config, progress, with_forces=False)
     ]
     return Beads(_joined(parts, source), mapping, _bead_topology(mapping, source), source, None)
 
@@ -151,10 +174,10 @@ def map_forces(
         If the estimator is not legal for the constraints, or no frames are left.
     """
     mapping = build_mapping(config.map, source.topology)
-    sample = _sample(source, config)
+    sample = sample_of(source, config)
     held = constraints_of(source, sample, config.constraints)
     estimate = ESTIMATORS[config.estimator](mapping, [sample], held, temperature)
-    parts = list(project(_chunks(source, config, progress, with_forces=True), mapping, estimate))
+    parts = list(project(read_used(source, config, progress, with_forces=True), mapping, estimate))
     topology = _bead_topology(mapping, source)
     return Beads(_joined(parts, source), mapping, topology, source, estimate)
 
@@ -187,8 +210,14 @@ def constraints_of(source: Source, sample: Frames, choice: str) -> Constraints:
     return known
 
 
-def _sample(source: Source, config: DataConfig) -> Frames:
-    """Return frames from all of those that are used, so that they differ from one another."""
+def sample_of(source: Source, config: DataConfig) -> Frames:
+    """Return up to ``SAMPLE_FRAMES`` frames, spread over all of those that are used.
+
+    Raises
+    ------
+    InputError
+        None are used.
+    """
     stop = source.n_frames if config.stop is None else min(config.stop, source.n_frames)
     used = range(config.start, stop, config.stride)
     if not used:
@@ -199,9 +228,10 @@ def _sample(source: Source, config: DataConfig) -> Frames:
     return Frames.join(next(read(source, chunk=1, start=k, stop=k + 1)) for k in some)
 
 
-def _chunks(
+def read_used(
     source: Source, config: DataConfig, progress: Progress, *, with_forces: bool
 ) -> Iterator[Frames]:
+    """Yield the frames that are used, as ``deepcg.data.read`` does."""
     stop = source.n_frames if config.stop is None else min(config.stop, source.n_frames)
     done = config.start
     for part in read(source, start=config.start, stop=stop, with_forces=with_forces):

@@ -23,7 +23,8 @@ from deepcg.provenance import file_hash
 from deepcg.report import Training
 from deepcg.report import compare as compare_ensembles
 from deepcg.workflow.beads import DataConfig, map_positions, open_data
-from deepcg.workflow.fit import FitConfig, Quality
+from deepcg.workflow.fit_config import FitConfig
+from deepcg.workflow.quality import Quality
 from free_energy import Estimate
 
 

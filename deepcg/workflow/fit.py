@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,15 @@ import mdtraj
 import numpy as np
 import torch
 
-from deepcg.configuration import read_toml, to_flat, write_toml
-from deepcg.errors import InputError, pick
+from deepcg.collective import is_collective
+from deepcg.configuration import write_toml
+from deepcg.errors import InputError
 from deepcg.figures import learning_curve_figure, png
 from deepcg.files import write_whole
 from deepcg.frames import Frames
 from deepcg.model import Architecture, Model, save_model
-from deepcg.neighbors import check_cutoff
-from deepcg.networks import NETWORKS, SIZES
+from deepcg.neighbors import Neighbors, check_cutoff
+from deepcg.networks import SIZES
 from deepcg.potential import NetworkPotential
 from deepcg.priors import Repulsion, onset_of_contacts
 from deepcg.progress import Progress, silent
@@ -28,171 +28,27 @@ from deepcg.report import versions
 from deepcg.training import (
     ForceSamples,
     Record,
-    TrainingConfig,
     force_error,
     prepare,
     rows,
-    train,
 )
 from deepcg.workflow.beads import (
     Beads,
-    DataConfig,
     map_forces,
     map_positions,
     open_data,
     open_labelled,
 )
 from deepcg.workflow.device import device_of
-from free_energy import Estimate, block_average
+from deepcg.workflow.fit_config import DTYPES, FitConfig, absolute, with_preset
+from deepcg.workflow.fit_variables import SurfaceFit, fit_variables
+from deepcg.workflow.quality import Quality, quality_of
+from deepcg.workflow.run_folder import check_folder, train_in_folder
 
 START_FRAMES = 64
 """Mapped frames that a run folder keeps for starting the sampler."""
 
 STANDARDISE_FRAMES = 50
-
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
-
-QUALITY: dict[str, Any] = {
-    "steps": 8_000,
-    "network_options": {"l_max": 4, "n_splines": 20},
-}
-"""What ``--quality`` sets: more angular and radial resolution, and a longer training.
-
-On a nanosecond of 216 waters it is no better than the default: see the README.
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class FitConfig:
-    """Fit a coarse-grained free energy to the forces of an atomistic trajectory.
-
-    Parameters
-    ----------
-    trajectory
-        Anything that MDTraj reads; .npz, .trr, LAMMPS dump, extended XYZ or DeePMD folder.
-    output
-        Run folder.
-    data
-        Files and mapping.
-    network
-        deeppot-se-l, deeppot-se or pair-spline.
-    network_size
-        Widths of its layers: small (fast) or deepmd (as DeePMD-kit's default).
-    network_options
-        Single options of the network, which override its size.
-    cutoff
-        Beads farther apart than this do not interact directly, nm.
-    repulsion
-        Keep beads from coming closer than they ever do in the data.
-    temperature
-        Temperature of the data, K.
-    training
-        How to train.
-    validation_fraction
-        Part of the frames, the last ones, that is kept for validation.
-    quality
-        More angular and radial resolution, and a longer training.
-    device
-        auto, cpu or cuda.
-    dtype
-        float32 or float64.
-    threads
-        CPU threads; by default all cores.
-    resume
-        Go on with an interrupted fit in the same folder.
-    """
-
-    trajectory: Path
-    output: Path = Path("run")
-    data: DataConfig = field(default_factory=DataConfig)
-    network: str = "deeppot-se-l"
-    network_size: str = "small"
-    network_options: dict[str, Any] = field(default_factory=dict)
-    cutoff: float = 0.6
-    repulsion: bool = True
-    temperature: float = 300.0
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    validation_fraction: float = 0.1
-    quality: bool = False
-    device: str = "auto"
-    dtype: str = "float32"
-    threads: int | None = None
-    resume: bool = False
-
-    def __post_init__(self) -> None:
-        pick(NETWORKS, self.network, "network")
-        pick(SIZES[self.network], self.network_size, "network size")
-        pick(DTYPES, self.dtype, "dtype")
-        if not 0 < self.validation_fraction < 1:
-            raise InputError(
-                f"validation_fraction is {self.validation_fraction}: choose between 0 and 1"
-            )
-        for name in ("cutoff", "temperature"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise InputError(f"{name} is {value}: it must be positive")
-
-
-@dataclass(frozen=True, slots=True)
-class Quality:
-    """How much of the forces a model explains; mean squares per component, (kJ/mol/nm)^2.
-
-    ``floor`` estimates the variance of the noise: the part of the instantaneous force that no
-    function of the beads can explain. A fit with p parameters to N noisy numbers comes out
-    too low by about p / N of it on the frames it was trained on, and too high by as much on
-    others; to first order the mean of the two is free of both. What the network cannot
-    represent, or has not learned yet, adds to it: it is an upper bound.
-    """
-
-    variance: float
-    training: float
-    validation: Estimate[float]
-    floor: Estimate[float]
-
-    @property
-    def explained(self) -> float:
-        """R^2 on the validation frames."""
-        return 1 - self.validation.value / self.variance
-
-    def in_words(self) -> str:
-        """Say what the numbers mean to a newcomer."""
-        explained = (
-            f"{100 * self.explained:.1f} % of the force variance is explained "
-            f"({self.validation.value:.0f} of {self.variance:.0f} (kJ/mol/nm)^2 are left)"
-        )
-        if self.overfits:
-            return (
-                f"{explained}; the model overfits ({self.training:.0f} on the frames that it was "
-                f"trained on): give it more frames, or fewer steps or weights"
-            )
-        return (
-            f"{explained}; most of the rest is noise of the hidden atoms, which no model of the "
-            f"beads can explain: after a good training its floor is about {self.floor_text}"
-        )
-
-    @property
-    def overfits(self) -> bool:
-        """Whether the two errors are too far apart to tell where the floor is."""
-        return self.validation.value > 1.2 * self.training
-
-    @property
-    def floor_text(self) -> str:
-        """The noise floor and its error, where it has one."""
-        error = self.floor.error
-        return f"{self.floor.value:.0f}" + (f" ± {error:.0f}" if math.isfinite(error) else "")
-
-    def table(self) -> dict[str, str]:
-        """Return names and values for people."""
-        unit = "(kJ/mol/nm)²"
-        return {
-            f"force variance, {unit}": f"{self.variance:.0f}",
-            f"mean square error, training frames, {unit}": f"{self.training:.0f}",
-            f"mean square error, validation frames, {unit}": (
-                f"{self.validation.value:.0f} ± {self.validation.error:.0f}"
-            ),
-            "explained fraction R²": f"{self.explained:.4f}",
-            f"noise floor (estimate), {unit}": "unknown" if self.overfits else self.floor_text,
-        }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -209,7 +65,7 @@ def fit(
     config: FitConfig,
     progress: Progress = silent,
     tell: Callable[[str], None] = lambda line: None,
-) -> Fit:
+) -> Fit | SurfaceFit:
     """Label, map, train and save; return the model and how good it is.
 
     Parameters
@@ -225,6 +81,12 @@ def fit(
     """
     config = with_preset(config)
     check_folder(config)
+    if is_collective(config.data.map):
+        return fit_variables(config, progress, tell)
+    return _fit_beads(config, progress, tell)
+
+
+def _fit_beads(config: FitConfig, progress: Progress, tell: Callable[[str], None]) -> Fit:
     device = device_of(config.device, config.threads)
     check_before_labelling(config)
     source = open_labelled(config.trajectory, config.data, config.output, progress)
@@ -238,7 +100,7 @@ def fit(
     held_out = prepare(potential, validation, progress=progress)
     standardise(potential, samples)
     start_run(config, beads)
-    history = _train(config, potential, samples, held_out, progress)
+    history = train_in_folder(config, potential, samples, held_out, progress)
     quality = judge(potential, samples, held_out)
     tell(quality.in_words())
     model = Model(
@@ -253,65 +115,6 @@ def fit(
     result = Fit(config, model, history, quality)
     _write_results(result, beads, hashes)
     return result
-
-
-def with_preset(config: FitConfig) -> FitConfig:
-    """Return a config with the settings of ``quality`` filled in where nothing else was said."""
-    if not config.quality:
-        return config
-    if config.network != "deeppot-se-l":
-        raise InputError(f"there are no settings of --quality for the network {config.network!r}")
-    training, plain = config.training, TrainingConfig()
-    if training.steps == plain.steps:
-        training = replace(training, steps=QUALITY["steps"])
-    options = {**QUALITY["network_options"], **config.network_options}
-    return replace(config, training=training, network_options=options)
-
-
-def absolute(config: FitConfig) -> FitConfig:
-    """Return a config whose files are found from any folder."""
-
-    def resolved(path: Path | None) -> Path | None:
-        return None if path is None else path.resolve()
-
-    data = replace(
-        config.data,
-        topology=resolved(config.data.topology),
-        system=resolved(config.data.system),
-        forces=resolved(config.data.forces),
-    )
-    return replace(config, trajectory=config.trajectory.resolve(), data=data)
-
-
-def check_folder(config: FitConfig) -> None:
-    """Refuse a folder whose fit would be overwritten, or is another than the one to resume.
-
-    Raises
-    ------
-    InputError
-        Names the setting that differs, or what is in the way.
-    """
-    if not config.resume:
-        for name in ("model.pt", "checkpoint.pt"):
-            if (config.output / name).exists():
-                what = "holds a model" if name == "model.pt" else "holds an interrupted fit"
-                raise InputError(f"{config.output} {what}: give --resume or another --output")
-        return
-    if not (config.output / "config.toml").exists():
-        return
-    old = to_flat(read_toml(config.output / "config.toml", FitConfig))
-    new = to_flat(absolute(config))
-    for name in new:
-        if name in ("output", "resume", "threads", "device"):
-            continue
-        # a file knows lists only, and keeps no order of options
-        if json.dumps(old[name], sort_keys=True, default=str) != json.dumps(
-            new[name], sort_keys=True, default=str
-        ):
-            raise InputError(
-                f"{config.output} is a fit with {name} = {old[name]}, not {new[name]}: "
-                f"resume it with the same settings, or give another --output"
-            )
 
 
 def check_before_labelling(config: FitConfig) -> None:
@@ -349,7 +152,7 @@ def build(config: FitConfig, frames: Frames) -> tuple[NetworkPotential, Architec
     return potential, architecture
 
 
-def standardise(potential: NetworkPotential, samples: ForceSamples) -> None:
+def standardise(potential: NetworkPotential, samples: ForceSamples[Neighbors]) -> None:
     """Scale the network's inputs and place the repulsion, from the training frames."""
     some = torch.linspace(0, len(samples) - 1, min(len(samples), STANDARDISE_FRAMES)).long()
     for term in potential.terms:
@@ -360,16 +163,16 @@ def standardise(potential: NetworkPotential, samples: ForceSamples) -> None:
             term.standardise(samples.inputs[some], potential.types)  # type: ignore[operator]
 
 
-def judge(potential: NetworkPotential, samples: ForceSamples, validation: ForceSamples) -> Quality:
+def judge(
+    potential: NetworkPotential,
+    samples: ForceSamples[Neighbors],
+    validation: ForceSamples[Neighbors],
+) -> Quality:
     """Evaluate a trained potential on training and validation frames."""
     every = max(1, len(samples) // 500)
     on_training = float(force_error(potential, samples[::every]).mean())
     errors = force_error(potential, validation).double().cpu().numpy()
-    mean = block_average(errors[:, None]) if len(errors) >= 16 else None
-    error = float(mean.error[0]) if mean is not None else float("nan")
-    held_out = Estimate(float(errors.mean()), error)
-    floor = Estimate((on_training + held_out.value) / 2, error)
-    return Quality(float(validation.forces.var()), on_training, held_out, floor)
+    return quality_of(float(validation.forces.var()), on_training, errors)
 
 
 def start_run(config: FitConfig, beads: Beads) -> None:
@@ -393,38 +196,6 @@ def save_topology(path: Path, frame: Frames, topology: mdtraj.Topology) -> None:
     if frame.box is not None:
         trajectory.unitcell_vectors = frame.box.numpy()
     trajectory.save_pdb(str(path))
-
-
-def _train(
-    config: FitConfig,
-    potential: NetworkPotential,
-    samples: ForceSamples,
-    validation: ForceSamples,
-    progress: Progress,
-) -> list[Record]:
-    history: list[Record] = []
-
-    def report(record: Record) -> None:
-        history.append(record)
-        with metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(record)) + "\n")
-
-    metrics = config.output / "metrics.jsonl"
-    if not config.resume:
-        metrics.unlink(missing_ok=True)
-    whole = train(
-        potential,
-        samples,
-        validation,
-        config.training,
-        report=report,
-        checkpoint=config.output / "checkpoint.pt",
-        resume=config.resume,
-        progress=progress,
-    )
-    # after an interruption the file may hold lines that the checkpoint does not know
-    write_whole(metrics, "".join(json.dumps(row) + "\n" for row in rows(whole)))
-    return whole
 
 
 def _about_beads(beads: Beads) -> str:

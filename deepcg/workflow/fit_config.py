@@ -1,0 +1,155 @@
+"""The settings of ``deepcg fit``."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deepcg.collective import is_collective
+from deepcg.errors import InputError, pick
+from deepcg.networks import NETWORKS, SIZES
+from deepcg.training import TrainingConfig
+from deepcg.workflow.beads import DataConfig
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+QUALITY: dict[str, Any] = {
+    "steps": 8_000,
+    "network_options": {"l_max": 4, "n_splines": 20},
+}
+"""What ``--quality`` sets: more angular and radial resolution, and a longer training.
+
+On a nanosecond of 216 waters it is no better than the default: see the README.
+"""
+
+
+SURFACE: dict[str, Any] = {"steps": 1_000, "batch_size": 512, "learning_rate": 2e-2}
+"""How to train on collective variables where the user does not say: frames are cheap there."""
+
+
+@dataclass(frozen=True, slots=True)
+class FitConfig:
+    """Fit a coarse-grained free energy to the forces of an atomistic trajectory.
+
+    Parameters
+    ----------
+    trajectory
+        Anything that MDTraj reads; .npz, .trr, LAMMPS dump, extended XYZ or DeePMD folder.
+    output
+        Run folder.
+    data
+        Files and mapping.
+    network
+        deeppot-se-l, deeppot-se or pair-spline.
+    network_size
+        Widths of its layers: small (fast) or deepmd (as DeePMD-kit's default).
+    network_options
+        Single options of the network, which override its size; for collective variables its
+        ``widths`` and ``harmonics``.
+    cutoff
+        Beads farther apart than this do not interact directly, nm.
+    repulsion
+        Keep beads from coming closer than they ever do in the data.
+    temperature
+        Temperature of the data, K.
+    training
+        How to train.
+    validation_fraction
+        Part of the frames, the last ones, that is kept for validation.
+    quality
+        More angular and radial resolution, and a longer training.
+    device
+        auto, cpu or cuda.
+    dtype
+        float32 or float64.
+    threads
+        CPU threads; by default all cores.
+    resume
+        Go on with an interrupted fit in the same folder.
+    """
+
+    trajectory: Path
+    output: Path = Path("run")
+    data: DataConfig = field(default_factory=DataConfig)
+    network: str = "deeppot-se-l"
+    network_size: str = "small"
+    network_options: dict[str, Any] = field(default_factory=dict)
+    cutoff: float = 0.6
+    repulsion: bool = True
+    temperature: float = 300.0
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    validation_fraction: float = 0.1
+    quality: bool = False
+    device: str = "auto"
+    dtype: str = "float32"
+    threads: int | None = None
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        pick(NETWORKS, self.network, "network")
+        pick(SIZES[self.network], self.network_size, "network size")
+        pick(DTYPES, self.dtype, "dtype")
+        if not 0 < self.validation_fraction < 1:
+            raise InputError(
+                f"validation_fraction is {self.validation_fraction}: choose between 0 and 1"
+            )
+        for name in ("cutoff", "temperature"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise InputError(f"{name} is {value}: it must be positive")
+
+
+def with_preset(config: FitConfig) -> FitConfig:
+    """Return a config with the settings of its kind of fit where the user said nothing else.
+
+    These are what ``quality`` stands for, and how to train on collective variables.
+
+    Raises
+    ------
+    InputError
+        A setting is of no use for this kind of network or coordinates.
+    """
+    if is_collective(config.data.map):
+        return _for_variables(config)
+    if not config.quality:
+        return config
+    if config.network != "deeppot-se-l":
+        raise InputError(f"there are no settings of --quality for the network {config.network!r}")
+    training, plain = config.training, TrainingConfig()
+    if training.steps == plain.steps:
+        training = replace(training, steps=QUALITY["steps"])
+    options = {**QUALITY["network_options"], **config.network_options}
+    return replace(config, training=training, network_options=options)
+
+
+def absolute(config: FitConfig) -> FitConfig:
+    """Return a config whose files are found from any folder."""
+
+    def resolved(path: Path | None) -> Path | None:
+        return None if path is None else path.resolve()
+
+    data = replace(
+        config.data,
+        topology=resolved(config.data.topology),
+        system=resolved(config.data.system),
+        forces=resolved(config.data.forces),
+        also=tuple(path.resolve() for path in config.data.also),
+    )
+    return replace(config, trajectory=config.trajectory.resolve(), data=data)
+
+
+def _for_variables(config: FitConfig) -> FitConfig:
+    defaults = {field.name: field.default for field in fields(FitConfig)}
+    for name in ("network", "network_size", "cutoff", "repulsion", "quality"):
+        if getattr(config, name) != defaults[name]:
+            raise InputError(
+                f"{name} = {getattr(config, name)} is a setting for beads, and "
+                f"{config.data.map!r} are collective variables: leave it out"
+            )
+    plain = TrainingConfig()
+    unsaid = {k: v for k, v in SURFACE.items() if getattr(config.training, k) == getattr(plain, k)}
+    return replace(config, training=replace(config.training, **unsaid))

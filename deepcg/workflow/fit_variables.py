@@ -1,0 +1,260 @@
+"""``deepcg fit`` on collective variables: U(xi) itself, its error and its figures."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deepcg.collective import VariableFrames
+from deepcg.configuration import write_toml
+from deepcg.errors import InputError, pick
+from deepcg.figures import learning_curve_figure, png
+from deepcg.files import write_whole
+from deepcg.model import SurfaceModel, save_model
+from deepcg.progress import Progress, silent
+from deepcg.report import versions
+from deepcg.surface import SurfacePotential
+from deepcg.surface_figures import surface_figures
+from deepcg.surface_map import BINS, Surface, agreement, surface_of
+from deepcg.training import ForceSamples, Record, rows, squared_errors, train
+from deepcg.units import thermal_energy
+from deepcg.workflow.device import device_of
+from deepcg.workflow.fit_config import DTYPES, FitConfig, absolute
+from deepcg.workflow.quality import Quality, quality_of
+from deepcg.workflow.run_folder import train_in_folder
+from deepcg.workflow.variables import MappedVariables, check_variables, map_variables
+from free_energy import block_labels
+
+MEMBERS = 8
+"""Fits to resampled blocks of frames, for the error of U."""
+
+BLOCKS = 20
+"""Of each trajectory, to resample."""
+
+Samples = ForceSamples[Tensor]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SurfaceFit:
+    """What a fit on collective variables leaves behind: the run folder holds the same.
+
+    ``quality`` has an entry for each coordinate; ``surface`` is ``None`` where there are more
+    than two.
+    """
+
+    config: FitConfig
+    model: SurfaceModel
+    history: list[Record]
+    quality: tuple[Quality, ...]
+    surface: Surface | None
+
+
+def fit_variables(
+    config: FitConfig,
+    progress: Progress = silent,
+    tell: Callable[[str], None] = lambda line: None,
+) -> SurfaceFit:
+    """Map, train, draw and save; see ``deepcg.workflow.fit.fit``, which calls this.
+
+    Raises
+    ------
+    InputError
+        As there.
+    """
+    device = device_of(config.device, config.threads)
+    check_variables(config.trajectory, config.data)
+    _check_options(config)
+    mapped = map_variables(
+        config.trajectory, config.data, config.temperature, config.output, progress
+    )
+    tell(_about(mapped))
+    hashes = {str(source.trajectory): source.hash for source in mapped.sources}
+    parts = [frames.to(device, DTYPES[config.dtype]) for frames in mapped.trajectories]
+    training, validation = split_each(parts, config.validation_fraction)
+    samples = samples_of(training)
+    held_out = replace(samples_of(validation), scale=samples.scale)
+    potential = build_surface(config, mapped.variables.periods, samples)
+    config.output.mkdir(parents=True, exist_ok=True)
+    write_toml(config.output / "config.toml", absolute(config))
+    history = train_in_folder(config, potential, samples, held_out, progress)
+    quality = judge_each(potential, samples, held_out, mapped.variables.units)
+    for name, of_one in zip(mapped.variables.names, quality, strict=True):
+        tell(f"{name}: {of_one.in_words()}")
+    names, units = mapped.variables.names, mapped.variables.units
+    model = SurfaceModel(potential, names, units, config.data.map, config.temperature)
+    save_model(config.output / "model.pt", model)
+    surface = None
+    if len(names) in BINS:
+        members = resampled_fits(config, mapped.variables.periods, training, held_out, progress)
+        kT = thermal_energy(config.temperature)
+        surface = surface_of([potential, *members], parts, names, units, kT)
+    result = SurfaceFit(config, model, history, quality, surface)
+    _write_results(result, mapped, hashes)
+    tell(_about_surface(result, mapped))
+    return result
+
+
+def split_each(
+    trajectories: list[VariableFrames], validation_fraction: float
+) -> tuple[list[VariableFrames], list[VariableFrames]]:
+    """Return the first frames of every trajectory, and its last ones.
+
+    Raises
+    ------
+    InputError
+        A trajectory has less than two frames.
+    """
+    first, last = [], []
+    for frames in trajectories:
+        n = min(len(frames) - 1, round((1 - validation_fraction) * len(frames)))
+        if n < 1:
+            raise InputError(f"{len(frames)} frames are too few: one to train on, one to validate")
+        first.append(frames[:n])
+        last.append(frames[n:])
+    return first, last
+
+
+def samples_of(trajectories: list[VariableFrames]) -> Samples:
+    """Return frames ready for training; the scale of a coordinate is the spread of its force."""
+    frames = VariableFrames.join(trajectories)
+    assert frames.forces is not None
+    spread = frames.forces.std(0) if len(frames) > 1 else frames.forces.abs()[0]
+    return ForceSamples(frames.values, frames.forces, spread.clamp(min=1e-6))
+
+
+def build_surface(
+    config: FitConfig,
+    periods: tuple[float | None, ...],
+    samples: Samples,
+    *,
+    seed: int | None = None,
+) -> SurfacePotential:
+    """Return the untrained potential that a config describes."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.training.seed if seed is None else seed)
+        potential = SurfacePotential(periods, **config.network_options)
+    potential.to(samples.forces.device, samples.forces.dtype)
+    potential.standardise(samples.inputs, samples.forces)
+    return potential
+
+
+def judge_each(
+    potential: SurfacePotential, samples: Samples, held_out: Samples, units: tuple[str, ...]
+) -> tuple[Quality, ...]:
+    """Evaluate a trained potential, coordinate by coordinate."""
+    scale = samples.scale**2
+    on_training = (squared_errors(potential, samples) * scale).double().mean(0).cpu()
+    errors = (squared_errors(potential, held_out) * scale).double().cpu().numpy()
+    variance = held_out.forces.double().var(0).cpu()
+    return tuple(
+        quality_of(float(variance[k]), float(on_training[k]), errors[:, k], f"kJ/mol/{unit}")
+        for k, unit in enumerate(units)
+    )
+
+
+def resampled_fits(
+    config: FitConfig,
+    periods: tuple[float | None, ...],
+    training: list[VariableFrames],
+    held_out: Samples,
+    progress: Progress = silent,
+) -> list[SurfacePotential]:
+    """Return fits to blocks of frames drawn with replacement, from other random weights.
+
+    Their spread is the error of U that frames and network have (Efron's bootstrap, of blocks).
+    """
+    whole = samples_of(training)
+    blocks = torch.from_numpy(block_labels([len(frames) for frames in training], BLOCKS))
+    frames_of = [torch.nonzero(blocks == k)[:, 0] for k in range(int(blocks.max()) + 1)]
+    fits = []
+    for member in range(1, MEMBERS + 1):
+        progress(member, MEMBERS, "fits to resampled frames")
+        seed = 1000 * config.training.seed + member
+        generator = torch.Generator().manual_seed(seed)
+        drawn = torch.randint(len(frames_of), (len(frames_of),), generator=generator).tolist()
+        samples = whole[torch.cat([frames_of[k] for k in drawn])]
+        potential = build_surface(config, periods, samples, seed=seed)
+        train(potential, samples, held_out, replace(config.training, seed=seed, validations=1))
+        fits.append(potential)
+    return fits
+
+
+def _check_options(config: FitConfig) -> None:
+    known = list(inspect.signature(SurfacePotential).parameters)[1:]
+    for name in config.network_options:
+        pick(dict.fromkeys(known), name, "option of the network of collective variables:")
+    try:
+        SurfacePotential((None,), **config.network_options)
+    except (TypeError, RuntimeError) as error:
+        raise InputError(f"an option of the network of collective variables: {error}") from error
+
+
+def _about(mapped: MappedVariables) -> str:
+    files = f" of {len(mapped.sources)} trajectories" if len(mapped.sources) > 1 else ""
+    names = ", ".join(mapped.variables.names)
+    return f"{mapped.n_frames} frames{files} in {names}\n{mapped.estimate.describe()}"
+
+
+def _about_surface(result: SurfaceFit, mapped: MappedVariables) -> str:
+    folder = result.config.output
+    if result.surface is None:
+        return f"model in {folder}; no surface is drawn of {len(result.model.names)} coordinates"
+    weighted = any(frames.weights is not None for frames in mapped.trajectories)
+    text = agreement(result.surface).in_words()
+    if not weighted:
+        text += ", if the frames are not biased"
+    return f"{text}\nsurface in {folder / 'surface.npz'}"
+
+
+def _write_results(
+    result: SurfaceFit, mapped: MappedVariables, hashes: Mapping[str, Mapping[str, str]]
+) -> None:
+    folder, model, surface = result.config.output, result.model, result.surface
+    paths = (result.config.trajectory, *result.config.data.also)
+    content: Mapping[str, Any] = {
+        "kind": "fit of collective variables",
+        "trajectories": [str(path.resolve()) for path in paths],
+        "frames": mapped.n_frames,
+        "coordinates": list(model.names),
+        "units": list(model.units),
+        "estimator": mapped.estimate.describe(),
+        "parameters": sum(p.numel() for p in model.potential.parameters()),
+        "seconds": result.history[-1].seconds,
+        "quality": {
+            name: asdict(quality) | {"explained": quality.explained}
+            for name, quality in zip(model.names, result.quality, strict=True)
+        },
+        "histogram": None if surface is None else asdict(agreement(surface)),
+        "hashes": hashes,
+        "seed": result.config.training.seed,
+        "versions": versions(),
+    }
+    write_whole(folder / "run.json", json.dumps(content, indent=1) + "\n")
+    source = ", ".join(path.name for path in paths)
+    curve = learning_curve_figure(
+        list(rows(result.history)),
+        noise_floor=_relative_floor(result.quality),
+        title="force matching",
+        source=source,
+        unit="in variances of the force",
+    )
+    figures = {"learning-curve": curve}
+    if surface is not None:
+        surface.save(folder / "surface.npz")
+        title = f"U of {' and '.join(model.names)}, {mapped.n_frames} frames"
+        figures |= surface_figures(surface, title=title, source=source)
+    for name, figure in figures.items():
+        (folder / f"{name}.png").write_bytes(png(figure))
+
+
+def _relative_floor(quality: tuple[Quality, ...]) -> float | None:
+    """Return the noise floor in the unit of the loss, the mean over coordinates."""
+    if any(of_one.overfits for of_one in quality):
+        return None
+    return sum(of_one.floor.value / of_one.variance for of_one in quality) / len(quality)

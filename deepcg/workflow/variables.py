@@ -1,0 +1,137 @@
+"""From files to collective variables: the way of a fit from trajectories to U's own coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deepcg.collective import CollectiveVariables, VariableFrames, build_variables
+from deepcg.data import Source
+from deepcg.errors import InputError
+from deepcg.frames import Frames
+from deepcg.progress import Progress, silent
+from deepcg.systems import read_system
+from deepcg.topology import atomic_masses, atomic_numbers
+from deepcg.variable_forces import VARIABLE_ESTIMATORS, VariableForces, project_variables
+from deepcg.workflow.beads import (
+    DataConfig,
+    constraints_of,
+    open_data,
+    open_labelled,
+    read_used,
+    sample_of,
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MappedVariables:
+    """Frames in collective variables with instantaneous forces, and how they came about.
+
+    ``trajectories`` and ``sources`` go together. Frames of biased runs have weights, whose mean
+    is 1 in each trajectory: only ratios within one are known.
+    """
+
+    trajectories: tuple[VariableFrames, ...]
+    variables: CollectiveVariables
+    sources: tuple[Source, ...]
+    estimate: VariableForces
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames of all trajectories."""
+        return sum(len(frames) for frames in self.trajectories)
+
+
+def check_variables(trajectory: Path, config: DataConfig) -> None:
+    """Find what is wrong with the settings before time is spent on forces.
+
+    Raises
+    ------
+    InputError
+        A file, the coordinates or the estimator cannot be used.
+    """
+    sources = [open_data(path, config) for path in (trajectory, *config.also)]
+    _check_same_system(sources)
+    build_variables(config.map, sources[0].topology)
+
+
+def map_variables(
+    trajectory: Path,
+    config: DataConfig,
+    temperature: float,
+    folder: Path,
+    progress: Progress = silent,
+) -> MappedVariables:
+    """Map all trajectories; forces that have to be computed are kept as ``open_labelled`` does.
+
+    Raises
+    ------
+    InputError
+        A file cannot be used, the estimator is not legal, or no frames are left.
+    """
+    paths = (trajectory, *config.also)
+    sources = tuple(open_labelled(path, config, folder, progress) for path in paths)
+    _check_same_system(sources)
+    variables = build_variables(config.map, sources[0].topology)
+    sample = Frames.join(sample_of(source, config) for source in sources)
+    held = constraints_of(sources[0], sample, config.constraints)
+    estimate = VARIABLE_ESTIMATORS[config.estimator](
+        variables, [sample], held, sources[0].topology, masses_of(sources[0]), temperature
+    )
+    mapped = tuple(_mapped(source, config, variables, estimate, progress) for source in sources)
+    return MappedVariables(mapped, variables, sources, estimate)
+
+
+def masses_of(source: Source) -> NDArray[np.float64]:
+    """Return the masses (n_atoms,), Da: those of the System, or else of the elements."""
+    if source.system is None:
+        return np.asarray(atomic_masses(source.topology), dtype=float)
+    system = read_system(source.system)
+    atoms = range(source.n_atoms) if source.atoms is None else source.atoms.tolist()
+    return np.array([system.getParticleMass(i)._value for i in atoms], dtype=float)
+
+
+def _mapped(
+    source: Source,
+    config: DataConfig,
+    variables: CollectiveVariables,
+    estimate: VariableForces,
+    progress: Progress,
+) -> VariableFrames:
+    """Return the frames of one trajectory, in double precision, weights of mean 1."""
+    chunks = read_used(source, config, progress, with_forces=True)
+    parts = list(project_variables(chunks, variables, estimate))
+    if not parts:
+        raise InputError(f"{source.trajectory}: --start and --stop leave no frames")
+    frames = VariableFrames.join(parts).to("cpu", torch.float64)
+    _check_finite(source, frames, variables)
+    if frames.weights is None:
+        return frames
+    return VariableFrames(frames.values, frames.forces, frames.weights / frames.weights.mean())
+
+
+def _check_same_system(sources: Sequence[Source]) -> None:
+    first = atomic_numbers(sources[0].topology)
+    for source in sources[1:]:
+        if not np.array_equal(atomic_numbers(source.topology), first):
+            raise InputError(
+                f"{source.trajectory} has other atoms than {sources[0].trajectory}: "
+                f"only trajectories of one system are fitted together"
+            )
+
+
+def _check_finite(source: Source, frames: VariableFrames, variables: CollectiveVariables) -> None:
+    assert frames.forces is not None
+    for what, table in (("value", frames.values), ("force", frames.forces)):
+        wrong = torch.nonzero(~torch.isfinite(table))
+        if len(wrong):
+            frame, k = wrong[0].tolist()
+            raise InputError(
+                f"the {what} of {variables.names[k]} is not finite in frame {frame} of those used "
+                f"of {source.trajectory}: the coordinate has no direction there; leave it out"
+            )

@@ -149,8 +149,7 @@ def close_frames(
     ones, m = 1 ... ``neighbors``, it is a straight line in the mean of D^2, which grows with m
     alike everywhere; its intercept is the variance (the Gamma test: Evans and Jones, Proc. R.
     Soc. Lond. A 458, 2759 (2002)). Frames of the same block of time are never paired, as their
-    noise is correlated; the error is a jackknife that leaves out one block, and all pairs with
-    it, at a time.
+    noise is correlated; the error is from blocks, too.
 
     Parameters
     ----------
@@ -181,13 +180,11 @@ def close_frames(
             f"{n} frames in {blocks} blocks with {neighbors} neighbors: give at least 5 frames for "
             f"each block and 2 neighbors"
         )
-    table = _moments(x, box, f, neighbors, blocks)  # (blocks, blocks, neighbors, 2 + k)
-    total = table.sum((0, 1))
-    without = total - table.sum(1) - table.sum(0)  # no pair is within a block
-    replicates = np.stack([_intercept(t) for t in without])
-    scatter = replicates - replicates.mean(0)
-    error = np.sqrt((blocks - 1) / blocks * np.square(scatter).sum(0))
-    return CloseFrames(Estimate(_intercept(total), error), total[0, 2:] / total[0, 0])
+    square, found = _apart_in_time(x, box, neighbors, blocks)  # (n, neighbors)
+    gaps = np.stack([((f - f[m]) ** 2 / 2).mean(0) for m in found.T])  # (neighbors, k)
+    share = _intercept_shares(square.mean(0))
+    error = _error(f, found, share, blocks)
+    return CloseFrames(Estimate(share @ gaps, error), gaps[0])
 
 
 def _in_units_of_spread(values: Array, periods: Sequence[float | None]) -> tuple[Array, Array]:
@@ -210,32 +207,38 @@ def _in_units_of_spread(values: Array, periods: Sequence[float | None]) -> tuple
     return x, box
 
 
-def _moments(x: Array, box: Array, forces: Array, neighbors: int, blocks: int) -> Array:
-    """Return sums over pairs of 1, D^2 and half the squared differences of forces.
-
-    By the block of a frame, that of its neighbor and the rank of the neighbor:
-    (blocks, blocks, neighbors, 2 + k).
-    """
+def _apart_in_time(
+    x: Array, box: Array, neighbors: int, blocks: int
+) -> tuple[Array, NDArray[np.int64]]:
+    """Return squared distances and numbers of the nearest frames of other blocks."""
     edges = np.linspace(0, len(x), blocks + 1).astype(int)
-    block_of = np.repeat(np.arange(blocks), np.diff(edges))
-    table = np.zeros((blocks, blocks, neighbors, 2 + forces.shape[1]))
-    for a, (low, high) in enumerate(pairwise(edges)):
+    distances, numbers = [], []
+    for low, high in pairwise(edges):
         others = np.r_[0:low, high : len(x)]
         distance, found = cKDTree(x[others], boxsize=box).query(x[low:high], neighbors)
-        other = others[found]  # (frames, neighbors)
-        gap = (forces[low:high, None] - forces[other]) ** 2 / 2
-        ones = np.ones_like(distance)[..., None]
-        rows = np.concatenate([ones, distance[..., None] ** 2, gap], axis=2)
-        rank = np.broadcast_to(np.arange(neighbors), other.shape)
-        np.add.at(table[a], (block_of[other], rank), rows)
-    return table
+        distances.append(distance)
+        numbers.append(others[found])
+    return np.concatenate(distances) ** 2, np.concatenate(numbers)
 
 
-def _intercept(sums: Array) -> Array:
-    """Return where the line through the mean gaps of all ranks meets distance zero, (k,)."""
-    means = sums[:, 1:] / sums[:, :1]
-    square, gaps = means[:, 0], means[:, 1:]
-    away = square - square.mean()
-    slope = away @ gaps / (away @ away)
-    intercept: Array = gaps.mean(0) - slope * square.mean()
-    return intercept
+def _intercept_shares(x: Array) -> Array:
+    """Return what each of the values at x (m,) has in the intercept of their straight line."""
+    away = x - x.mean()
+    shares: Array = 1 / len(x) - away * x.mean() / (away @ away)
+    return shares
+
+
+def _error(f: Array, found: NDArray[np.int64], share: Array, blocks: int) -> Array:
+    """Return the standard error (k,) of the intercept.
+
+    Half a squared difference is (R_n^2 + R_m^2) / 2 - R_n R_m. The squares add up to one R_n^2
+    for each frame, whose mean has the error of a series in time. The products are independent
+    of them and of each other, but that two frames may be neighbors of each other: then they
+    count twice, which is taken for granted.
+    """
+    near = np.stack([f[m] for m in found.T])  # (neighbors, n, k)
+    squares = (f - near.mean(0)) ** 2 * len(near) / (len(near) + 1)  # R_n^2, about
+    products = sum(c**2 * squares[m] for c, m in zip(share, found.T, strict=True)) * squares
+    series = block_average(squares, n_blocks=blocks).error
+    error: Array = np.sqrt(series**2 + 2 * products.mean(0) / len(f))
+    return error

@@ -97,7 +97,7 @@ def mean_force_figure(surface: Surface, *, title: str, source: str) -> Figure:
     units = "/".join(dict.fromkeys(surface.units))
     label = f"{_round(longest):g} kJ/mol/{units}"
     axes.quiverkey(
-        arrows, 0.8, 1.03, _round(longest), label, labelpos="E", fontproperties={"size": 8}
+        arrows, 0.78, -0.12, _round(longest), label, labelpos="E", fontproperties={"size": 8}
     )
     _notes(figure, "raw mean force in each bin, longer arrows cut; grey: not sampled", source)
     return figure

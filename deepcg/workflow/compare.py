@@ -109,13 +109,13 @@ def samples_of(run: Path, name: str | None = None) -> Ensemble:
     Raises
     ------
     InputError
-        If there are none, or the run that writes them has not ended.
+        If there are none, the run that writes them has not ended, or the model is not of beads.
     """
+    model = load_model(run)
     folder = run / "samples"
     if not all((folder / name).is_file() for name in ("summary.json", "sample.json")):
         raise InputError(f"{run} has no finished samples: run 'deepcg sample {run}' first")
     summary = json.loads((folder / "summary.json").read_text())
-    model = load_model(run)
     if json.loads((folder / "sample.json").read_text())["model"] != file_hash(run / "model.pt"):
         raise InputError(f"the samples in {folder} are of another model than {run / 'model.pt'}")
     replicas = []

@@ -226,7 +226,6 @@ def _write_results(result: Fit, beads: Beads, hashes: Mapping[str, str]) -> None
     figure = learning_curve_figure(
         list(rows(result.history)),
         noise_floor=None if quality.overfits else quality.floor.value,
-        title="force matching",
         source=str(result.config.trajectory),
     )
     (folder / "learning-curve.png").write_bytes(png(figure))

@@ -240,7 +240,6 @@ def _write_results(
     curve = learning_curve_figure(
         list(rows(result.history)),
         noise_floor=_relative_floor(result.quality),
-        title="force matching",
         source=source,
         unit="in variances of the force",
     )

@@ -29,7 +29,7 @@ from deepcg.formats import (
     in_units,
     open_recording,
 )
-from deepcg.model import load_model
+from deepcg.model import SurfaceModel, load_any
 from deepcg.progress import Progress, silent
 from deepcg.systems import read_system
 
@@ -184,7 +184,7 @@ def _torch_file(path: Path) -> Facts:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise InputError(f"{path} is not a whole file of deepcg: it cannot be read") from error
-    if "network" in saved:
+    if "format" in saved:
         return _model(path)
     if "optimizer" in saved:
         last = {k: v for k, v in (saved["history"] or [{}])[-1].items() if k != "step"}
@@ -207,7 +207,9 @@ def _torch_file(path: Path) -> Facts:
 
 
 def _model(path: Path) -> Facts:
-    model = load_model(path)
+    model = load_any(path)
+    if isinstance(model, SurfaceModel):
+        return _surface(model)
     parts = model.architecture
     return {
         "kind": "model",
@@ -220,6 +222,21 @@ def _model(path: Path) -> Facts:
         "types": list(model.type_names),
         "temperature_K": model.temperature,
         "weights": sum(p.numel() for p in model.potential.parameters()),
+    }
+
+
+def _surface(model: SurfaceModel) -> Facts:
+    potential = model.potential
+    return {
+        "kind": "model of collective variables",
+        "map": model.mapping,
+        "coordinates": list(model.names),
+        "units": list(model.units),
+        "periods": list(potential.periods),
+        "widths": list(potential.widths),
+        "harmonics": potential.harmonics,
+        "temperature_K": model.temperature,
+        "weights": sum(p.numel() for p in potential.parameters()),
     }
 
 

@@ -98,6 +98,27 @@ def velocity_figure(comparison: Comparison) -> Figure:
     return figure
 
 
+def implied_radial_figure(reference: Curve, implied: Mapping[str, Curve], sample: Sample) -> Figure:
+    """Return g(r) as the forces of models want it, above the differences from the histogram."""
+    figure, (above, below) = _panels()
+    _band(above, reference.x, reference.y, reference.error, 0, f"{_legend(sample)}, histogram")
+    above.axhline(1.0, color="0.75", linewidth=0.8, zorder=0)
+    below.axhline(0.0, color="0.75", linewidth=0.8, zorder=0)
+    _band(below, reference.x, np.zeros_like(reference.y), reference.error, 0, None)
+    for k, (model, curve) in enumerate(implied.items(), 1):
+        _band(above, curve.x, curve.y, curve.error, k, f"{model}, from its forces")
+        gap = curve.y - np.interp(curve.x, reference.x, reference.y)
+        _band(below, curve.x, gap, curve.error, k, None)
+    above.set_ylabel(_mathtext(reference.y_label))
+    above.set_ylim(bottom=min(0.0, *(float(c.y.min()) for c in implied.values())))
+    _legend_above(figure, above)
+    below.set_ylabel("difference")
+    below.set_xlabel(reference.x_label)
+    below.set_xlim(0.2, round(float(reference.x[-1]) + 0.001, 3))
+    _note(figure, [sample])
+    return figure
+
+
 def learning_curve_figure(
     rows: Sequence[Mapping[str, float]],
     *,

@@ -13,7 +13,7 @@ from deepcg.errors import InputError
 from deepcg.frames import Frames
 from deepcg.neighbors import box_heights
 from deepcg.observables.curve import Curve
-from deepcg.observables.radial import radial_edges, type_pairs
+from deepcg.observables.radial import radial_edges, radial_name, type_pairs
 from deepcg.potential import NetworkPotential, energy_and_forces
 from deepcg.stein import (
     Identity,
@@ -75,7 +75,14 @@ class NoiseFree:
         return f"noise-free checks on {self.n_frames} frames (1 is right): {ratios}: {found}"
 
 
-def check(potential: NetworkPotential, frames: Frames, kT: float, *, seed: int = 0) -> NoiseFree:
+def check(
+    potential: NetworkPotential,
+    frames: Frames,
+    kT: float,
+    type_names: tuple[str, ...] = ("bead",),
+    *,
+    seed: int = 0,
+) -> NoiseFree:
     """Check a model on frames of beads that the exact U made, in the order of time.
 
     Some frames, spread evenly, are enough: every pair of beads in them counts.
@@ -119,7 +126,7 @@ def check(potential: NetworkPotential, frames: Frames, kT: float, *, seed: int =
         len(some),
         (temperature, *identities),
         _slopes(pairs, model.cutoff, kT),
-        tuple(_radial(some, pairs, longest, kT)),
+        tuple(_radial(some, type_names, pairs, longest, kT)),
     )
 
 
@@ -149,7 +156,9 @@ def _slopes(pairs: RadialForces, cutoff: float, kT: float) -> Slopes | None:
     return radial_slopes(pairs, centres[met], WINDOW, kT) if met.any() else None
 
 
-def _radial(frames: Frames, pairs: RadialForces, longest: float, kT: float) -> Iterator[Curve]:
+def _radial(
+    frames: Frames, type_names: tuple[str, ...], pairs: RadialForces, longest: float, kT: float
+) -> Iterator[Curve]:
     if frames.box is None:
         return
     volume = np.linalg.det(frames.box.double().cpu().numpy())
@@ -163,4 +172,5 @@ def _radial(frames: Frames, pairs: RadialForces, longest: float, kT: float) -> I
         parts = np.array_split(values, BLOCKS)
         blocks = np.stack([part.mean(0) for part in parts])
         weights = np.array([len(part) for part in parts], dtype=np.float64)
-        yield Curve("implied by the forces", r, blocks, weights, "r (nm)", "g(r)")
+        name = radial_name(type_names, (a, b))
+        yield Curve(name, r, blocks, weights, "r (nm)", name)

@@ -23,12 +23,14 @@ from matplotlib.figure import Figure
 
 import deepcg
 from deepcg.figures import (
+    implied_radial_figure,
     learning_curve_figure,
     motion_figure,
     observable_figure,
     png,
     velocity_figure,
 )
+from deepcg.noise_free import NoiseFree
 from deepcg.observables.comparison import (
     CLOSE,
     WITHIN_NOISE,
@@ -112,19 +114,28 @@ def write_report(
     comparison: Comparison,
     output: Path,
     *,
+    checks: Mapping[str, NoiseFree] | None = None,
     training: Training | None = None,
     provenance: Mapping[str, Mapping[str, str]] | None = None,
     title: str = "Coarse-grained against microscopic",
 ) -> Path:
-    """Write ``report.html``, ``report.json`` and the PNGs; return the path of the page."""
+    """Write ``report.html``, ``report.json`` and the PNGs; return the path of the page.
+
+    Parameters
+    ----------
+    checks
+        Noise-free checks by the name of the model.
+    """
     tables = {**(provenance or {}), "Versions": versions()}
+    checks = checks or {}
     pictures = _pictures(comparison)
+    implied = _implied_pictures(checks, comparison)
     curve = [] if training is None else [_learning_picture(training)]
-    numbers = as_json(comparison, training, tables)
+    numbers = as_json(comparison, training, tables, checks)
     text = json.dumps(numbers, indent=1, allow_nan=False, ensure_ascii=False)
-    html = _page(comparison, pictures, curve, training, tables, title)
+    html = _page(comparison, pictures, checks, implied, curve, training, tables, title)
     output.mkdir(parents=True, exist_ok=True)
-    for picture in [*pictures, *curve]:
+    for picture in [*pictures, *implied, *curve]:
         (output / f"{picture.name}.png").write_bytes(picture.data)
     (output / "report.json").write_text(text + "\n", encoding="utf-8")
     page = output / "report.html"
@@ -148,6 +159,7 @@ def as_json(
     comparison: Comparison,
     training: Training | None,
     provenance: Mapping[str, Mapping[str, str]],
+    checks: Mapping[str, NoiseFree] | None = None,
 ) -> dict[str, Any]:
     """Return all numbers of a report; what is not finite becomes ``None``."""
     document = {
@@ -175,6 +187,9 @@ def as_json(
         "velocity autocorrelation": {
             s.ensemble.name: _curve_json(v) if isinstance(v, Curve) else {"reason": v.reason}
             for s, v in zip(comparison.samples, comparison.velocities, strict=True)
+        },
+        "noise-free checks on the microscopic frames": {
+            name: _checks_json(check) for name, check in (checks or {}).items()
         },
         "training": None
         if training is None
@@ -241,6 +256,31 @@ def _motion_json(comparison: Comparison) -> dict[str, Any]:
     }
 
 
+def _checks_json(check: NoiseFree) -> dict[str, Any]:
+    slopes = check.slopes
+    return {
+        "frames": check.n_frames,
+        "ratios": {
+            i.name: {
+                "value": i.ratio.value,
+                "error": i.ratio.error,
+                "standard_errors_apart": i.deviation,
+            }
+            for i in check.identities
+        },
+        "kT_dlng_dr_kJ_mol_nm": None
+        if slopes is None
+        else {
+            "r_nm": slopes.r.tolist(),
+            "model": slopes.model.value.tolist(),
+            "data": slopes.data.value.tolist(),
+            "difference": slopes.difference.value.tolist(),
+            "difference_error": slopes.difference.error.tolist(),
+        },
+        "implied_g": {curve.name: _curve_json(curve) for curve in check.radial},
+    }
+
+
 def _finite(value: Any) -> Any:
     """Return plain JSON values, ``None`` for what is not finite."""
     if isinstance(value, Mapping):
@@ -264,6 +304,27 @@ def _pictures(comparison: Comparison) -> list[Picture]:
     if any(isinstance(v, Curve) for v in comparison.velocities):
         caption = "Velocity autocorrelation from differences of successive frames."
         pictures.append(_picture("velocities", caption, velocity_figure(comparison)))
+    return pictures
+
+
+def _implied_pictures(checks: Mapping[str, NoiseFree], comparison: Comparison) -> list[Picture]:
+    """Return g(r) as the forces want it, for every pair of types."""
+    observed = {o.reference.name: o.reference for o in comparison.observables}
+    kinds = dict.fromkeys(c.name for check in checks.values() for c in check.radial)
+    pictures = []
+    for name in kinds:
+        curves = {
+            model: curve
+            for model, check in checks.items()
+            for curve in check.radial
+            if curve.name == name
+        }
+        figure = implied_radial_figure(observed[name], curves, comparison.reference)
+        caption = (
+            f"{name} as the forces of the models want it on microscopic frames, against the "
+            "histogram of all of these."
+        )
+        pictures.append(_picture(f"forces-{_file_name(name)}", caption, figure))
     return pictures
 
 
@@ -323,6 +384,8 @@ def _file_name(name: str) -> str:
 def _page(
     comparison: Comparison,
     pictures: list[Picture],
+    checks: Mapping[str, NoiseFree],
+    implied: list[Picture],
     curve: list[Picture],
     training: Training | None,
     provenance: Mapping[str, Mapping[str, str]],
@@ -338,6 +401,8 @@ def _page(
         title=title,
         comparison=comparison,
         pictures=pictures,
+        checks=checks,
+        implied=implied,
         learning=curve,
         training=training,
         provenance=provenance,

@@ -262,6 +262,13 @@ class Slopes:
     data: Estimate[Array]
     difference: Estimate[Array]
 
+    @property
+    def worst(self) -> tuple[float, Estimate[float]]:
+        """Where model and data differ most in units of the error, nm, and by how much."""
+        value, error = self.difference.value, self.difference.error
+        k = int(np.argmax(np.abs(value) / np.maximum(error, np.finfo(float).tiny)))
+        return float(self.r[k]), Estimate(float(value[k]), float(error[k]))
+
 
 def radial_slopes(pairs: RadialForces, centres: Array, width: float, kT: float) -> Slopes:
     """Return the slopes in windows `hat` around ``centres`` (k,), nm, all of which hold pairs.

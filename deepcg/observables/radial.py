@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter1d
 from deepcg.errors import InputError
 from deepcg.frames import Frames
 from deepcg.observables.curve import Curve
-from deepcg.observables.ensemble import Ensemble, Sample, chunks
+from deepcg.observables.ensemble import Sample, chunks
 from deepcg.observables.pairs import pairs_within
 
 BIN = 0.002  # nm
@@ -31,6 +31,12 @@ def type_pairs(types: NDArray[np.int64]) -> list[tuple[int, int]]:
     return [(a, b) for a in several for b in several if a < b or (a == b and several[a])]
 
 
+def radial_name(type_names: tuple[str, ...], kind: tuple[int, int]) -> str:
+    """Return the name of the g(r) of a pair of types, such as ``g_OO(r)``."""
+    a, b = (type_names[t] for t in kind)
+    return f"g_{a}{b}(r)" if len(a) == len(b) == 1 else f"g_{a}-{b}(r)"
+
+
 def radial_distributions(sample: Sample, edges: Array) -> list[Curve]:
     """Return g(r) of every pair of types, in the order of ``type_pairs``.
 
@@ -42,7 +48,7 @@ def radial_distributions(sample: Sample, edges: Array) -> list[Curve]:
     kinds = type_pairs(ensemble.types)
     values = np.stack([_radial(block, edges, kinds) for block in sample.blocks])
     weights = np.array([len(block) for block in sample.blocks], dtype=float)
-    names = [_label(ensemble, kind) for kind in kinds]
+    names = [radial_name(ensemble.type_names, kind) for kind in kinds]
     return [
         Curve(name, (edges[1:] + edges[:-1]) / 2, values[:, k], weights, "r (nm)", name)
         for k, name in enumerate(names)
@@ -114,8 +120,3 @@ def _bins(distances: Array, edges: Array) -> NDArray[np.int64]:
     """Return the bins of distances below the last of evenly spaced edges that start at 0."""
     index = (distances / (edges[1] - edges[0])).astype(np.int64)
     return np.asarray(np.minimum(index, len(edges) - 2), dtype=np.int64)
-
-
-def _label(ensemble: Ensemble, kind: tuple[int, int]) -> str:
-    a, b = (ensemble.type_names[t] for t in kind)
-    return f"g_{a}{b}(r)" if len(a) == len(b) == 1 else f"g_{a}-{b}(r)"

@@ -17,11 +17,12 @@ from deepcg.errors import InputError
 from deepcg.formats import open_recording
 from deepcg.frames import Frames
 from deepcg.model import load_model
-from deepcg.observables import Comparison, Ensemble
+from deepcg.noise_free import NoiseFree, check
+from deepcg.observables import Comparison, Ensemble, compare_structures
 from deepcg.progress import Progress, silent
 from deepcg.provenance import file_hash
-from deepcg.report import Training
-from deepcg.report import compare as compare_ensembles
+from deepcg.report import Training, write_report
+from deepcg.units import thermal_energy
 from deepcg.workflow.beads import DataConfig, map_positions, open_data
 from deepcg.workflow.fit_config import FitConfig
 from deepcg.workflow.quality import Quality
@@ -80,17 +81,23 @@ def compare(
     ]
     reference = _reference(config, fitted, models[0].type_names, progress)
     output = config.run / "report" if config.output is None else config.output
-    comparison = compare_ensembles(
-        reference,
-        models,
+    comparison = compare_structures(reference, models, cutoff=config.cutoff)
+    checks = {
+        ensemble.name: _checked(run, reference)
+        for run, ensemble in zip((config.run, *config.also), models, strict=True)
+    }
+    write_report(
+        comparison,
         output,
-        cutoff=config.cutoff,
+        checks=checks,
         training=training_of(config.run),
         provenance=_provenance(config.run),
     )
     for observable in comparison.observables:
         for agreement in observable.agreements:
             tell(agreement.verdict)
+    for name, checked in checks.items():
+        tell(f"{name}: {checked.verdict}")
     tell(f"report: {output / 'report.html'}")
     return comparison
 
@@ -171,6 +178,12 @@ def _reference(
         type_names,
         _microscopic_speed(path),
     )
+
+
+def _checked(run: Path, reference: Ensemble) -> NoiseFree:
+    model = load_model(run)
+    kT = thermal_energy(model.temperature)
+    return check(model.potential, reference.replicas[0], kT, model.type_names)
 
 
 def _microscopic_speed(trajectory: Path) -> float | None:

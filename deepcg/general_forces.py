@@ -29,7 +29,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.linalg import qr
 from torch import Tensor
-from torch.func import grad, jacfwd, vmap
+from torch.func import grad, jacrev, vmap
 
 from deepcg.collective import CollectiveVariables, distance
 from deepcg.constraints import Constraints
@@ -37,7 +37,7 @@ from deepcg.errors import InputError
 from deepcg.force_estimators import forces_of
 from deepcg.frames import Frames
 
-_BATCH = 2**18  # numbers in the largest array of a batch: it should stay in the cache
+_BATCH = 2**20  # numbers in the largest array of a batch
 _SINGULAR = 1e-6  # of the smallest eigenvalue of J A J^T, rows scaled to length 1
 
 
@@ -173,7 +173,9 @@ def _row(function: Callable[[Tensor], Tensor], points: Tensor, places: NDArray[n
         gradient = grad(function)(x)
         return gradient, gradient
 
-    hessian, gradient = vmap(jacfwd(twice, has_aux=True))(points)
+    # frames last: every component is contiguous then, which halves the time
+    by_frame = vmap(jacrev(twice, has_aux=True), in_dims=-1)
+    hessian, gradient = by_frame(points.movedim(0, -1).contiguous())
     columns = torch.from_numpy((3 * places[:, None] + np.arange(3)).ravel())
     size = len(columns)
     return Row(columns, gradient.flatten(1), hessian.reshape(-1, size, size))

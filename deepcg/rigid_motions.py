@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import breadth_first_order
 from torch import Tensor
-from torch.func import jvp
 
 from deepcg.collective import KINDS, CollectiveVariables, Variable, angle, dihedral, distance
 from deepcg.errors import InputError
@@ -249,9 +248,7 @@ def _conflict(force: RigidForce, pairs: NDArray[np.int64], sample: Frames) -> st
 def _speeds(force: RigidForce, sample: Frames) -> Tensor:
     """Return how fast every coordinate changes (n, d)."""
     frames = sample[:_CHECKED].to("cpu", torch.float64)
-    result: Tensor = jvp(
-        lambda positions: force.variables(positions, frames.box),
-        (frames.positions,),
-        (force.field(frames),),
-    )[1]
-    return result
+    b, positions = force.field(frames), frames.positions.clone().requires_grad_()
+    values = force.variables(positions, frames.box).sum(0)
+    gradients = [torch.autograd.grad(v, positions, retain_graph=True)[0] for v in values]
+    return torch.stack([(b * gradient).sum((1, 2)) for gradient in gradients], dim=-1)

@@ -85,7 +85,7 @@ class ChosenForces:
             The frames have no forces, or coordinates no derivatives in one of them.
         """
         chosen = [some[0] for some in self.candidates]
-        computed = {c.forces: _columns(c.forces, atoms) for c in chosen}
+        computed = {forces: _columns(forces, atoms) for forces in {c.forces for c in chosen}}
         return torch.stack([computed[c.forces][:, c.column] for c in chosen], dim=-1)
 
     @property

@@ -7,9 +7,11 @@ from 20 blocks. Where it is wrong they ask for |z| > 5. The seeds are fixed.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +22,9 @@ from deepcg.errors import InputError
 from deepcg.frames import Frames
 from deepcg.neighbors import Neighbors
 from deepcg.noise_free import NoiseFree, check
+from deepcg.observables import Ensemble, compare_structures
 from deepcg.potential import NetworkPotential, energy_and_forces, force_field
+from deepcg.report import write_report
 from deepcg.stein import (
     Identity,
     axes,
@@ -257,6 +261,20 @@ def test_the_g_of_a_fluid(checked: NoiseFree, fluid: Frames):
     gap = np.abs(implied.y[there] - g.mean(0))
     assert (gap < 4 * np.hypot(error, implied.error[there]) + 0.01).all()  # bins are wide
     assert g.mean(0).max() - g.mean(0).min() > 0.5
+
+
+def test_the_report_shows_the_checks(checked: NoiseFree, fluid: Frames, tmp_path: Path):
+    ensembles = [Ensemble(name, [fluid[:64]], 1.0, "", ("bead",)) for name in ("micro", "CG")]
+    comparison = compare_structures(ensembles[0], ensembles[1:], cutoff=0.4)
+    page = write_report(comparison, tmp_path, checks={"CG": checked}).read_text(encoding="utf-8")
+    assert "<td>CG</td><td>configurational temperature</td>" in page
+    assert (tmp_path / "forces-g_bead-bead.png").is_file()
+    saved = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    saved = saved["noise-free checks on the microscopic frames"]["CG"]
+    ratio = checked.identities[0].ratio
+    assert saved["ratios"]["configurational temperature"]["error"] == ratio.error
+    assert checked.slopes is not None
+    assert checked.slopes.worst[0] in saved["kT_dlng_dr_kJ_mol_nm"]["r_nm"]
 
 
 def test_a_model_of_another_number_of_beads_is_checked(fluid: Frames):

@@ -326,7 +326,9 @@ def _words(name: str) -> Iterator[tuple[str, str]]:
 
 def _spelled(name: str, topology: mdtraj.Topology) -> Iterator[Variable]:
     for kind, atoms in _words(name):
-        if kind in BY_TOPOLOGY and not atoms:
+        if kind in BY_TOPOLOGY:
+            if atoms:
+                raise InputError(f"{kind}:{atoms}: {kind} finds its atoms by itself, name none")
             yield from BY_TOPOLOGY[kind](topology)
         elif kind in KINDS:
             yield _of_kind(kind, atoms)

@@ -49,6 +49,17 @@ def test_close_frames_find_the_variance_with_an_honest_error():
     assert np.mean([e.error / NOISE for e in found]) < 0.08
 
 
+def test_the_error_is_honest_where_few_neighbors_make_the_line():
+    z = []
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        values, noise = rng.uniform(-3, 3, (800, 2)), rng.normal(size=(800, 2))
+        floor = close_frames(values, noise, PERIODS, neighbors=3).floor
+        z.append((floor.value - 1) / floor.error)
+    spread = np.std(z, 0)
+    assert ((spread > 0.75) & (spread < 1.3)).all(), spread
+
+
 def test_the_mean_force_is_no_noise_but_for_the_nearest_frames():
     x = np.random.default_rng(1).uniform(-3, 3, (4000, 2))
     found = close_frames(x, 10 * np.sin(x), PERIODS)

@@ -64,7 +64,9 @@ def potential(request: pytest.FixtureRequest, float64: None) -> NetworkPotential
 
 def build(case: Case, types: Tensor) -> NetworkPotential:
     torch.manual_seed(1)
-    options = {"two_sided": True} if case.two_sided else {}
+    options = dict(SIZES[case.kind]["small"])
+    if case.two_sided:
+        options["two_sided"] = True
     network = NETWORKS[case.kind](CUTOFF, case.n_types, **options)
     if case.standardised:
         network.standardise(neighbors(*liquid(11, n_frames=4), CUTOFF), types)
@@ -322,6 +324,8 @@ def test_sensible_sizes_are_demanded():
         DeepPotSE(CUTOFF, 1, embedding=(2, 4), axis=6)
     with pytest.raises(InputError, match="40 axis neurons need at least as many channels"):
         DeepPotSEL(CUTOFF, 1, axis=40)
+    with pytest.raises(InputError, match="triples is 20: choose 0 to the number of channels, 16"):
+        DeepPotSEL(CUTOFF, 1, triples=20)
     with pytest.raises(InputError, match="l_max is 5: choose 0 to 4"):
         DeepPotSEL(CUTOFF, 1, l_max=5)
     with pytest.raises(InputError, match=r"first_knot 0\.22 nm is not below the cutoff 0\.2 nm"):

@@ -21,8 +21,8 @@ SIZES: dict[str, dict[str, Mapping[str, object]]] = {
         "deepmd": {"embedding": (25, 50, 100), "axis": 16, "fitting": (240, 240, 240)},
     },
     "deeppot-se-l": {
-        "small": {"channels": 16, "axis": 4, "fitting": (32, 32)},
-        "deepmd": {"channels": 100, "axis": 16, "fitting": (240, 240, 240)},
+        "small": {"channels": 16, "axis": 4, "triples": 4, "fitting": (32, 32)},
+        "deepmd": {"channels": 100, "axis": 16, "triples": 8, "fitting": (240, 240, 240)},
     },
     "pair-spline": {"small": {}, "deepmd": {"n_knots": 60}},
 }

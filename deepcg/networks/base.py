@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -77,3 +77,9 @@ class Perceptron(nn.Module):
         """Map (..., n_in) onto (...)."""
         y: Tensor = self.layers(x)
         return y.squeeze(-1)
+
+
+def apply(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
+    """Return the result, a tensor, of a function that brings its own derivatives."""
+    result: Tensor = function.apply(*arguments)
+    return result

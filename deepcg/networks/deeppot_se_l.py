@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from deepcg.errors import InputError
 from deepcg.neighbors import Neighbors
 from deepcg.networks.base import Perceptron
+from deepcg.networks.bispectrum import bispectrum, plain_bispectrum, products_of
 from deepcg.networks.density import density, plain_density, plain_spectrum, spectrum
 from deepcg.networks.loops import Basis
 
@@ -22,7 +23,9 @@ class DeepPotSEL(nn.Module):
     l goes further, and each l is contracted separately. G, shared by all l, are cubic
     B-splines with trained coefficients for every type of neighbor, in place of an embedding
     net: the sum over neighbors then runs over the fixed splines, once for all channels. The
-    linear invariants A_0, of which a pair potential is made, enter the fitting net too.
+    linear invariants A_0, of which a pair potential is made, enter the fitting net too, and
+    so do products of three A_l (``bispectrum.py``), which see more of how neighbors stand to one
+    another.
 
     Parameters
     ----------
@@ -36,6 +39,8 @@ class DeepPotSEL(nn.Module):
         Number of radial splines between ``first_knot``, nm, and the cutoff.
     channels, axis
         Columns of A_l and of A_l< ("axis neurons").
+    triples
+        Columns of A_l that enter products of three; 0 for none.
     fitting
         Widths of the layers of the fitting net.
     two_sided
@@ -60,6 +65,7 @@ class DeepPotSEL(nn.Module):
         first_knot: float = 0.22,
         channels: int = 16,
         axis: int = 4,
+        triples: int = 0,
         fitting: Sequence[int] = (32, 32),
         two_sided: bool = False,
         plain: bool = False,
@@ -69,16 +75,22 @@ class DeepPotSEL(nn.Module):
             raise InputError(f"l_max is {l_max}: choose 0 to 4")
         if axis > channels:
             raise InputError(f"{axis} axis neurons need at least as many channels, not {channels}")
+        if not 0 <= triples <= channels:
+            raise InputError(
+                f"triples is {triples}: choose 0 to the number of channels, {channels}"
+            )
         if n_splines < 4:
             raise InputError(f"{n_splines} splines are too few for cubic ones: take at least 4")
         if not first_knot < cutoff:
             raise InputError(f"first_knot {first_knot} nm is not below the cutoff {cutoff} nm")
-        self.cutoff, self.n_types, self.axis, self.plain = cutoff, n_types, axis, plain
+        self.cutoff, self.n_types, self.plain = cutoff, n_types, plain
+        self.axis, self.triples = axis, triples
         self.basis = Basis(l_max, n_splines, first_knot, cutoff, cutoff / 2)
         width = n_types * n_splines
         sides = n_types if two_sided else 1
         self.radial = nn.Parameter(torch.randn(sides, width, channels))
-        n_features = channels * (1 + axis * (l_max + 1))
+        n_triples = products_of(l_max, triples).n_columns
+        n_features = channels * (1 + axis * (l_max + 1)) + n_triples
         self.fitting = nn.ModuleList(
             Perceptron(n_features, fitting, residual=False) for _ in range(n_types)
         )
@@ -129,7 +141,7 @@ class DeepPotSEL(nn.Module):
         return build(neighbors.displacement, neighbors.species(types), self.basis, self.n_types)
 
     def _features(self, rho: Tensor, kind: int) -> Tensor:
-        """Return A_0 and D_l of beads of one kind, (beads, features)."""
+        """Return A_0, D_l and the bispectrum of beads of one kind, (beads, features)."""
         rho = rho.reshape(-1, *rho.shape[2:])  # (b, c, k)
         mix = self.radial[kind if len(self.radial) > 1 else 0]
         mix = mix * self.get_buffer("density_scale")[kind][:, None]
@@ -137,6 +149,8 @@ class DeepPotSEL(nn.Module):
         # only l = 0 has a mean
         is_scalar = (torch.arange(rho.shape[1], device=a.device) == 0).to(a)[:, None]
         a = a - is_scalar * (self.get_buffer("density_mean")[kind] @ mix)
-        contract = plain_spectrum if self.plain else spectrum
-        d = contract(a, self.basis.l_max, self.axis)
-        return torch.cat([a[:, 0], d.flatten(1)], dim=1)
+        twofold = plain_spectrum if self.plain else spectrum
+        threefold = plain_bispectrum if self.plain else bispectrum
+        d = twofold(a, self.basis.l_max, self.axis)
+        b = threefold(a[:, :, : self.triples], self.basis.l_max)
+        return torch.cat([a[:, 0], d.flatten(1), b], dim=1)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from deepcg.networks import loops
-from deepcg.networks.base import switch
+from deepcg.networks.base import apply, switch
 from deepcg.networks.loops import S3, S3_8, S5, S5_8, S15, S35, S35_8, Basis, Loop
 from deepcg.threads import use_torch_threads
 
@@ -73,14 +73,14 @@ def density(displacement: Tensor, species: Tensor, basis: Basis, n_types: int) -
     """Return ``plain_density`` by the fastest way that the device has."""
     if displacement.device.type != "cpu":
         return plain_density(displacement, species, basis, n_types)
-    return _apply(_Density, displacement, species.to(torch.int32), basis, n_types)
+    return apply(_Density, displacement, species.to(torch.int32), basis, n_types)
 
 
 def spectrum(a: Tensor, l_max: int, n_axis: int) -> Tensor:
     """Return ``plain_spectrum`` by the fastest way that the device has."""
     if a.device.type != "cpu":
         return plain_spectrum(a, l_max, n_axis)
-    return _apply(_Spectrum, a, l_max, n_axis)
+    return apply(_Spectrum, a, l_max, n_axis)
 
 
 class _Density(torch.autograd.Function):
@@ -95,7 +95,7 @@ class _Density(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, q: Tensor) -> tuple[Tensor, None, None, None]:
-        return _apply(_DensityGradient, *ctx.saved_tensors, q, ctx.basis), None, None, None
+        return apply(_DensityGradient, *ctx.saved_tensors, q, ctx.basis), None, None, None
 
 
 class _DensityGradient(torch.autograd.Function):
@@ -130,7 +130,7 @@ class _Spectrum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
-        return _apply(_SpectrumGradient, *ctx.saved_tensors, g, *ctx.sizes), None, None
+        return apply(_SpectrumGradient, *ctx.saved_tensors, g, *ctx.sizes), None, None
 
 
 class _SpectrumGradient(torch.autograd.Function):
@@ -146,11 +146,6 @@ class _SpectrumGradient(torch.autograd.Function):
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor, Tensor, None, None]:
         a, g = ctx.saved_tensors
         return _contracted(v, g, *ctx.sizes), 2 * _polarised(a, v, *ctx.sizes), None, None
-
-
-def _apply(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
-    result: Tensor = function.apply(*arguments)
-    return result
 
 
 def _polarised(a: Tensor, b: Tensor, l_max: int, n_axis: int) -> Tensor:

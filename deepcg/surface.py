@@ -44,9 +44,10 @@ class SurfacePotential(nn.Module):
         self.periods, self.widths, self.harmonics = tuple(periods), tuple(widths), harmonics
         self.periodic = [k for k, period in enumerate(self.periods) if period is not None]
         self.straight = [k for k, period in enumerate(self.periods) if period is None]
-        turns = [period / (2 * math.pi) for period in self.periods if period is not None]
+        # not a buffer, which would be rounded to single precision before it is made double
+        self.turns = [2 * math.pi / period for period in self.periods if period is not None]
         spread = torch.ones(len(self.periods))
-        spread[self.periodic] = torch.tensor(turns)
+        spread[self.periodic] = 1 / torch.tensor(self.turns)
         self.register_buffer("center", torch.zeros(len(self.periods)))
         self.register_buffer("spread", spread)
         self.register_buffer("energy_unit", torch.ones(()))
@@ -89,6 +90,7 @@ class SurfacePotential(nn.Module):
         return (energy if create_graph else energy.detach()), -gradient
 
     def _features(self, values: Tensor) -> Tensor:
-        scaled = (values - self.center) / self.spread
-        angles = (scaled[:, self.periodic, None] * self.multiples).flatten(1)
-        return torch.cat([angles.cos(), angles.sin(), scaled[:, self.straight]], -1)
+        angles = values[:, self.periodic] * values.new_tensor(self.turns)
+        angles = (angles[:, :, None] * self.multiples).flatten(1)
+        straight = ((values - self.center) / self.spread)[:, self.straight]
+        return torch.cat([angles.cos(), angles.sin(), straight], -1)

@@ -68,8 +68,9 @@ class Grid:
             width = edges[1] - edges[0]
             n = len(edges) - 1
             number = np.floor((column - edges[0]) / width).astype(np.int64)
-            number[column == edges[-1]] = n - 1
-            numbers.append(number % n if period is not None else number)
+            if period is None:
+                number[column == edges[-1]] = n - 1
+            numbers.append(number if period is None else number % n)
         pairs = zip(numbers, self.shape, strict=True)
         inside = np.logical_and.reduce([(k >= 0) & (k < n) for k, n in pairs])
         held = [np.where(inside, k, 0) for k in numbers]

@@ -409,7 +409,10 @@ def _page(
         within=WITHIN_NOISE,
         close=CLOSE,
         velocities_missing=unavailable[0].reason if unavailable else "",
-        speeds=[(s.ensemble.name, s.ensemble.speed) for s in comparison.samples],
+        speeds=[
+            (s.ensemble.name, s.ensemble.speed, len(s.ensemble.replicas))
+            for s in comparison.samples
+        ],
     )
 
 

@@ -111,7 +111,20 @@ class CollectiveVariables:
             raise ValueError(
                 f"positions have shape {tuple(positions.shape)}, not (frames, {self.n_atoms}, 3)"
             )
-        return [self._points(variable, positions, box) for variable in self.variables]
+        return [self.points_of(variable, positions, box) for variable in self.variables]
+
+    def points_of(self, variable: Variable, positions: Tensor, box: Tensor | None) -> Tensor:
+        """Return the positions (n, m, 3) of one coordinate's atoms, at the images it sees."""
+        points = positions.index_select(1, torch.tensor(variable.atoms))
+        if box is None or self.molecules is None:
+            return points
+        owners = self.molecules[list(variable.atoms)]
+        across = owners[1:] != owners[:-1]
+        if not across.any():
+            return points
+        steps = points.detach().diff(dim=1)  # (n, m - 1, 3)
+        shifts = lattice_shift(steps, box.to(steps)) * torch.from_numpy(across)[:, None].to(steps)
+        return torch.cat([points[:, :1], points[:, 1:] + shifts.cumsum(1)], dim=1)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -132,18 +145,6 @@ class CollectiveVariables:
     def atoms(self) -> NDArray[np.int64]:
         """(m,) indices in the system of the atoms that are touched, ascending."""
         return np.unique(np.concatenate([v.atoms for v in self.variables]))
-
-    def _points(self, variable: Variable, positions: Tensor, box: Tensor | None) -> Tensor:
-        points = positions[:, list(variable.atoms)]
-        if box is None or self.molecules is None:
-            return points
-        owners = self.molecules[list(variable.atoms)]
-        across = owners[1:] != owners[:-1]
-        if not across.any():
-            return points
-        steps = points.detach().diff(dim=1)  # (n, m - 1, 3)
-        shifts = lattice_shift(steps, box.to(steps)) * torch.from_numpy(across)[:, None].to(steps)
-        return torch.cat([points[:, :1], points[:, 1:] + shifts.cumsum(1)], dim=1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -109,15 +109,18 @@ class GeneralForces:
     def rows(self, frames: Frames) -> list[Row]:
         """Return the derivatives of the coordinates and then of the constraints."""
         points = self.variables.points(frames.positions, frames.box)
-        found = [
-            _row(variable.function, x, np.searchsorted(self.atoms, variable.atoms))
-            for variable, x in zip(self.variables.variables, points, strict=True)
-        ]
-        held = [
-            _row(distance, frames.positions[:, pair], np.searchsorted(self.atoms, pair))
-            for pair in self.pairs
-        ]
-        return found + held
+        functions = [v.function for v in self.variables.variables] + [distance] * len(self.pairs)
+        atoms = [np.array(v.atoms) for v in self.variables.variables] + list(self.pairs)
+        points += [frames.positions[:, pair] for pair in self.pairs]
+        rows: dict[int, Row] = {}
+        for kind in {(function, len(a)) for function, a in zip(functions, atoms, strict=True)}:
+            # in one call: what a call costs by itself is that of hundreds of frames
+            alike = [k for k, a in enumerate(atoms) if (functions[k], len(a)) == kind]
+            gradients, hessians = _derivatives(kind[0], torch.stack([points[k] for k in alike]))
+            for k, gradient, hessian in zip(alike, gradients, hessians, strict=True):
+                columns = np.add.outer(3 * np.searchsorted(self.atoms, atoms[k]), np.arange(3))
+                rows[k] = Row(torch.from_numpy(columns.ravel()), gradient, hessian)
+        return [rows[k] for k in range(len(atoms))]
 
 
 def general_forces(
@@ -168,17 +171,18 @@ def dense(rows: list[Row], n_atoms: int) -> Tensor:
     return gradients
 
 
-def _row(function: Callable[[Tensor], Tensor], points: Tensor, places: NDArray[np.int64]) -> Row:
+def _derivatives(function: Callable[[Tensor], Tensor], points: Tensor) -> tuple[Tensor, Tensor]:
+    """Return gradients (r, n, 3m) and second derivatives (r, n, 3m, 3m) at points (r, n, m, 3)."""
+
     def twice(x: Tensor) -> tuple[Tensor, Tensor]:
         gradient = grad(function)(x)
         return gradient, gradient
 
+    shape, size = points.shape[:2], 3 * points.shape[2]
     # frames last: every component is contiguous then, which halves the time
     by_frame = vmap(jacrev(twice, has_aux=True), in_dims=-1)
-    hessian, gradient = by_frame(points.movedim(0, -1).contiguous())
-    columns = torch.from_numpy((3 * places[:, None] + np.arange(3)).ravel())
-    size = len(columns)
-    return Row(columns, gradient.flatten(1), hessian.reshape(-1, size, size))
+    hessian, gradient = by_frame(points.flatten(0, 1).movedim(0, -1).contiguous())
+    return gradient.reshape(*shape, size), hessian.reshape(*shape, size, size)
 
 
 def _divergences(rows: list[Row], metric: Tensor, a: Tensor, w: Tensor, b: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ of them have one mean and differ in noise.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import mdtraj
@@ -118,16 +118,18 @@ class RigidForce:
     def __call__(self, frames: Frames) -> Tensor:
         """Return F (n,), kJ/mol per unit of the coordinate."""
         motion = self.motion(frames)
-        f = forces_of(frames)[:, self.moved]  # (n, s, 3)
-        torque = torch.linalg.cross(self._arms(frames), f).sum(1)
-        work = (motion.velocity * f.sum(1)).sum(-1) + (motion.turn * torque).sum(-1)
-        force: Tensor = work + self.kT * motion.divergence
+        f = forces_of(frames).index_select(1, self._moved)  # (n, s, 3)
+        moments = self._arms(frames).mT @ f  # (n, 3, 3): what is not symmetric is the torque
+        torque = torch.stack(
+            [moments[:, k - 2, k - 1] - moments[:, k - 1, k - 2] for k in range(3)], -1
+        )
+        work = motion.velocity * f.sum(1) + motion.turn * torque
+        force: Tensor = work.sum(-1) + self.kT * motion.divergence
         return force
 
     def motion(self, frames: Frames) -> Motion:
         """Return the motion of the group."""
-        one = replace(self.variables, variables=(self.variable,))
-        points = one.points(frames.positions, frames.box)[0]
+        points = self.variables.points_of(self.variable, frames.positions, frames.box)
         return FORMS[self.variable.function].motion(points if self.end else points.flip(1))
 
     def field(self, frames: Frames) -> Tensor:
@@ -141,7 +143,11 @@ class RigidForce:
 
     def _arms(self, frames: Frames) -> Tensor:
         last = self.variable.atoms[self.end]
-        return frames.positions[:, self.moved] - frames.positions[:, [last]]
+        return frames.positions.index_select(1, self._moved) - frames.positions[:, last, None]
+
+    @property
+    def _moved(self) -> Tensor:
+        return torch.from_numpy(self.moved)
 
 
 def rigid_forces(

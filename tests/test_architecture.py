@@ -23,7 +23,12 @@ LAYERS = [
     {"deepcg.agreement", "deepcg.mapping", "deepcg.neighbors"},
     {"deepcg.collective", "deepcg.constraints", "deepcg.data", "deepcg.priors", "deepcg.stein"},
     {"deepcg.force_estimators", "deepcg.labels", "deepcg.networks"},
-    {"deepcg.control_variates", "deepcg.general_forces", "deepcg.potential", "deepcg.rigid_motions"},
+    {
+        "deepcg.control_variates",
+        "deepcg.general_forces",
+        "deepcg.potential",
+        "deepcg.rigid_motions",
+    },
     {"deepcg.surface"},
     {"deepcg.estimators", "deepcg.variable_forces"},
     {"deepcg.model", "deepcg.training", "deepcg.observables"},

@@ -204,7 +204,8 @@ def train(
 ) -> list[Record]:
     """Fit the potential, in place, to the forces; return the history.
 
-    The potential is left with the averaged weights. With ``checkpoint`` the state is kept in
+    The potential is left with the averaged weights: the last ones, or with ``patience`` those
+    that validated best. With ``checkpoint`` the state is kept in
     that file at every validation; with ``resume`` training goes on from it, bit for bit as
     if it had never stopped.
 
@@ -230,7 +231,7 @@ def train(
             if _has_settled(trainer.history, config.patience):
                 break
         progress(step, config.steps, f"training, loss {in_brief(trainer.last_loss)}")
-    trainer.use_average()
+    trainer.finish()
     return trainer.history
 
 
@@ -244,6 +245,7 @@ class _Trainer(Generic[Inputs]):
         self.config, self.force_variance = config, force_variance
         self.parameters = [p for p in potential.parameters() if p.requires_grad]
         self.average = [p.detach().clone() for p in self.parameters]
+        self.best = self.average  # by validation; followed with patience only
         self.optimizer = OPTIMIZERS[config.optimizer](self.parameters, lr=config.learning_rate)
         self.step, self.losses, self.last_loss = 0, 0.0, math.nan
         self.history: list[Record] = []
@@ -281,10 +283,15 @@ class _Trainer(Generic[Inputs]):
         rate = learning_rate(self.step, self.config)
         self.history.append(Record(self.step, self.losses / since, error, rate, seconds))
         self.losses = 0.0
+        if self.config.patience and error <= min(r.validation for r in self.history):
+            self.best = [a.clone() for a in self.average]
         return self.history[-1]
 
     def use_average(self) -> None:
         self._set(self.average)
+
+    def finish(self) -> None:
+        self._set(self.best if self.config.patience else self.average)
 
     def _set(self, values: list[Tensor]) -> None:
         with torch.no_grad():
@@ -297,6 +304,7 @@ class _Trainer(Generic[Inputs]):
             "step": self.step,
             "parameters": [p.detach() for p in self.parameters],
             "average": self.average,
+            "best": self.best if self.config.patience else [],
             "optimizer": self.optimizer.state_dict(),
             "history": [asdict(r) for r in self.history],
         }
@@ -312,6 +320,7 @@ class _Trainer(Generic[Inputs]):
             )
         self._set(saved["parameters"])
         self.average = [a.to(p) for a, p in zip(saved["average"], self.parameters, strict=True)]
+        self.best = [b.to(p) for b, p in zip(saved.get("best", []), self.parameters, strict=False)]
         self.optimizer.load_state_dict(saved["optimizer"])
         self.step = saved["step"]
         self.history = [Record(**r) for r in saved["history"]]

@@ -1,6 +1,7 @@
 """Force matching finds a known free energy under noise, and goes on where it stopped."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -149,6 +150,22 @@ def test_early_stopping_waits_for_the_patience(noisy: Frames) -> None:
     config = TrainingConfig(steps=400, learning_rate=1e-12, validations=100, patience=3, ema=0)
     history = train(u, samples[:200], samples[200:], config)
     assert len(history) < 100
+
+
+def test_early_stopping_keeps_the_best_weights(noisy: Frames, tmp_path: Path) -> None:
+    samples = prepare(potential(), noisy)
+    fitted, held_out = samples[:200], samples[200:]
+    restless = TrainingConfig(
+        steps=300, learning_rate=0.1, final_ratio=1.0, validations=60, patience=4, ema=0
+    )
+    u = potential()
+    history = train(u, fitted, held_out, restless, checkpoint=tmp_path / "checkpoint.pt")
+    errors = [record.validation for record in history]
+    assert errors[-1] > min(errors)
+    assert float(force_error(u, held_out).mean()) == pytest.approx(min(errors), rel=1e-6)
+    again = potential()  # the best are in the checkpoint, too
+    train(again, fitted, held_out, restless, checkpoint=tmp_path / "checkpoint.pt", resume=True)
+    assert float(force_error(again, held_out).mean()) <= min(errors) * (1 + 1e-6)
 
 
 def test_every_frame_is_seen_once_in_an_epoch() -> None:

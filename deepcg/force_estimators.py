@@ -60,9 +60,11 @@ class BlockForces:
         (n_blocks, n), indices in the system.
     weights
         (n_beads of a block, n_atoms of a block).
-    noise, mapped_noise
-        rms force on a bead per component over the sample, kJ/mol/nm, by ``weights`` and by
-        those of `projected` without regard to constraints.
+    noise
+        rms force on a bead per component, kJ/mol/nm: weights found on every second frame of
+        the sample are tried on the others, and the other way round.
+    mapped_noise
+        That of the weights of `projected` without regard to constraints.
     atom_names
         (n_atoms of a block,).
     """
@@ -175,10 +177,9 @@ def _build(
             "linear force estimators need a LinearMapping"
         )
     kinds = _kinds(mapping, constraints)
-    moments, n_frames = _second_moments(kinds, sample, mapping.weights.shape[1])
+    halves = _second_moments(kinds, sample, mapping.weights.shape[1])
     blocks = tuple(
-        _block(kind, moment, weigh(kind, moment, 3 * n_frames * len(kind.atoms)))
-        for kind, moment in zip(kinds, moments, strict=True)
+        _block(kind, of_kind, weigh) for kind, of_kind in zip(kinds, halves, strict=True)
     )
     return LinearForces(_assembled(blocks, mapping.weights.shape), blocks)
 
@@ -207,17 +208,24 @@ def _projected_weights(kind: _Kind, moment: Floats, n_samples: int) -> Floats:
     return weights
 
 
-def _block(kind: _Kind, moment: Floats, weights: Floats) -> BlockForces:
-    least: Floats = np.linalg.pinv(kind.mapping).T
-    # the forces on virtual sites are on their atoms already
-    weights = weights * kind.real
+def _block(kind: _Kind, halves: tuple[_Moment, _Moment], weigh: _Weigh) -> BlockForces:
+    whole, least = halves[0] + halves[1], np.linalg.pinv(kind.mapping).T
+    weights = weigh(kind, whole.mean, whole.n) * kind.real  # others have them on their atoms
+    if halves[1].n:
+        pairs = (halves, halves[::-1])
+        squares = [_square(weigh(kind, a.mean, a.n) * kind.real, b) for a, b in pairs]
+        square = sum(squares) / whole.n
+    else:
+        square = _square(weights, whole) / whole.n
+    mapped = _square(least, whole) / whole.n
     return BlockForces(
-        kind.atoms, kind.beads, weights, _rms(weights, moment), _rms(least, moment), kind.names
+        kind.atoms, kind.beads, weights, float(square**0.5), float(mapped**0.5), kind.names
     )
 
 
-def _rms(weights: Floats, moment: Floats) -> float:
-    return float(np.sqrt(np.einsum("ba,ac,bc->b", weights, moment, weights).mean()))
+def _square(weights: Floats, moment: _Moment) -> float:
+    """Return the sum over the sample of the mean square force on the beads."""
+    return float(np.einsum("ba,ac,bc->b", weights, moment.sum, weights).mean())
 
 
 def _pooled(noises: list[tuple[float, int]]) -> float:
@@ -236,32 +244,49 @@ def _assembled(blocks: tuple[BlockForces, ...], shape: tuple[int, int]) -> csr_a
     return csr_array(coo_array(entries, shape=shape))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Moment:
+    """The sum of f_a f_b (m, m) over n samples: frames, equivalent blocks and directions."""
+
+    sum: Floats
+    n: int
+
+    def __add__(self, other: _Moment) -> _Moment:
+        return _Moment(self.sum + other.sum, self.n + other.n)
+
+    @property
+    def mean(self) -> Floats:
+        return self.sum / self.n
+
+
 def _second_moments(
     kinds: list[_Kind], sample: Iterable[Frames], n_atoms: int
-) -> tuple[list[Floats], int]:
-    """Return <f_a f_b> (m, m) of every kind over blocks and directions, and the frames seen."""
-    moments = [np.zeros((kind.atoms.shape[1],) * 2) for kind in kinds]
-    n_frames = 0
+) -> list[tuple[_Moment, _Moment]]:
+    """Return the moments of every kind over frames of even and of odd number."""
+    halves = [[_Moment(np.zeros((kind.atoms.shape[1],) * 2), 0)] * 2 for kind in kinds]
+    number = 0
     for frames in sample:
         forces = forces_of(frames)
         if forces.shape[1] != n_atoms:
             raise InputError(
                 f"the sample has {forces.shape[1]} atoms, but the mapping is of {n_atoms}"
             )
-        n_frames += len(forces)
         for part in forces.split(max(1, _CHUNK // (3 * n_atoms))):
-            for kind, moment in zip(kinds, moments, strict=True):
+            parity = (number + np.arange(len(part))) % 2
+            number += len(part)
+            for kind, moments in zip(kinds, halves, strict=True):
                 f = part.double().numpy()[:, kind.atoms] * kind.real[:, None]  # (f, n, m, 3)
-                f = np.moveaxis(f, 2, -1).reshape(-1, kind.atoms.shape[1])
-                moment += f.T @ f / (3 * len(kind.atoms))
-    if n_frames == 0:
+                for odd in (0, 1):
+                    some = np.moveaxis(f[parity == odd], 2, -1).reshape(-1, kind.atoms.shape[1])
+                    moments[odd] += _Moment(some.T @ some, len(some))
+    if number == 0:
         raise InputError("the sample that force weights are built from has no frames")
-    for kind, moment in zip(kinds, moments, strict=True):
-        if not 0 < np.trace(moment) < np.inf:
+    for kind, moments in zip(kinds, halves, strict=True):
+        if not all(0 < np.trace(moment.sum) < np.inf for moment in moments if moment.n):
             raise InputError(
                 f"the forces on {_named(kind, range(len(kind.names)))} are all zero or not finite"
             )
-    return [moment / n_frames for moment in moments], n_frames
+    return [(even, odd) for even, odd in halves]
 
 
 def forces_of(frames: Frames) -> Tensor:

@@ -231,7 +231,8 @@ def test_few_samples_draw_the_weights_towards_the_least():
     # independent forces: all other weights are zero at the optimum, of rms 1
     built = best_linear(mapping, [frames(forces[:4])], NONE)
     assert built(frames(fresh)).square().mean().sqrt() < 1.5
-    assert built.noise < 1
+    # tried on frames that they were not made from, weights of two frames do worse than none
+    assert 1 < built.noise < 1.5
 
 
 def test_rigid_water_gets_the_net_force_exactly():

@@ -161,17 +161,20 @@ class VariableFrames:
     weights
         (n,), statistical weights of frames from biased sampling, for densities; a mean force
         needs none where the bias acts on the coordinates alone. ``None``: all count the same.
+    errors
+        (n, d), standard errors of forces that are mean forces already. ``None``: they are not.
     """
 
     values: Tensor
     forces: Tensor | None
     weights: Tensor | None = None
+    errors: Tensor | None = None
 
     def __post_init__(self) -> None:
         shape = tuple(self.values.shape)
         if len(shape) != 2:
             raise ValueError(f"VariableFrames.values has shape {shape}, not (frames, coordinates)")
-        for name, expected in {"forces": shape, "weights": shape[:1]}.items():
+        for name, expected in {"forces": shape, "weights": shape[:1], "errors": shape}.items():
             value = getattr(self, name)
             if value is not None and tuple(value.shape) != expected:
                 raise ValueError(
@@ -187,6 +190,7 @@ class VariableFrames:
             self.values[frames],
             None if self.forces is None else self.forces[frames],
             None if self.weights is None else self.weights[frames],
+            None if self.errors is None else self.errors[frames],
         )
 
     @classmethod
@@ -204,6 +208,7 @@ class VariableFrames:
             torch.cat([p.values for p in parts]),
             cat([p.forces for p in parts]),
             cat([p.weights for p in parts]),
+            cat([p.errors for p in parts]),
         )
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> VariableFrames:
@@ -212,6 +217,7 @@ class VariableFrames:
             self.values.to(device, dtype),
             None if self.forces is None else self.forces.to(device, dtype),
             None if self.weights is None else self.weights.to(device, dtype),
+            None if self.errors is None else self.errors.to(device, dtype),
         )
 
 

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -21,6 +23,12 @@ def write_tensors(path: Path, content: dict[str, Any]) -> None:
     """Write tensors and plain values, as ``write_whole`` does; read with ``weights_only``."""
     with _replacing(path) as file:
         torch.save(content, file)
+
+
+def write_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    """Write arrays by name as .npz, as ``write_whole`` does; read without pickles."""
+    with _replacing(path) as file:
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 @contextmanager

@@ -94,8 +94,9 @@ class Record:
     """One line of ``metrics.jsonl``; losses are mean squares per component.
 
     Their unit is that of the force, over ``ForceSamples.scale``, squared: (kJ/mol/nm)^2 for beads.
-    ``train`` is the mean over the batches since the last record, with the weights of the moment;
-    ``validation`` is of the averaged weights.
+    ``train`` is the mean over the batches since the last record, with the weights of the moment,
+    and each component as it counts (`ForceSamples.weights`); ``validation`` is of the averaged
+    weights, and there all components count alike.
     """
 
     step: int
@@ -131,18 +132,23 @@ class ForceSamples(Generic[Inputs]):
     scale
         In what unit an error of each component of the force counts, shaped as one frame's forces
         or a number: components of different units or noise are made comparable by it.
+    weights
+        How much every component of every frame counts in training, shaped as the forces, with a
+        mean of 1 over frames; ``None``: all count the same. See `label_weights`.
     """
 
     inputs: Inputs
     forces: Tensor
     scale: Tensor
+    weights: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.forces)
 
     def __getitem__(self, frames: slice | Tensor) -> ForceSamples[Inputs]:
         """Return some of the frames."""
-        return ForceSamples(self.inputs[frames], self.forces[frames], self.scale)
+        weights = None if self.weights is None else self.weights[frames]
+        return ForceSamples(self.inputs[frames], self.forces[frames], self.scale, weights)
 
 
 def prepare(
@@ -166,6 +172,27 @@ def prepare(
     pairs = PairList.join(parts).with_kinds(potential.types)
     near = potential.surroundings(frames.positions, pairs)
     return ForceSamples(near, frames.forces, frames.forces.new_ones(()))
+
+
+def label_weights(errors: Tensor) -> Tensor:
+    """Return 1 / (sigma^2 + s^2), divided by its mean over labels, (n, ...).
+
+    An error of a fit to a mean force is the sum of the label's, of variance sigma^2, and of what
+    remains with perfect labels, of a variance s^2 that is the same for all: what the network cannot
+    represent, and the width of the restraints. Least squares of least variance weights with the
+    inverse of the sum. sigma is itself an estimate, from few blocks, and too small by a factor of
+    two now and then: s^2, the median of sigma^2, keeps such a label from counting more than twice
+    as much as a typical one.
+
+    Parameters
+    ----------
+    errors
+        (n, ...), standard errors sigma of the components of n labels.
+    """
+    variance = errors.square()
+    # labels without any noise count alike
+    weights = 1 / (variance + variance.median(0).values).clamp(min=1e-12)
+    return weights / weights.mean(0)
 
 
 def squared_errors(
@@ -254,7 +281,8 @@ class _Trainer(Generic[Inputs]):
         config = self.config
         batch = samples[batch_of(step, len(samples), config)]
         _, forces = self.potential.forces(batch.inputs, create_graph=True)
-        loss = ((forces - batch.forces) / batch.scale).square().mean()
+        errors = ((forces - batch.forces) / batch.scale).square()
+        loss = (errors if batch.weights is None else batch.weights * errors).mean()
         self.last_loss = loss.item()
         if not math.isfinite(self.last_loss):
             raise TrainingError(

@@ -22,7 +22,8 @@ LAYERS = [
     {"deepcg.systems", "deepcg.topology", "deepcg.water_box"},
     {"deepcg.agreement", "deepcg.mapping", "deepcg.neighbors"},
     {"deepcg.collective", "deepcg.constraints", "deepcg.data", "deepcg.priors", "deepcg.stein"},
-    {"deepcg.force_estimators", "deepcg.labels", "deepcg.networks"},
+    {"deepcg.force_estimators", "deepcg.labels", "deepcg.mean_force_labels", "deepcg.networks"},
+    {"deepcg.restrained"},
     {
         "deepcg.control_variates",
         "deepcg.general_forces",

@@ -1,13 +1,15 @@
-"""``deepcg label``: the forces of a trajectory of positions."""
+"""``deepcg label``: the forces of a trajectory of positions, or mean forces at some of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from deepcg.errors import InputError
 from deepcg.labels import Labels, label
 from deepcg.progress import Progress, silent
+from deepcg.workflow.restrain import Files, RestrainConfig, label_restrained
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,7 @@ class LabelConfig:
     trajectory
         Positions: anything that MDTraj reads.
     output
-        Folder for TRAJ.forces.npy; by default beside the trajectory.
+        Folder for TRAJ.forces.npy or TRAJ.labels.npz; by default beside the trajectory.
     topology
         Topology file; by default that beside the trajectory, TRAJ.pdb.
     system
@@ -28,6 +30,11 @@ class LabelConfig:
         OpenMM platform: auto, CPU, CUDA, OpenCL, HIP or Reference.
     threads
         Threads of the CPU platform; by default all.
+    restrain
+        Compute mean forces on coarse coordinates instead, from restrained dynamics at some of the
+        frames.
+    restraints
+        How to restrain.
     """
 
     trajectory: Path
@@ -36,20 +43,33 @@ class LabelConfig:
     system: Path | None = None
     platform: str = "auto"
     threads: int | None = None
+    restrain: bool = False
+    restraints: RestrainConfig = field(default_factory=RestrainConfig)
+
+    def __post_init__(self) -> None:
+        if not self.restrain and self.restraints != RestrainConfig():
+            raise InputError("the coordinates and how to restrain them need --restrain")
 
 
 def label_trajectory(
     config: LabelConfig,
     progress: Progress = silent,
     tell: Callable[[str], None] = lambda line: None,
-) -> Labels:
-    """Write the forces of every frame, once; what was cut off goes on where it was.
+) -> Labels | Path:
+    """Write the forces of every frame, once, or mean forces at some of them.
+
+    What was cut off goes on where it was.
 
     Raises
     ------
     InputError
-        As ``deepcg.labels.label``.
+        As ``deepcg.labels.label`` and ``deepcg.workflow.restrain.label_restrained``.
     """
+    if config.restrain:
+        files = Files(config.trajectory, config.output, config.topology, config.system)
+        return label_restrained(
+            files, config.restraints, config.platform, config.threads, progress, tell
+        )
     labels = label(
         config.trajectory,
         topology=config.topology,

@@ -173,7 +173,7 @@ def test_the_floor_of_each_coordinate_is_the_variance_of_its_noise(
     """6000 frames: within 4 standard errors, 4 * 225 * sqrt(2 / 6000) = 16 (1 in 16 000)."""
     held_out = samples_of([part.to("cpu", torch.float32) for part in trajectories(12_000)])
     held_out = held_out[torch.arange(12_000, 18_000)]
-    of_phi, of_psi = judge_each(found[1][0], held_out, held_out, ("rad", "rad"))
+    of_phi, of_psi = judge_each(found[1][0], held_out, held_out, ("rad", "rad"), (None, None))
     for quality in (of_phi, of_psi):
         assert abs(quality.floor.value - NOISE**2) < 16
         assert "(kJ/mol/rad)^2" in quality.in_words()

@@ -7,16 +7,18 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import mdtraj
 import torch
+from torch import Tensor
 
 from deepcg.collective import is_collective
 from deepcg.constraints import Constraints, from_frames, from_system, from_water
 from deepcg.data import Source, check_forces_available, open_source, read
 from deepcg.errors import InputError, pick
 from deepcg.estimators import ESTIMATORS
-from deepcg.force_estimators import ForceEstimator, project
+from deepcg.force_estimators import project
 from deepcg.frames import Frames
 from deepcg.labels import label
 from deepcg.mapping import LinearMapping, Mapping, bead_topology, build_mapping
@@ -94,18 +96,29 @@ class DataConfig:
             raise InputError(f"start {self.start}, stride {self.stride}: use 0 or more, 1 or more")
 
 
+class Described(Protocol):
+    """What made forces, and can tell how."""
+
+    def describe(self) -> str:
+        """Return how, and with what noise, in lines for people."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Beads:
     """Mapped frames with instantaneous forces, and how they came about.
 
     ``topology`` is that of the beads; ``estimate`` is ``None`` where no forces were asked for.
+    ``source`` is ``None`` where the forces are mean forces from labels, (n_frames, n_beads, 3)
+    standard ``errors`` of which are known.
     """
 
     frames: Frames
     mapping: Mapping
     topology: mdtraj.Topology | None
-    source: Source
-    estimate: ForceEstimator | None
+    source: Source | None
+    estimate: Described | None
+    errors: Tensor | None = None
 
 
 def open_data(trajectory: Path, config: DataConfig) -> Source:

@@ -18,17 +18,20 @@ from deepcg.errors import InputError
 from deepcg.figures import learning_curve_figure, png
 from deepcg.files import write_whole
 from deepcg.frames import Frames
+from deepcg.mean_force_labels import are_labels
 from deepcg.model import Architecture, Model, save_model
 from deepcg.neighbors import Neighbors, check_cutoff
 from deepcg.networks import SIZES
 from deepcg.potential import NetworkPotential
 from deepcg.priors import Repulsion, onset_of_contacts
 from deepcg.progress import Progress, silent
+from deepcg.provenance import file_hash
 from deepcg.report import versions
 from deepcg.training import (
     ForceSamples,
     Record,
     force_error,
+    label_weights,
     prepare,
     rows,
 )
@@ -42,6 +45,7 @@ from deepcg.workflow.beads import (
 from deepcg.workflow.device import device_of
 from deepcg.workflow.fit_config import DTYPES, FitConfig, absolute, with_preset
 from deepcg.workflow.fit_variables import SurfaceFit, fit_variables
+from deepcg.workflow.from_labels import beads_of_labels
 from deepcg.workflow.quality import Quality, quality_of
 from deepcg.workflow.run_folder import check_folder, train_in_folder
 
@@ -88,15 +92,16 @@ def fit(
 
 def _fit_beads(config: FitConfig, progress: Progress, tell: Callable[[str], None]) -> Fit:
     device = device_of(config.device, config.threads)
-    check_before_labelling(config)
-    source = open_labelled(config.trajectory, config.data, config.output, progress)
-    beads = map_forces(source, config.data, config.temperature, progress)
+    beads, hashes = _beads_of(config, progress)
     tell(_about_beads(beads))
-    hashes = source.hash  # now: a file that vanishes while we train must cost nothing
     frames = beads.frames.to(device, DTYPES[config.dtype])
     training, validation = split(frames, config.validation_fraction)
     potential, architecture = build(config, frames)
     samples = prepare(potential, training, progress=progress)
+    if beads.errors is not None:
+        samples = replace(
+            samples, weights=label_weights(beads.errors[: len(samples)]).to(frames.forces)
+        )
     held_out = prepare(potential, validation, progress=progress)
     standardise(potential, samples)
     start_run(config, beads)
@@ -115,6 +120,17 @@ def _fit_beads(config: FitConfig, progress: Progress, tell: Callable[[str], None
     result = Fit(config, model, history, quality)
     _write_results(result, beads, hashes)
     return result
+
+
+def _beads_of(config: FitConfig, progress: Progress) -> tuple[Beads, Mapping[str, str]]:
+    """Return beads with forces, and hashes of their files, which may vanish while we train."""
+    path = config.trajectory
+    if are_labels(path):
+        beads = beads_of_labels(path, config.data, config.temperature)
+        return beads, {"labels": file_hash(path)}
+    check_before_labelling(config)
+    source = open_labelled(path, config.data, config.output, progress)
+    return map_forces(source, config.data, config.temperature, progress), source.hash
 
 
 def check_before_labelling(config: FitConfig) -> None:
@@ -213,7 +229,7 @@ def _write_results(result: Fit, beads: Beads, hashes: Mapping[str, str]) -> None
         "frames": len(beads.frames),
         "beads": beads.frames.n_sites,
         "types": list(beads.mapping.type_names),
-        "frame_ps": beads.source.frame_time,
+        "frame_ps": None if beads.source is None else beads.source.frame_time,
         "estimator": "" if beads.estimate is None else beads.estimate.describe(),
         "parameters": parameters,
         "seconds": result.history[-1].seconds,

@@ -16,26 +16,39 @@ from deepcg.configuration import write_toml
 from deepcg.errors import InputError, pick
 from deepcg.figures import learning_curve_figure, png
 from deepcg.files import write_whole
+from deepcg.mean_force_labels import are_labels
 from deepcg.model import SurfaceModel, save_model
+from deepcg.noise import MOST_COORDINATES, close_frames
 from deepcg.progress import Progress, silent
 from deepcg.report import versions
 from deepcg.surface import SurfacePotential
 from deepcg.surface_figures import surface_figures
 from deepcg.surface_map import BINS, Surface, agreement, surface_of
-from deepcg.training import ForceSamples, Record, rows, squared_errors, train
+from deepcg.training import (
+    ForceSamples,
+    Record,
+    label_weights,
+    rows,
+    squared_errors,
+    train,
+)
 from deepcg.units import thermal_energy
 from deepcg.workflow.device import device_of
 from deepcg.workflow.fit_config import DTYPES, FitConfig, absolute
+from deepcg.workflow.from_labels import variables_of_labels
 from deepcg.workflow.quality import Quality, quality_of
 from deepcg.workflow.run_folder import train_in_folder
 from deepcg.workflow.variables import MappedVariables, check_variables, map_variables
-from free_energy import block_labels
+from free_energy import Estimate, block_labels
 
 MEMBERS = 8
 """Fits to resampled blocks of frames, for the error of U."""
 
 BLOCKS = 20
 """Of each trajectory, to resample."""
+
+FEWEST_FRAMES = 1000
+"""From which pairs of them are close enough to tell the noise."""
 
 Samples = ForceSamples[Tensor]
 
@@ -68,13 +81,9 @@ def fit_variables(
         As there.
     """
     device = device_of(config.device, config.threads)
-    check_variables(config.trajectory, config.data)
     _check_options(config)
-    mapped = map_variables(
-        config.trajectory, config.data, config.temperature, config.output, progress
-    )
+    mapped = _mapped(config, progress)
     tell(_about(mapped))
-    hashes = {str(source.trajectory): source.hash for source in mapped.sources}
     parts = [frames.to(device, DTYPES[config.dtype]) for frames in mapped.trajectories]
     training, validation = split_each(parts, config.validation_fraction)
     samples = samples_of(training)
@@ -83,7 +92,8 @@ def fit_variables(
     config.output.mkdir(parents=True, exist_ok=True)
     write_toml(config.output / "config.toml", absolute(config))
     history = train_in_folder(config, potential, samples, held_out, progress)
-    quality = judge_each(potential, samples, held_out, mapped.variables.units)
+    floors = floors_of(parts, mapped.variables.periods)
+    quality = judge_each(potential, samples, held_out, mapped.variables.units, floors)
     for name, of_one in zip(mapped.variables.names, quality, strict=True):
         tell(f"{name}: {of_one.in_words()}")
     names, units = mapped.variables.names, mapped.variables.units
@@ -95,7 +105,7 @@ def fit_variables(
         kT = thermal_energy(config.temperature)
         surface = surface_of([potential, *members], parts, names, units, kT)
     result = SurfaceFit(config, model, history, quality, surface)
-    _write_results(result, mapped, hashes)
+    _write_results(result, mapped)
     tell(_about_surface(result, mapped))
     return result
 
@@ -125,7 +135,8 @@ def samples_of(trajectories: list[VariableFrames]) -> Samples:
     frames = VariableFrames.join(trajectories)
     assert frames.forces is not None
     spread = frames.forces.std(0) if len(frames) > 1 else frames.forces.abs()[0]
-    return ForceSamples(frames.values, frames.forces, spread.clamp(min=1e-6))
+    weights = None if frames.errors is None else label_weights(frames.errors)
+    return ForceSamples(frames.values, frames.forces, spread.clamp(min=1e-6), weights)
 
 
 def build_surface(
@@ -144,8 +155,26 @@ def build_surface(
     return potential
 
 
+def floors_of(
+    trajectories: list[VariableFrames], periods: tuple[float | None, ...]
+) -> tuple[Estimate[float] | None, ...]:
+    """Return the noise of every coordinate by pairs of close frames, where these can tell it."""
+    frames = VariableFrames.join(trajectories)
+    if len(periods) > MOST_COORDINATES or len(frames) < FEWEST_FRAMES:
+        return (None,) * len(periods)
+    assert frames.forces is not None
+    floor = close_frames(frames.values.cpu().numpy(), frames.forces.cpu().numpy(), periods).floor
+    return tuple(
+        Estimate(float(v), float(e)) for v, e in zip(floor.value, floor.error, strict=True)
+    )
+
+
 def judge_each(
-    potential: SurfacePotential, samples: Samples, held_out: Samples, units: tuple[str, ...]
+    potential: SurfacePotential,
+    samples: Samples,
+    held_out: Samples,
+    units: tuple[str, ...],
+    floors: tuple[Estimate[float] | None, ...],
 ) -> tuple[Quality, ...]:
     """Evaluate a trained potential, coordinate by coordinate."""
     scale = samples.scale**2
@@ -153,8 +182,8 @@ def judge_each(
     errors = (squared_errors(potential, held_out) * scale).double().cpu().numpy()
     variance = held_out.forces.double().var(0).cpu()
     return tuple(
-        quality_of(float(variance[k]), float(on_training[k]), errors[:, k], f"kJ/mol/{unit}")
-        for k, unit in enumerate(units)
+        quality_of(float(variance[k]), float(on_training[k]), errors[:, k], f"kJ/mol/{unit}", floor)
+        for k, (unit, floor) in enumerate(zip(units, floors, strict=True))
     )
 
 
@@ -185,6 +214,14 @@ def resampled_fits(
     return fits
 
 
+def _mapped(config: FitConfig, progress: Progress) -> MappedVariables:
+    path, data = config.trajectory, config.data
+    if are_labels(path):
+        return variables_of_labels(path, data, config.temperature)
+    check_variables(path, data)
+    return map_variables(path, data, config.temperature, config.output, progress)
+
+
 def _check_options(config: FitConfig) -> None:
     known = list(inspect.signature(SurfacePotential).parameters)[1:]
     for name in config.network_options:
@@ -196,7 +233,8 @@ def _check_options(config: FitConfig) -> None:
 
 
 def _about(mapped: MappedVariables) -> str:
-    files = f" of {len(mapped.sources)} trajectories" if len(mapped.sources) > 1 else ""
+    n_files = len(mapped.trajectories)
+    files = f" of {n_files} trajectories" if n_files > 1 else ""
     names = ", ".join(mapped.variables.names)
     return f"{mapped.n_frames} frames{files} in {names}\n{mapped.estimate.describe()}"
 
@@ -205,16 +243,17 @@ def _about_surface(result: SurfaceFit, mapped: MappedVariables) -> str:
     folder = result.config.output
     if result.surface is None:
         return f"model in {folder}; no surface is drawn of {len(result.model.names)} coordinates"
+    where = f"surface in {folder / 'surface.npz'}"
+    if any(frames.errors is not None for frames in mapped.trajectories):
+        return where
     weighted = any(frames.weights is not None for frames in mapped.trajectories)
     text = agreement(result.surface).in_words()
     if not weighted:
         text += ", if the frames are not biased"
-    return f"{text}\nsurface in {folder / 'surface.npz'}"
+    return f"{text}\n{where}"
 
 
-def _write_results(
-    result: SurfaceFit, mapped: MappedVariables, hashes: Mapping[str, Mapping[str, str]]
-) -> None:
+def _write_results(result: SurfaceFit, mapped: MappedVariables) -> None:
     folder, model, surface = result.config.output, result.model, result.surface
     paths = (result.config.trajectory, *result.config.data.also)
     content: Mapping[str, Any] = {
@@ -231,7 +270,7 @@ def _write_results(
             for name, quality in zip(model.names, result.quality, strict=True)
         },
         "histogram": None if surface is None else asdict(agreement(surface)),
-        "hashes": hashes,
+        "hashes": mapped.hashes,
         "seed": result.config.training.seed,
         "versions": versions(),
     }

@@ -20,8 +20,9 @@ class Quality:
     function of the beads can explain. A fit with p parameters to N noisy numbers comes out
     too low by about p / N of it on the frames it was trained on, and too high by as much on
     others; to first order the mean of the two is free of both. What the network cannot
-    represent, or has not learned yet, adds to it: it is an upper bound. ``unit`` is that of the
-    force; the numbers have its square.
+    represent, or has not learned yet, adds to it: it is an upper bound. ``close_frames`` is the
+    floor by ``deepcg.noise.close_frames``, which needs no model, where there are few
+    coordinates. ``unit`` is that of the force; the numbers have its square.
     """
 
     variance: float
@@ -29,6 +30,7 @@ class Quality:
     validation: Estimate[float]
     floor: Estimate[float]
     unit: str = "kJ/mol/nm"
+    close_frames: Estimate[float] | None = None
 
     @property
     def explained(self) -> float:
@@ -50,38 +52,43 @@ class Quality:
         return (
             f"{explained}; most of the rest is noise of the hidden atoms, which no function of the "
             f"coarse coordinates can explain: after a good training its floor is about "
-            f"{self.floor_text}"
+            f"{_text(self.floor)}{self._without_model}"
         )
+
+    @property
+    def _without_model(self) -> str:
+        if self.close_frames is None:
+            return ""
+        return f" (by pairs of close frames, without a model: {_text(self.close_frames)})"
 
     @property
     def overfits(self) -> bool:
         """Whether the two errors are too far apart to tell where the floor is."""
         return self.validation.value > 1.2 * self.training
 
-    @property
-    def floor_text(self) -> str:
-        """The noise floor and its error, where it has one."""
-        error = self.floor.error
-        return in_brief(self.floor.value) + (
-            f" ± {in_brief(error)}" if math.isfinite(error) else ""
-        )
-
     def table(self) -> dict[str, str]:
         """Return names and values for people."""
         unit = f"({self.unit})²"
-        return {
+        table = {
             f"force variance, {unit}": in_brief(self.variance),
             f"mean square error, training frames, {unit}": in_brief(self.training),
             f"mean square error, validation frames, {unit}": (
                 f"{in_brief(self.validation.value)} ± {in_brief(self.validation.error)}"
             ),
             "explained fraction R²": f"{self.explained:.4f}",
-            f"noise floor (estimate), {unit}": "unknown" if self.overfits else self.floor_text,
+            f"noise floor (estimate), {unit}": "unknown" if self.overfits else _text(self.floor),
         }
+        if self.close_frames is not None:
+            table[f"noise floor (pairs of close frames), {unit}"] = _text(self.close_frames)
+        return table
 
 
 def quality_of(
-    variance: float, on_training: float, held_out: ArrayLike, unit: str = "kJ/mol/nm"
+    variance: float,
+    on_training: float,
+    held_out: ArrayLike,
+    unit: str = "kJ/mol/nm",
+    close_frames: Estimate[float] | None = None,
 ) -> Quality:
     """Return what errors on training frames and on those held out say about a fit.
 
@@ -99,4 +106,9 @@ def quality_of(
     error = float(mean.error[0]) if mean is not None else float("nan")
     validation = Estimate(float(errors.mean()), error)
     floor = Estimate((on_training + validation.value) / 2, error)
-    return Quality(variance, on_training, validation, floor, unit)
+    return Quality(variance, on_training, validation, floor, unit, close_frames)
+
+
+def _text(estimate: Estimate[float]) -> str:
+    error = f" ± {in_brief(estimate.error)}" if math.isfinite(estimate.error) else ""
+    return in_brief(estimate.value) + error

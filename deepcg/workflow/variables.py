@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from deepcg.topology import atomic_masses, atomic_numbers
 from deepcg.variable_forces import VARIABLE_ESTIMATORS, VariableForces, project_variables
 from deepcg.workflow.beads import (
     DataConfig,
+    Described,
     constraints_of,
     open_data,
     open_labelled,
@@ -32,14 +33,14 @@ from deepcg.workflow.beads import (
 class MappedVariables:
     """Frames in collective variables with instantaneous forces, and how they came about.
 
-    ``trajectories`` and ``sources`` go together. Frames of biased runs have weights, whose mean
-    is 1 in each trajectory: only ratios within one are known.
+    Frames of biased runs have weights, whose mean is 1 in each trajectory: only ratios within one
+    are known. ``hashes`` tell which files they came from.
     """
 
     trajectories: tuple[VariableFrames, ...]
     variables: CollectiveVariables
-    sources: tuple[Source, ...]
-    estimate: VariableForces
+    hashes: Mapping[str, Mapping[str, str]]
+    estimate: Described
 
     @property
     def n_frames(self) -> int:
@@ -84,7 +85,8 @@ def map_variables(
         variables, [sample], held, sources[0].topology, masses_of(sources[0]), temperature
     )
     mapped = tuple(_mapped(source, config, variables, estimate, progress) for source in sources)
-    return MappedVariables(mapped, variables, sources, estimate)
+    hashes = {str(source.trajectory): source.hash for source in sources}
+    return MappedVariables(mapped, variables, hashes, estimate)
 
 
 def masses_of(source: Source) -> NDArray[np.float64]:

@@ -108,7 +108,8 @@ def profile_figure(surface: Surface, *, title: str, source: str) -> Figure:
     figure, axes = _panel(surface, title)
     x = _shown(surface, 0, surface.grid.centres[0])
     _band(axes, x, surface.energy.value, surface.energy.error, 1, "from the mean force")
-    _band(axes, x, surface.histogram.value, surface.histogram.error, 2, "from the histogram")
+    if np.isfinite(surface.histogram.value).any():
+        _band(axes, x, surface.histogram.value, surface.histogram.error, 2, "from the histogram")
     axes.set_ylabel("U (kJ/mol)")
     axes.legend(frameon=False, fontsize=8.5)
     _notes(figure, "bands: ± 1 standard error", source)
@@ -126,7 +127,7 @@ def mean_force_profile(surface: Surface, *, title: str, source: str) -> Figure:
     axes.axhline(0.0, color="0.75", linewidth=0.8, zorder=0)
     axes.set_ylabel(f"mean force (kJ/mol/{surface.units[0]})")
     axes.legend(frameon=False, fontsize=8.5)
-    _notes(figure, "bars: ± 1 standard error from blocks in time", source)
+    _notes(figure, "bars: ± 1 standard error", source)
     return figure
 
 

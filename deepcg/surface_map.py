@@ -33,7 +33,12 @@ from free_energy import (
 Floats = NDArray[np.float64]
 
 BINS = {1: 72, 2: 36}
-"""Bins per coordinate, by the number of coordinates; of more than two no surface is drawn."""
+"""Most bins per coordinate, by the number of coordinates; of more than two no surface is drawn.
+
+There are fewer where a bin and those around it would not hold ``SOME`` of frames spread evenly.
+"""
+
+SOME = 4
 
 NEAR = 3
 """Fewer frames in a bin and those around it, and U is not shown there."""
@@ -65,7 +70,8 @@ class Surface:
     energy
         (*grid), U from forces, kJ/mol, 0 at its lowest; NaN where no frames are near.
     histogram
-        (*grid), U from the (weighted) number of frames, on the same scale.
+        (*grid), U from the (weighted) number of frames, on the same scale; NaN throughout where
+        these are labels, whose number was chosen.
     mean_force
         (*grid, d), mean of the instantaneous forces of the frames in the bin, kJ/mol per unit.
     """
@@ -138,7 +144,8 @@ def surface_of(
     """
     frames = VariableFrames.join(_with_weights(trajectories))
     values, periods = _array(frames.values), potentials[0].periods
-    grid = grid_over(values, periods, BINS[len(names)])
+    filled = int(3 * (len(values) / SOME) ** (1 / len(names)))
+    grid = grid_over(values, periods, min(BINS[len(names)], max(1, filled)))
     counts = np.bincount(grid.index(values), minlength=int(np.prod(grid.shape)))
     counts = counts.reshape(grid.shape)
     bare = ~_is_near(counts, grid)
@@ -147,9 +154,7 @@ def surface_of(
     energies = kT * normalised(energies / kT, grid)
     lowest = np.nanmin(energies[0])
     spread = energies[1:].std(0, ddof=1) if len(energies) > 2 else np.full(grid.shape, np.nan)
-    weights = None if frames.weights is None else _array(frames.weights)
-    blocks = _slow_blocks(trajectories, periods)
-    histogram = histogram_energy(grid, values, blocks, weights=weights)
+    histogram = _histogram(grid, frames, trajectories)
     return Surface(
         names,
         units,
@@ -157,7 +162,7 @@ def surface_of(
         counts,
         Estimate(energies[0] - lowest, spread),
         Estimate(kT * histogram.value - lowest, kT * histogram.error),
-        _mean_force(grid, trajectories),
+        _mean_force(grid, trajectories) if frames.errors is None else _label_means(grid, frames),
     )
 
 
@@ -200,6 +205,32 @@ def _is_near(counts: NDArray[np.int64], grid: Grid) -> NDArray[np.bool_]:
     around = 3 ** len(modes) * uniform_filter(counts.astype(float), 3, mode=modes)
     near: NDArray[np.bool_] = around > NEAR - 0.5
     return near
+
+
+def _histogram(
+    grid: Grid, frames: VariableFrames, trajectories: Sequence[VariableFrames]
+) -> Estimate[Floats]:
+    if frames.errors is not None:
+        nothing = np.full(grid.shape, np.nan)
+        return Estimate(nothing, nothing)
+    weights = None if frames.weights is None else _array(frames.weights)
+    blocks = _slow_blocks(trajectories, grid.periods)
+    return histogram_energy(grid, _array(frames.values), blocks, weights=weights)
+
+
+def _label_means(grid: Grid, labels: VariableFrames) -> Estimate[Floats]:
+    """Return the mean of the labels in each bin, and its error from theirs."""
+    index, n_bins = grid.index(_array(labels.values)), int(np.prod(grid.shape))
+    inside = index >= 0
+
+    def sums(columns: Floats) -> Floats:
+        added = [np.bincount(index[inside], c[inside], n_bins).astype(float) for c in columns.T]
+        return np.stack(added, -1).reshape(*grid.shape, -1)
+
+    forces, variances = _array(labels.forces), _array(labels.errors) ** 2
+    number = sums(np.ones_like(forces))
+    with np.errstate(invalid="ignore"):
+        return Estimate(sums(forces) / number, np.sqrt(sums(variances)) / number)
 
 
 def _mean_force(grid: Grid, trajectories: Sequence[VariableFrames]) -> Estimate[Floats]:

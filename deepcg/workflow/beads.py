@@ -13,7 +13,7 @@ import mdtraj
 import torch
 from torch import Tensor
 
-from deepcg.collective import is_collective
+from deepcg.collective import BY_TOPOLOGY, KINDS, is_collective
 from deepcg.constraints import Constraints, from_frames, from_system, from_water
 from deepcg.data import Source, check_forces_available, open_source, read
 from deepcg.errors import InputError, pick
@@ -21,7 +21,7 @@ from deepcg.estimators import ESTIMATORS
 from deepcg.force_estimators import project
 from deepcg.frames import Frames
 from deepcg.labels import label
-from deepcg.mapping import LinearMapping, Mapping, bead_topology, build_mapping
+from deepcg.mapping import MAPPINGS, LinearMapping, Mapping, bead_topology, build_mapping
 from deepcg.progress import Progress, silent
 from deepcg.variable_forces import VARIABLE_ESTIMATORS
 
@@ -77,6 +77,8 @@ class DataConfig:
     also: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
+        known = dict.fromkeys((*MAPPINGS, "select", *KINDS, *BY_TOPOLOGY))
+        pick(known, self.map.partition(":")[0].strip(), "map")
         if is_collective(self.map):
             pick(VARIABLE_ESTIMATORS, self.estimator, "estimator of collective variables")
             if self.also and self.forces is not None:

@@ -267,7 +267,7 @@ class Bench:
         for k in range(len(frames)):
             _place(context, frames[k : k + 1])
             forces.append(self._sample(context, self._groups())[1])
-        return replace(frames, forces=torch.from_numpy(np.stack(forces)))
+        return replace(frames, forces=torch.from_numpy(np.stack(forces)).to(frames.positions))
 
     def run(
         self, springs: list[openmm.Force], start: Frames, run: Run, seed: int

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,18 +116,18 @@ def test_nothing_is_overwritten(run: Path, water: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"cutoff": 0.9}, "more than half of the shortest box height"),
-        ({"data": DataConfig(map="oxygen")}, "did you mean 'oxygens'"),
-        ({"data": DataConfig(map="select:name XX")}, "name XX"),
-        ({"data": DataConfig(start=100)}, "leave none"),
-        ({"data": DataConfig(estimator="projected")}, "least-noise"),
+        (lambda c: replace(c, cutoff=0.9), "more than half of the shortest box height"),
+        (lambda c: replace(c, data=DataConfig(map="oxygen")), "did you mean 'oxygens'"),
+        (lambda c: replace(c, data=DataConfig(map="select:name XX")), "name XX"),
+        (lambda c: replace(c, data=DataConfig(start=100)), "leave none"),
+        (lambda c: replace(c, data=DataConfig(estimator="projected")), "least-noise"),
     ],
 )
 def test_bad_input_leaves_no_run_folder(
-    change: dict[str, object], message: str, water: Path, tmp_path: Path
+    change: Callable[[FitConfig], FitConfig], message: str, water: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=message):
-        fit(replace(config(water, tmp_path / "bad"), **change))
+        fit(change(config(water, tmp_path / "bad")))
     assert not (tmp_path / "bad").exists()
 
 
@@ -143,8 +144,8 @@ def test_a_folder_closed_to_writing_is_left_alone(water: Path, tmp_path: Path) -
         shutil.copy(water.with_suffix(ending), closed)
     closed.chmod(0o555)
     before = sorted(closed.iterdir())
-    bad = DataConfig(map="oxygen")
-    with pytest.raises(InputError, match="did you mean 'oxygens'"):
+    bad = DataConfig(map="select:name XX")
+    with pytest.raises(InputError, match="name XX"):
         fit(replace(config(closed / water.name, tmp_path / "bad"), data=bad))
     assert not (tmp_path / "bad").exists()
     fit(config(closed / water.name, tmp_path / "run"))

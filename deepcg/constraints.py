@@ -124,7 +124,8 @@ def connected(bonds: Iterable[tuple[int, ...]]) -> Constraints:
 
 def _is_held(pairs: NDArray[np.int64], sample: Frames) -> NDArray[np.bool_]:
     vectors = sample.positions[:, pairs[:, 0]] - sample.positions[:, pairs[:, 1]]
-    held: NDArray[np.bool_] = (vectors.norm(dim=-1).double().std(0) < _STIFF).numpy()
+    # PyTorch warns of the spread of no pairs
+    held: NDArray[np.bool_] = vectors.norm(dim=-1).double().numpy().std(0, ddof=1) < _STIFF
     return held
 
 

@@ -7,7 +7,7 @@ import openmm
 import pytest
 import torch
 
-from deepcg.constraints import connected, from_frames, from_system, from_water
+from deepcg.constraints import connected, from_frames, from_system, from_water, held_pairs
 from deepcg.errors import InputError
 from deepcg.frames import Frames
 
@@ -91,3 +91,14 @@ def test_held_bonds_are_seen_in_the_data():
     assert from_frames(topology, Frames(moved, None, None, sample.types)) == frozenset()
     with pytest.raises(InputError, match="one frame cannot tell"):
         from_frames(topology, sample[:1])
+
+
+def test_where_no_atoms_are_bonded_none_are_held():
+    """Ions: there are no pairs to take the spread of, and no warning says so."""
+    topology = mdtraj.Topology()
+    residue = topology.add_residue("NA", topology.add_chain())
+    for name in ("NA1", "NA2"):
+        topology.add_atom(name, mdtraj.element.sodium, residue)
+    sample = Frames(torch.rand(3, 2, 3), None, None, torch.zeros(2).long())
+    assert from_frames(topology, sample) == frozenset()
+    assert held_pairs(groups([0]), topology, sample).shape == (0, 2)

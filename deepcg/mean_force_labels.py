@@ -1,6 +1,6 @@
 """Labels that are mean forces: averages over restrained runs, with their errors, in one file.
 
-A label belongs to the mean coordinates of its run (see `deepcg.restrained`). Its error is that of
+A label belongs to the mean coordinates of its run (see `deepcg.springs`). Its error is that of
 the average over the run, from blocks: what moves too slowly to be seen within a run is not in it.
 """
 

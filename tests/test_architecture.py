@@ -23,7 +23,7 @@ LAYERS = [
     {"deepcg.agreement", "deepcg.mapping", "deepcg.neighbors"},
     {"deepcg.collective", "deepcg.constraints", "deepcg.data", "deepcg.priors", "deepcg.stein"},
     {"deepcg.force_estimators", "deepcg.labels", "deepcg.mean_force_labels", "deepcg.networks"},
-    {"deepcg.restrained"},
+    {"deepcg.restrained", "deepcg.springs"},
     {
         "deepcg.control_variates",
         "deepcg.general_forces",

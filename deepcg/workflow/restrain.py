@@ -30,7 +30,8 @@ from deepcg.mean_force_labels import (
 )
 from deepcg.progress import Progress, silent
 from deepcg.provenance import file_hash
-from deepcg.restrained import BeadSprings, Bench, Run, Springs, VariableSprings, bench, check_step
+from deepcg.restrained import Bench, Run, bench
+from deepcg.springs import BeadSprings, Springs, VariableSprings, check_step
 from deepcg.systems import open_platform, read_system
 from deepcg.units import thermal_energy
 from deepcg.variable_forces import VARIABLE_ESTIMATORS

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import math
-import re
-from typing import Any
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MultipleLocator
 from numpy.typing import NDArray
 
 from deepcg.figures import COLOURS, NOTE
+from deepcg.plane import edges, levels, padded, set_up_map, set_up_profile, shown
 from deepcg.surface_map import Surface
 
 Floats = NDArray[np.float64]
-
-STEP = 5.0
-"""Between levels, kJ/mol."""
-
-TOP = 60.0
-"""The highest level, kJ/mol: what is above has one colour."""
-
-_GREEK = {"phi": "φ", "psi": "ψ", "omega": "ω", "chi": "χ"}
 
 
 def surface_figures(surface: Surface, *, title: str, source: str) -> dict[str, Figure]:
@@ -45,13 +33,13 @@ def energy_figure(surface: Surface, *, title: str, source: str) -> Figure:
     """Return U of two coordinates as a map with contours, grey where it is not sampled."""
     figure, axes = _map(surface, title)
     energy = surface.energy.value
-    levels = _levels(energy)
-    shades = axes.contourf(*_padded(surface, energy), levels=levels, cmap="viridis", extend="max")
+    steps = levels(energy)
+    shades = axes.contourf(*padded(surface, energy), levels=steps, cmap="viridis", extend="max")
     lines = axes.contour(
-        *_padded(surface, energy), levels=levels, colors="white", linewidths=0.4, alpha=0.7
+        *padded(surface, energy), levels=steps, colors="white", linewidths=0.4, alpha=0.7
     )
     bar = figure.colorbar(shades, ax=axes, shrink=0.85)
-    bar.set_label(f"U (kJ/mol), contours every {levels[1] - levels[0]:g}")
+    bar.set_label(f"U (kJ/mol), contours every {steps[1] - steps[0]:g}")
     bar.add_lines(lines)
     _notes(figure, "from the mean force; grey: not sampled", source)
     return figure
@@ -62,7 +50,7 @@ def error_figure(surface: Surface, *, title: str, source: str) -> Figure:
     figure, axes = _map(surface, title)
     error = surface.energy.error
     top = float(np.nanpercentile(error, 98)) if np.isfinite(error).any() else 1.0
-    x, y = (_edges(surface, k) for k in (0, 1))
+    x, y = (edges(surface, k) for k in (0, 1))
     shades = axes.pcolormesh(x, y, np.ma.masked_invalid(error.T), cmap="magma", vmin=0, vmax=top)
     bar = figure.colorbar(shades, ax=axes, shrink=0.85, extend="max")
     bar.set_label("error of U (kJ/mol)")
@@ -74,16 +62,16 @@ def mean_force_figure(surface: Surface, *, title: str, source: str) -> Figure:
     """Return the mean of the instantaneous forces in the bins as arrows over contours of U."""
     figure, axes = _map(surface, title)
     energy, force = surface.energy.value, surface.mean_force.value
-    levels = _levels(energy)
+    steps = levels(energy)
     shades = axes.contourf(
-        *_padded(surface, energy), levels=levels, cmap="viridis", extend="max", alpha=0.45
+        *padded(surface, energy), levels=steps, cmap="viridis", extend="max", alpha=0.45
     )
     bar = figure.colorbar(shades, ax=axes, shrink=0.85)
     bar.set_label("U (kJ/mol)")
     size = np.linalg.norm(force, axis=-1)
     longest = float(np.nanpercentile(size, 90))
     short = np.minimum(1.0, longest / np.maximum(size, 1e-12))[..., None] * force
-    x, y = (_shown(surface, k, centres) for k, centres in enumerate(surface.grid.centres))
+    x, y = (shown(surface, k, centres) for k, centres in enumerate(surface.grid.centres))
     arrows = axes.quiver(
         *np.meshgrid(x, y, indexing="ij"),
         short[..., 0],
@@ -106,7 +94,7 @@ def mean_force_figure(surface: Surface, *, title: str, source: str) -> Figure:
 def profile_figure(surface: Surface, *, title: str, source: str) -> Figure:
     """Return U of one coordinate, from forces and from the histogram, with error bands."""
     figure, axes = _panel(surface, title)
-    x = _shown(surface, 0, surface.grid.centres[0])
+    x = shown(surface, 0, surface.grid.centres[0])
     _band(axes, x, surface.energy.value, surface.energy.error, 1, "from the mean force")
     if np.isfinite(surface.histogram.value).any():
         _band(axes, x, surface.histogram.value, surface.histogram.error, 2, "from the histogram")
@@ -119,7 +107,7 @@ def profile_figure(surface: Surface, *, title: str, source: str) -> Figure:
 def mean_force_profile(surface: Surface, *, title: str, source: str) -> Figure:
     """Return the mean of the instantaneous forces in the bins of one coordinate."""
     figure, axes = _panel(surface, title)
-    x = _shown(surface, 0, surface.grid.centres[0])
+    x = shown(surface, 0, surface.grid.centres[0])
     force, error = surface.mean_force.value[:, 0], surface.mean_force.error[:, 0]
     axes.errorbar(x, force, error, fmt=".", color=COLOURS[0], linewidth=1, label="mean in the bin")
     slope = -np.gradient(surface.energy.value, surface.grid.centres[0])
@@ -135,16 +123,8 @@ def _map(surface: Surface, title: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(5.9, 5.0))
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    axes.set_facecolor("0.8")
-    axes.set(xlabel=_label(surface, 0), ylabel=_label(surface, 1))
+    set_up_map(axes, surface)
     axes.set_title(title, fontsize=9.5, loc="left")
-    x, y = _edges(surface, 0), _edges(surface, 1)
-    axes.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
-    for k, axis in enumerate((axes.xaxis, axes.yaxis)):
-        if _in_degrees(surface, k):
-            axis.set_major_locator(MultipleLocator(60))
-    if surface.units[0] == surface.units[1]:
-        axes.set_aspect("equal")
     figure.subplots_adjust(left=0.13, right=0.97, bottom=0.15, top=0.93)
     return figure, axes
 
@@ -153,11 +133,8 @@ def _panel(surface: Surface, title: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(5.6, 4.3))
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_xlabel(_label(surface, 0))
+    set_up_profile(axes, surface)
     axes.set_title(title, fontsize=9.5, loc="left")
-    if _in_degrees(surface, 0):
-        axes.xaxis.set_major_locator(MultipleLocator(60))
     figure.subplots_adjust(left=0.15, right=0.97, bottom=0.2)
     return figure, axes
 
@@ -165,44 +142,6 @@ def _panel(surface: Surface, title: str) -> tuple[Figure, Axes]:
 def _band(axes: Axes, x: Floats, y: Floats, error: Floats, k: int, label: str) -> None:
     axes.fill_between(x, y - error, y + error, color=COLOURS[k], alpha=0.25, linewidth=0)
     axes.plot(x, y, color=COLOURS[k], linewidth=1.3, label=label)
-
-
-def _levels(energy: Floats) -> Floats:
-    """Return round levels from 0 to the highest energy or ``TOP``, finer for a flat surface."""
-    top = min(float(np.nanmax(energy)), TOP)
-    step = next((s for s in (0.5, 1.0, 2.0) if top / s <= 12), STEP)
-    return np.arange(0.0, step * (math.ceil(top / step) + 1), step)
-
-
-def _padded(surface: Surface, table: Floats) -> tuple[Floats, Floats, Any]:
-    """Return x, y and z for contours, periodic coordinates continued by a bin at both ends."""
-    axes = []
-    for k, (centres, period) in enumerate(
-        zip(surface.grid.centres, surface.grid.periods, strict=True)
-    ):
-        if period is not None:
-            width = centres[1] - centres[0]
-            centres = np.concatenate([centres[:1] - width, centres, centres[-1:] + width])
-            table = np.take(table, np.arange(-1, table.shape[k] + 1), axis=k, mode="wrap")
-        axes.append(_shown(surface, k, centres))
-    return axes[0], axes[1], np.ma.masked_invalid(table.T)
-
-
-def _edges(surface: Surface, k: int) -> Floats:
-    return _shown(surface, k, surface.grid.edges[k])
-
-
-def _shown(surface: Surface, k: int, values: Floats) -> Floats:
-    return np.degrees(values) if _in_degrees(surface, k) else values
-
-
-def _in_degrees(surface: Surface, k: int) -> bool:
-    return surface.units[k] == "rad"
-
-
-def _label(surface: Surface, k: int) -> str:
-    name = re.sub(r"\b(phi|psi|omega|chi)\b", lambda m: _GREEK[m[0]], surface.names[k])
-    return f"{name} ({'°' if _in_degrees(surface, k) else surface.units[k]})"
 
 
 def _round(value: float) -> float:

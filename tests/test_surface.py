@@ -195,7 +195,10 @@ def test_nothing_is_shown_where_there_are_no_frames() -> None:
     part = part[part.values[:, 0] < 0]
     u = SurfacePotential((PERIOD, PERIOD)).double()
     surface = surface_of([u, u, u], [part], ("phi", "psi"), ("rad", "rad"), KT)
-    right = surface.grid.centres[0] > 0.2
-    inner = right & (surface.grid.centres[0] < 2.9)  # one bin beyond is near, across pi too
+    edges = surface.grid.edges[0]
+    width = edges[1] - edges[0]
+    # one bin beyond those with frames is near, across pi too
+    inner = (edges[:-1] > width) & (edges[1:] < PERIOD / 2 - width)
+    assert inner.sum() > 5
     assert np.isnan(surface.energy.value[inner]).all()
     assert np.isnan(surface.mean_force.value[inner]).all()

@@ -1,0 +1,104 @@
+"""Axes of figures on one or two collective variables: degrees, labels, periodic contours."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any, Protocol
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MultipleLocator
+from numpy.typing import NDArray
+
+from free_energy import Grid
+
+Floats = NDArray[np.float64]
+
+STEP = 5.0
+"""Between levels, kJ/mol."""
+
+TOP = 60.0
+"""The highest level, kJ/mol: what is above has one colour."""
+
+_GREEK = {"phi": "φ", "psi": "ψ", "omega": "ω", "chi": "χ"}
+
+
+class Plane(Protocol):
+    """Whatever is known on a grid of collective variables."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the coordinates."""
+        ...
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Of the coordinates."""
+        ...
+
+    @property
+    def grid(self) -> Grid:
+        """The bins."""
+        ...
+
+
+def set_up_map(axes: Axes, plane: Plane, *, every: int = 60) -> None:
+    """Give axes the range, the ticks, the labels and the aspect of two coordinates; grey."""
+    axes.set_facecolor("0.8")
+    axes.set(xlabel=label(plane, 0), ylabel=label(plane, 1))
+    x, y = edges(plane, 0), edges(plane, 1)
+    axes.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
+    for k, axis in enumerate((axes.xaxis, axes.yaxis)):
+        if in_degrees(plane, k):
+            axis.set_major_locator(MultipleLocator(every))
+    if plane.units[0] == plane.units[1]:
+        axes.set_aspect("equal")
+
+
+def set_up_profile(axes: Axes, plane: Plane, k: int = 0) -> None:
+    """Give axes the ticks and the label of the ``k``-th coordinate along x."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel(label(plane, k))
+    if in_degrees(plane, k):
+        axes.xaxis.set_major_locator(MultipleLocator(60))
+
+
+def levels(energy: Floats, top: float = TOP) -> Floats:
+    """Return round levels from 0 to the highest energy or ``top``, finer for a flat surface."""
+    top = min(float(np.nanmax(energy)), top)
+    step = next((s for s in (0.5, 1.0, 2.0) if top / s <= 12), STEP)
+    return np.arange(0.0, step * (math.ceil(top / step) + 1), step)
+
+
+def padded(plane: Plane, table: Floats) -> tuple[Floats, Floats, Any]:
+    """Return x, y and z for contours, periodic coordinates continued by a bin at both ends."""
+    axes = []
+    for k, (centres, period) in enumerate(zip(plane.grid.centres, plane.grid.periods, strict=True)):
+        if period is not None:
+            width = centres[1] - centres[0]
+            centres = np.concatenate([centres[:1] - width, centres, centres[-1:] + width])
+            table = np.take(table, np.arange(-1, table.shape[k] + 1), axis=k, mode="wrap")
+        axes.append(shown(plane, k, centres))
+    return axes[0], axes[1], np.ma.masked_invalid(table.T)
+
+
+def edges(plane: Plane, k: int) -> Floats:
+    """Return the edges of the bins of a coordinate as they are shown."""
+    return shown(plane, k, plane.grid.edges[k])
+
+
+def shown(plane: Plane, k: int, values: Floats) -> Floats:
+    """Return values of a coordinate as they are shown: angles in degrees."""
+    return np.degrees(values) if in_degrees(plane, k) else values
+
+
+def in_degrees(plane: Plane, k: int) -> bool:
+    """Return whether a coordinate is an angle."""
+    return plane.units[k] == "rad"
+
+
+def label(plane: Plane, k: int) -> str:
+    """Return the name of a coordinate with the unit it is shown in."""
+    name = re.sub(r"\b(phi|psi|omega|chi)\b", lambda m: _GREEK[m[0]], plane.names[k])
+    return f"{name} ({'°' if in_degrees(plane, k) else plane.units[k]})"

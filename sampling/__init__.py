@@ -1,21 +1,35 @@
 """Samplers of exp(-U/kT) that know U only as a function of positions."""
 
+from sampling.bias import Bias, Biased, Coordinates
 from sampling.checkpoint import Checkpoint, load, save
+from sampling.exchange import Exchange
 from sampling.langevin import baoab
+from sampling.metadynamics import Metadynamics
+from sampling.method import Method
 from sampling.overdamped import overdamped
 from sampling.run import Blowup, run
 from sampling.soundness import Sound, calm, finite
+from sampling.spline import Axis
 from sampling.state import ForceField, SamplerState, Step, start
+from sampling.umbrella import Springs
 
 INTEGRATORS = {"baoab": baoab, "overdamped": overdamped}
 
 __all__ = [
     "INTEGRATORS",
+    "Axis",
+    "Bias",
+    "Biased",
     "Blowup",
     "Checkpoint",
+    "Coordinates",
+    "Exchange",
     "ForceField",
+    "Metadynamics",
+    "Method",
     "SamplerState",
     "Sound",
+    "Springs",
     "Step",
     "baoab",
     "calm",

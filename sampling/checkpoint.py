@@ -17,13 +17,15 @@ from sampling.state import SamplerState
 class Checkpoint:
     """A state, the number of steps that led to it and the state of the noise.
 
-    ``notes`` are plain values that the caller wants to find again.
+    ``notes`` are plain values that the caller wants to find again, ``memory`` is the state of a
+    `Method`.
     """
 
     step: int
     state: SamplerState
     generator_state: Tensor
     notes: dict[str, float | int | str] = field(default_factory=dict)
+    memory: dict[str, Tensor] = field(default_factory=dict)
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -37,6 +39,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "energy": state.energy,
         "generator_state": checkpoint.generator_state,
         "notes": checkpoint.notes,
+        "memory": checkpoint.memory,
     }
     temporary = path.with_name(path.name + ".part")
     with temporary.open("wb") as file:
@@ -57,6 +60,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
     try:
         c = torch.load(path, map_location=device, weights_only=True)
         state = SamplerState(c["positions"], c["velocities"], c["forces"], c["energy"])
-        return Checkpoint(c["step"], state, c["generator_state"].cpu(), c["notes"])
+        noise, memory = c["generator_state"].cpu(), c.get("memory", {})
+        return Checkpoint(c["step"], state, noise, c["notes"], memory)
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a whole checkpoint of a sampler") from error

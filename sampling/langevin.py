@@ -7,11 +7,11 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from sampling.state import ForceField, SamplerState, Step, standard_normal
+from sampling.state import ForceField, SamplerState, Step, standard_normal, thermal_speed
 
 
 def baoab(
-    force_field: ForceField, masses: Tensor, *, kT: float, dt: float, friction: float
+    force_field: ForceField, masses: Tensor, *, kT: float | Tensor, dt: float, friction: float
 ) -> Step:
     """Return one step of BAOAB (Leimkuhler & Matthews, AMRX 2013, 34).
 
@@ -23,6 +23,8 @@ def baoab(
     ----------
     masses
         (n_sites,), of the dtype and on the device of the positions.
+    kT
+        One number, or (n_chains,).
     friction
         A rate, 1 / time; 0 gives velocity Verlet at constant energy.
 
@@ -31,14 +33,15 @@ def baoab(
     ValueError
         A parameter is out of its range.
     """
-    if not (dt > 0 and kT > 0 and friction >= 0 and bool((masses > 0).all())):
+    heated = bool((torch.as_tensor(kT) > 0).all())
+    if not (dt > 0 and heated and friction >= 0 and bool((masses > 0).all())):
         raise ValueError(
             f"BAOAB needs positive masses, dt > 0, kT > 0 and friction >= 0: "
             f"{dt=}, {kT=}, {friction=}, smallest mass {masses.min().item()}"
         )
     kick = dt / 2 / masses[:, None]
     keep = math.exp(-friction * dt)
-    scatter = (-math.expm1(-2 * friction * dt) * kT / masses[:, None]).sqrt()
+    scatter = math.sqrt(-math.expm1(-2 * friction * dt)) * thermal_speed(kT, masses)
 
     def step(state: SamplerState, generator: Generator) -> SamplerState:
         v = torch.addcmul(state.velocities, kick, state.forces)  # B

@@ -7,11 +7,11 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from sampling.state import ForceField, SamplerState, Step, standard_normal
+from sampling.state import ForceField, SamplerState, Step, standard_normal, thermal_speed
 
 
 def overdamped(
-    force_field: ForceField, masses: Tensor, *, kT: float, dt: float, friction: float
+    force_field: ForceField, masses: Tensor, *, kT: float | Tensor, dt: float, friction: float
 ) -> Step:
     """Return one step of the scheme of Leimkuhler & Matthews (AMRX 2013, 34, eq. 1.6).
 
@@ -25,6 +25,8 @@ def overdamped(
     ----------
     masses
         (n_sites,), of the dtype and on the device of the positions.
+    kT
+        One number, or (n_chains,).
     friction
         A rate, 1 / time, above 0.
 
@@ -33,14 +35,15 @@ def overdamped(
     ValueError
         A parameter is out of its range.
     """
-    if not (dt > 0 and kT > 0 and friction > 0 and bool((masses > 0).all())):
+    heated = bool((torch.as_tensor(kT) > 0).all())
+    if not (dt > 0 and heated and friction > 0 and bool((masses > 0).all())):
         raise ValueError(
             f"overdamped dynamics needs positive masses, dt > 0, kT > 0 and friction > 0: "
             f"{dt=}, {kT=}, {friction=}, smallest mass {masses.min().item()}"
         )
     drift = dt / friction / masses[:, None]
     scatter = math.sqrt(dt / 2 / friction)
-    thermal = (kT / masses[:, None]).sqrt()
+    thermal = thermal_speed(kT, masses)
 
     def step(state: SamplerState, generator: Generator) -> SamplerState:
         v = thermal * standard_normal(state.positions, generator)

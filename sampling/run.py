@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from torch import Generator
 
 from sampling.checkpoint import Checkpoint
+from sampling.method import Method
 from sampling.soundness import Sound, finite
 from sampling.state import SamplerState, Step
 
@@ -36,12 +37,13 @@ def run(
     first: int = 0,
     check_every: int = 10,
     sound: Sound = finite,
+    method: Method | None = None,
 ) -> Iterator[tuple[int, SamplerState]]:
     """Take ``n_steps`` steps and yield every ``every``-th as (step number, state).
 
     Numbers count on from ``first``, the number of steps that were taken before. Chains are
     checked before a state is yielded and every ``check_every`` steps, not at each step: a
-    check waits for the device.
+    check waits for the device. A ``method`` that ``step`` is of is asked for its memory only.
 
     Raises
     ------
@@ -49,29 +51,44 @@ def run(
         A chain is not ``sound``; the steps since the last check are repeated to name the
         one that failed.
     """
-    good = Checkpoint(first, state, generator.get_state())
+    good = _checkpoint(first, state, generator, method)
     for n in range(first + 1, first + n_steps + 1):
         state = step(state, generator)
         due = (n - first) % every == 0
         if due or n % check_every == 0 or n == first + n_steps:
             if not bool(sound(good.state, state).all()):
-                raise _blowup(step, good, generator, sound, n, state)
-            good = Checkpoint(n, state, generator.get_state())
+                raise _blowup(step, good, generator, sound, n, state, method)
+            good = _checkpoint(n, state, generator, method)
         if due:
             yield n, state
 
 
+def _checkpoint(
+    n: int, state: SamplerState, generator: Generator, method: Method | None
+) -> Checkpoint:
+    memory = {} if method is None else method.get_state()
+    return Checkpoint(n, state, generator.get_state(), memory=memory)
+
+
 def _blowup(
-    step: Step, good: Checkpoint, generator: Generator, sound: Sound, n: int, bad: SamplerState
+    step: Step,
+    good: Checkpoint,
+    generator: Generator,
+    sound: Sound,
+    n: int,
+    bad: SamplerState,
+    method: Method | None,
 ) -> Blowup:
     """Repeat the steps after ``good`` one by one up to the first that is unsound."""
     generator.set_state(good.generator_state)
+    if method is not None:
+        method.set_state(good.memory)
     before, state = good, good.state
     while before.step < n:
         state = step(state, generator)
         if not bool(sound(good.state, state).all()):
             return _describe(before, state, sound(good.state, state).tolist())
-        before = Checkpoint(before.step + 1, state, generator.get_state())
+        before = _checkpoint(before.step + 1, state, generator, method)
     # a force field with a memory may differ in rounding, and the repetition be sound
     return _describe(good, bad, sound(good.state, bad).tolist())
 

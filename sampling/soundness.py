@@ -24,13 +24,13 @@ def finite(good: SamplerState, state: SamplerState) -> Tensor:
     return torch.isfinite(state.energy) & vectors.flatten(1).all(1)
 
 
-def calm(masses: Tensor, kT: float, *, limit: float = 100.0) -> Sound:
+def calm(masses: Tensor, kT: float | Tensor, *, limit: float = 100.0) -> Sound:
     """Return a test that also refuses energies no thermal motion reaches.
 
     A chain is sound while it is finite, no site has a kinetic energy above ``limit`` kT
     (probability about exp(-limit) in equilibrium), and its potential energy has risen since
     the last check by less than ``limit`` kT plus 10 kT per site. A fall is no alarm: it is
-    what a poor start does.
+    what a poor start does. ``kT`` is one number, or (n_chains,).
     """
 
     def sound(good: SamplerState, state: SamplerState) -> Tensor:

@@ -41,7 +41,12 @@ Step = Callable[[SamplerState, Generator], SamplerState]
 
 
 def start(
-    force_field: ForceField, positions: Tensor, masses: Tensor, *, kT: float, generator: Generator
+    force_field: ForceField,
+    positions: Tensor,
+    masses: Tensor,
+    *,
+    kT: float | Tensor,
+    generator: Generator,
 ) -> SamplerState:
     """Return a state at ``positions`` with velocities from the Maxwell distribution.
 
@@ -51,6 +56,8 @@ def start(
         (n_chains, n_sites, d).
     masses
         (n_sites,), of the dtype and on the device of the positions, as the generator.
+    kT
+        One number, or (n_chains,).
 
     Raises
     ------
@@ -62,8 +69,13 @@ def start(
     if bool(bad.any()):
         replica = int(bad.nonzero()[0])
         raise FloatingPointError(f"the energy or a force of replica {replica} is not finite")
-    velocities = (kT / masses[:, None]).sqrt() * standard_normal(positions, generator)
+    velocities = thermal_speed(kT, masses) * standard_normal(positions, generator)
     return SamplerState(positions, velocities, forces, energy)
+
+
+def thermal_speed(kT: float | Tensor, masses: Tensor) -> Tensor:
+    """Return sqrt(kT / m), (n_sites, 1), or (n_chains, n_sites, 1) for a kT of every chain."""
+    return (torch.as_tensor(kT).to(masses)[..., None, None] / masses[:, None]).sqrt()
 
 
 def standard_normal(like: Tensor, generator: Generator) -> Tensor:

@@ -210,10 +210,11 @@ def check_step(springs: Springs, atoms: Frames, masses: Floats, dt: float) -> No
         Says which step would do.
     """
     period = 2 * math.pi / springs.frequency(atoms, masses)
-    if dt > period / FEWEST_STEPS:
+    longest = period / FEWEST_STEPS
+    if dt > longest:
         raise InputError(
             f"dt_fs is {1000 * dt:g}, but the springs swing with a period of {1000 * period:.3g} "
-            f"fs: give at most {1000 * period / FEWEST_STEPS:.2g}, or a larger width"
+            f"fs: give at most {math.floor(1e5 * longest) / 100:g}, or a larger width"
         )
 
 

@@ -1,11 +1,27 @@
-"""Averages, distances and their errors from plain arrays: NumPy in and out."""
+"""Averages, surfaces, distances and their errors from plain arrays: NumPy in and out.
 
+Energies are in kT, coordinates in any unit. Axes of surfaces are in the order of the coordinates.
+MBAR is in ``free_energy.mbar``.
+"""
+
+from free_energy.basins import (
+    Polygon,
+    Rectangle,
+    Region,
+    frame_populations,
+    free_energies,
+    populations,
+    region_of,
+    region_of_bins,
+)
 from free_energy.blocks import (
     block_average,
     block_count,
     mean_of_blocks,
     statistical_inefficiency,
 )
+from free_energy.bootstrap import bootstrap, resampled, slowest_inefficiency, time_blocks
+from free_energy.distances import pmf_error, rms_difference, sampling_floor, surface_mse
 from free_energy.divergence import jensen_shannon
 from free_energy.estimate import Estimate
 from free_energy.histogram import (
@@ -14,20 +30,59 @@ from free_energy.histogram import (
     block_labels,
     grid_over,
     histogram_energy,
+    histogram_surface,
     normalised,
 )
+from free_energy.kernel import choose_bandwidth, kernel_energy, kernel_surface
+from free_energy.mean_force import Integral, mean_force_energy, mean_force_integrator
+from free_energy.paths import Path, barriers, lowest_path, lowest_point
+from free_energy.profiles import probabilities, profile
+from free_energy.replicates import Replicates, jackknife
+from free_energy.watershed import watershed
 
 __all__ = [
     "Estimate",
     "Grid",
+    "Integral",
+    "Path",
+    "Polygon",
+    "Rectangle",
+    "Region",
+    "Replicates",
+    "barriers",
     "bin_means",
     "block_average",
     "block_count",
     "block_labels",
+    "bootstrap",
+    "choose_bandwidth",
+    "frame_populations",
+    "free_energies",
     "grid_over",
     "histogram_energy",
+    "histogram_surface",
+    "jackknife",
     "jensen_shannon",
+    "kernel_energy",
+    "kernel_surface",
+    "lowest_path",
+    "lowest_point",
+    "mean_force_energy",
+    "mean_force_integrator",
     "mean_of_blocks",
     "normalised",
+    "pmf_error",
+    "populations",
+    "probabilities",
+    "profile",
+    "region_of",
+    "region_of_bins",
+    "resampled",
+    "rms_difference",
+    "sampling_floor",
+    "slowest_inefficiency",
     "statistical_inefficiency",
+    "surface_mse",
+    "time_blocks",
+    "watershed",
 ]

@@ -1,14 +1,14 @@
 """Histograms of a few coordinates: free energies and conditional means, with errors of blocks.
 
-Energies are in kT. Frames of biased runs are reweighted. The error of a free energy is that of
-the delete-one-block jackknife (Efron, The Jackknife, the Bootstrap and Other Resampling Plans,
-SIAM 1982, chapter 3); that of a mean is the one of a ratio of block sums (Cochran, Sampling
-Techniques, 3rd ed., equation 6.13).
+Energies are in kT. Axes are in the order of the coordinates, first the first: F[phi, psi].
+Frames of biased runs are reweighted. The error of a free energy is that of the delete-one-block
+jackknife; that of a mean is the one of a ratio of block sums (Cochran, Sampling Techniques,
+3rd ed., equation 6.13).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from free_energy.estimate import Estimate
+from free_energy.replicates import count_blocks, jackknife
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -99,6 +100,27 @@ def block_labels(lengths: Sequence[int], n_blocks: int) -> Integers:
     return np.concatenate(labels)
 
 
+def histogram_surface(grid: Grid, values: ArrayLike) -> Callable[[Floats], Floats]:
+    """Return the function that gives -ln p, of the grid's shape, of weights of the frames (n,).
+
+    p integrates to 1; NaN where no weight is. For ``jackknife`` and ``bootstrap``.
+
+    Parameters
+    ----------
+    values
+        (n, d).
+    """
+    index, n_bins = grid.index(values), int(np.prod(grid.shape))
+    inside = index >= 0
+    where = index[inside]
+
+    def surface(weights: Floats) -> Floats:
+        counts = np.bincount(where, weights[inside], n_bins).astype(float)
+        return minus_log_density(counts.reshape(grid.shape), grid)
+
+    return surface
+
+
 def histogram_energy(
     grid: Grid, values: ArrayLike, blocks: Integers, *, weights: ArrayLike | None = None
 ) -> Estimate[Floats]:
@@ -115,16 +137,7 @@ def histogram_energy(
     weights
         (n,), exp(bias / kT) of frames of a biased run; ``None``: all count the same.
     """
-    n_blocks = _count(blocks)
-    counts = _sums(grid, grid.index(values), blocks, weights, n_blocks)
-    whole = counts.sum(0)
-    others = whole - counts
-    # what is left of a bin seen by one block only may be the rounding of a difference
-    others[others < 1e-12 * whole] = 0.0
-    parts = np.stack([_minus_log_density(other, grid) for other in others])
-    error = np.sqrt((n_blocks - 1) * parts.var(0))
-    value = _minus_log_density(whole, grid)
-    return Estimate(value.reshape(grid.shape), error.reshape(grid.shape))
+    return jackknife(histogram_surface(grid, values), blocks, weights=weights).estimate()
 
 
 def bin_means(
@@ -135,7 +148,7 @@ def bin_means(
     NaN where there are no frames; the error is NaN also where all frames are of one block.
     Weights are not needed: a bias on the coordinates leaves means at fixed coordinates alone.
     """
-    n_blocks, index = _count(blocks), grid.index(values)
+    n_blocks, index = count_blocks(blocks), grid.index(values)
     counts = _sums(grid, index, blocks, None, n_blocks)
     sums = _sums(grid, index, blocks, samples, n_blocks)
     n = _or_nan(counts.sum(0))
@@ -159,11 +172,12 @@ def normalised(surfaces: ArrayLike, grid: Grid) -> Floats:
     return energies
 
 
-def _count(blocks: Integers) -> int:
-    n_blocks = int(blocks.max()) + 1
-    if n_blocks < 2:
-        raise ValueError("one block has no spread: give at least 2")
-    return n_blocks
+def minus_log_density(counts: Floats, grid: Grid) -> Floats:
+    """Return -ln p of what is in each bin; p integrates to 1, NaN where there is nothing."""
+    if not counts.sum() > 0:
+        return np.full(counts.shape, np.nan)
+    energies: Floats = -np.log(_or_nan(counts) / (counts.sum() * grid.volume))
+    return energies
 
 
 def _sums(
@@ -174,11 +188,6 @@ def _sums(
     where = (blocks * n_bins + index)[inside]
     what: NDArray[Any] | None = None if amounts is None else np.asarray(amounts, float)[inside]
     return np.bincount(where, what, n_blocks * n_bins).astype(float).reshape(n_blocks, n_bins)
-
-
-def _minus_log_density(counts: Floats, grid: Grid) -> Floats:
-    energies: Floats = -np.log(_or_nan(counts) / (counts.sum() * grid.volume))
-    return energies
 
 
 def _or_nan(counts: Floats) -> Floats:

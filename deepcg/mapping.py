@@ -16,6 +16,7 @@ from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import dijkstra
 from torch import Tensor
 
+from deepcg.bead_types import type_names
 from deepcg.errors import InputError, nearest
 from deepcg.topology import atomic_masses, atomic_numbers, bonds, molecules
 
@@ -140,6 +141,25 @@ def solute(topology: mdtraj.Topology) -> LinearMapping:
     return _on_atoms(topology, real & ~solvent[index], "all is water and monatomic ions")
 
 
+def backbone_cb(topology: mdtraj.Topology) -> LinearMapping:
+    """Return one bead on every atom of a peptide's backbone and on the C-beta next to it.
+
+    These are N, CA, CB and C of residues, and the C and N that are bonded to them in the
+    residues, or caps, before and after. C-beta shows the handedness of its residue.
+    """
+    chosen = np.zeros(topology.n_atoms, dtype=bool)
+    for residue in topology.residues:
+        own = {atom.name: atom.index for atom in residue.atoms}
+        if {"N", "CA", "C"} <= own.keys():
+            chosen[[own[name] for name in ("N", "CA", "CB", "C") if name in own]] = True
+    links = {("N", "C"), ("C", "N")}
+    for i, j in bonds(topology).tolist():
+        a, b = topology.atom(i), topology.atom(j)
+        if a.residue != b.residue and (a.name, b.name) in links and chosen[[i, j]].any():
+            chosen[[i, j]] = True
+    return _on_atoms(topology, chosen, "no residue has N, CA and C")
+
+
 def selection(topology: mdtraj.Topology, query: str) -> LinearMapping:
     """Return one bead on every atom that an MDTraj selection finds."""
     try:
@@ -193,6 +213,7 @@ def linear(
 
 
 MAPPINGS: dict[str, Callable[[mdtraj.Topology], Mapping]] = {
+    "backbone-cb": backbone_cb,
     "com": centers_of_mass,
     "heavy": heavy,
     "oxygens": oxygens,
@@ -293,7 +314,7 @@ def _on_atoms(
         )
     shape = (len(atoms), topology.n_atoms)
     weights = csr_array((np.ones(len(atoms)), (np.arange(len(atoms)), atoms)), shape=shape)
-    return linear(weights, topology, [topology.atom(i).element.symbol for i in atoms])
+    return linear(weights, topology, type_names(topology, atoms))
 
 
 def _molecule_names(topology: mdtraj.Topology) -> list[str]:

@@ -16,12 +16,12 @@ from deepcg.errors import InputError, pick
 from deepcg.files import write_tensors
 from deepcg.networks import NETWORKS
 from deepcg.potential import NetworkPotential
-from deepcg.priors import Repulsion
+from deepcg.priors import KINDS, ForceField, Repulsion, Table
 from deepcg.surface import SurfacePotential
 from deepcg.units import thermal_energy
 
-BEADS, VARIABLES = 1, 2
-"""Formats of a model file: which family of coarse coordinates it is of."""
+BEADS, VARIABLES, MOLECULES = 1, 2, 3
+"""Formats of a model file: of beads, of collective variables, of beads with a force field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,12 @@ class Architecture:
     n_types: int
     repulsion: bool
 
-    def build(self, types: Tensor, temperature: float) -> NetworkPotential:
+    def build(
+        self, types: Tensor, temperature: float, molecular: ForceField | None = None
+    ) -> NetworkPotential:
         """Return the potential with fresh weights and no repulsion yet (onset 0).
+
+        Beads that ``molecular`` joins by a bond or an angle will not repel each other.
 
         Raises
         ------
@@ -66,8 +70,9 @@ class Architecture:
             raise InputError(f"an option of the network {self.network!r}: {error}") from error
         if self.repulsion:
             onset = torch.zeros(self.n_types, self.n_types)
-            terms.append(Repulsion(onset, thermal_energy(temperature)))
-        return NetworkPotential(terms, self.cutoff, types)
+            excluded = None if molecular is None else molecular.excluded
+            terms.append(Repulsion(onset, thermal_energy(temperature), excluded=excluded))
+        return NetworkPotential(terms, self.cutoff, types, molecular)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,7 +149,7 @@ def load_any(path: Path, device: torch.device | str = "cpu") -> Model | SurfaceM
         raise InputError(f"{path} is not a whole model file of deepcg") from error
     if version not in _LOADERS:
         raise InputError(
-            f"{path} has format {version}, this version reads {BEADS} and {VARIABLES}: "
+            f"{path} has format {version}, this version reads {BEADS} to {MOLECULES}: "
             f"use a later deepcg"
         )
     return _LOADERS[version](saved, device)
@@ -153,7 +158,8 @@ def load_any(path: Path, device: torch.device | str = "cpu") -> Model | SurfaceM
 def _bead_content(model: Model) -> dict[str, Any]:
     architecture = model.architecture
     return {
-        "format": BEADS,
+        # an earlier version would leave out a force field without a word
+        "format": BEADS if model.potential.molecular is None else MOLECULES,
         "network": architecture.network,
         "options": _plain(architecture.options),
         "cutoff": architecture.cutoff,
@@ -180,7 +186,8 @@ def _bead_model(saved: dict[str, Any], device: torch.device | str) -> Model:
     names = ("network", "options", "cutoff", "n_types", "repulsion")
     architecture = Architecture(**{name: saved[name] for name in names})
     state = saved["state"]
-    potential = architecture.build(state["types"], saved["temperature"])
+    molecular = _force_field(state) if saved["format"] == MOLECULES else None
+    potential = architecture.build(state["types"], saved["temperature"], molecular)
     _fill(potential, state, device)
     return Model(
         architecture,
@@ -201,6 +208,16 @@ def _surface_model(saved: dict[str, Any], device: torch.device | str) -> Surface
     return SurfaceModel(potential, names, units, saved["mapping"], saved["temperature"])
 
 
+def _force_field(state: dict[str, Tensor]) -> ForceField:
+    names = {kind: f"molecular.{kind}" for kind in KINDS if f"molecular.{kind}_atoms" in state}
+    return ForceField(
+        {
+            kind: Table(state[f"{name}_atoms"], state[f"{name}_parameters"])
+            for kind, name in names.items()
+        }
+    )
+
+
 def _fill(potential: torch.nn.Module, state: dict[str, Tensor], device: torch.device | str) -> None:
     potential.to(device, next(v.dtype for v in state.values() if v.is_floating_point()))
     potential.load_state_dict(state)
@@ -213,4 +230,5 @@ def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
 _LOADERS: dict[int, Callable[[dict[str, Any], torch.device | str], Model | SurfaceModel]] = {
     BEADS: _bead_model,
     VARIABLES: _surface_model,
+    MOLECULES: _bead_model,
 }

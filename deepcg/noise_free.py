@@ -101,7 +101,8 @@ def check(
     floats = next(potential.parameters())
     some = _spread(frames).to(floats.device, floats.dtype)
     # the same terms, on as many beads as there are here
-    model = NetworkPotential(list(potential.terms), potential.cutoff, some.types)
+    terms = list(potential.terms)
+    model = NetworkPotential(terms, potential.cutoff, some.types, potential.molecular)
 
     def forces(positions: Tensor) -> Tensor:
         step = max(1, AT_ONCE // some.n_sites)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from deepcg.neighbors import Neighbors, PairList, box_heights, find_pairs, surroundings
 from deepcg.pair_search import collected
+from deepcg.priors import ForceField
 
 
 class Potential(Protocol):
@@ -22,7 +23,11 @@ class Potential(Protocol):
 
 
 class NetworkPotential(nn.Module):
-    """U = sum_i sum_terms u(surroundings of i): the one place where networks meet a box.
+    """U = sum_i sum_terms u(surroundings of i), and the energy of molecules by a force field.
+
+    The one place where networks meet a box. What is trained is the first part alone
+    (``energy``, ``forces``); a force field has no weights, and what it explains of the forces is
+    taken off them before the training (``deepcg.training.prepare``).
 
     Parameters
     ----------
@@ -32,30 +37,41 @@ class NetworkPotential(nn.Module):
         nm, the largest of the terms'.
     types
         (n_beads,), integers from 0.
+    molecular
+        The force field of the molecules, whose positions must be whole; ``None``: there is none.
     """
 
     types: Tensor
 
-    def __init__(self, terms: list[nn.Module], cutoff: float, types: Tensor) -> None:
+    def __init__(
+        self,
+        terms: list[nn.Module],
+        cutoff: float,
+        types: Tensor,
+        molecular: ForceField | None = None,
+    ) -> None:
         super().__init__()
         self.terms = nn.ModuleList(terms)
+        self.molecular = molecular
         self.cutoff = cutoff
         self.register_buffer("types", types)
 
     def forward(self, positions: Tensor, box: Tensor | None) -> Tensor:
         """Return U (n_frames,), kJ/mol."""
-        return self.energy(self.surroundings(positions, find_pairs(positions, box, self.cutoff)))
+        near = self.surroundings(positions, find_pairs(positions, box, self.cutoff))
+        energy = self.energy(near)
+        return energy if self.molecular is None else energy + self.molecular(positions)
 
     def surroundings(self, positions: Tensor, pairs: PairList) -> Neighbors:
         """Return the surroundings that the terms see, from a list that may reach farther."""
         return surroundings(positions, pairs, 2 * self.cutoff)
 
     def energy(self, neighbors: Neighbors) -> Tensor:
-        """Return U (n_frames,), kJ/mol, of beads in given surroundings."""
+        """Return the sum of the terms (n_frames,), kJ/mol, of beads in given surroundings."""
         return torch.stack([term(neighbors, self.types) for term in self.terms]).sum((0, 2))
 
     def forces(self, neighbors: Neighbors, *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
-        """Return U (n_frames,), kJ/mol, and -dU/dR (n_frames, n_beads, 3), kJ/mol/nm.
+        """Return the sum of the terms (n_frames,), kJ/mol, and its forces (n_frames, n_beads, 3).
 
         With ``create_graph`` both can be differentiated in the parameters.
         """
@@ -66,6 +82,17 @@ class NetworkPotential(nn.Module):
         forces = _gathered(pull, neighbors)
         return (energy, forces) if create_graph else (energy.detach(), forces)
 
+    def all_forces(
+        self, positions: Tensor, pairs: PairList, *, create_graph: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Return U (n_frames,), kJ/mol, and -dU/dR (n_frames, n_beads, 3), kJ/mol/nm."""
+        near = self.surroundings(positions.detach(), pairs)
+        energy, forces = self.forces(near, create_graph=create_graph)
+        if self.molecular is None:
+            return energy, forces
+        more, others = self.molecular.forces(positions)
+        return energy + more, forces + others
+
 
 def energy_and_forces(
     potential: Potential, positions: Tensor, box: Tensor | None, *, create_graph: bool = False
@@ -73,8 +100,7 @@ def energy_and_forces(
     """Return U (n_frames,), kJ/mol, and -dU/dR (n_frames, n_beads, 3), kJ/mol/nm."""
     if isinstance(potential, NetworkPotential):
         pairs = find_pairs(positions, box, potential.cutoff)
-        near = potential.surroundings(positions.detach(), pairs)
-        return potential.forces(near, create_graph=create_graph)
+        return potential.all_forces(positions, pairs, create_graph=create_graph)
     positions = positions.detach().requires_grad_()
     with torch.enable_grad():
         energy = potential(positions, box)
@@ -113,7 +139,7 @@ class VerletForces:
             pairs = find_pairs(positions, box, self.potential.cutoff + self.skin)
             self.pairs = pairs.with_kinds(self.potential.types)
             self.at = positions.clone()
-        return self.potential.forces(self.potential.surroundings(positions, self.pairs))
+        return self.potential.all_forces(positions, self.pairs)
 
     def renew(self) -> None:
         """Forget the list: what follows depends on the positions alone, as after a restart."""

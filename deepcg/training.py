@@ -128,7 +128,7 @@ class ForceSamples(Generic[Inputs]):
         What the potential is evaluated on: the surroundings of beads, found once, or the values
         of collective variables.
     forces
-        Instantaneous forces, (n_frames, ...).
+        Instantaneous forces, (n_frames, ...); of beads less those of the force field.
     scale
         In what unit an error of each component of the force counts, shaped as one frame's forces
         or a number: components of different units or noise are made comparable by it.
@@ -154,7 +154,9 @@ class ForceSamples(Generic[Inputs]):
 def prepare(
     potential: NetworkPotential, frames: Frames, *, chunk: int = 200, progress: Progress = silent
 ) -> ForceSamples[Neighbors]:
-    """Find the surroundings of the beads in all frames.
+    """Find the surroundings of the beads in all frames, and what their terms have to explain.
+
+    The forces of the potential's force field, which has no weights, are taken off the forces.
 
     Raises
     ------
@@ -163,15 +165,23 @@ def prepare(
     """
     if frames.forces is None:
         raise InputError("the frames have no forces to match")
-    parts = []
+    parts, left = [], []
     for start in range(0, len(frames), chunk):
         part = frames[start : start + chunk]
+        left.append(_unexplained(potential, part))
         pairs = find_pairs(part.positions, part.box, potential.cutoff)
         parts.append(PairList(pairs.index.to(torch.int32), pairs.shift, pairs.count))
         progress(min(start + chunk, len(frames)), len(frames), "neighbors")
     pairs = PairList.join(parts).with_kinds(potential.types)
     near = potential.surroundings(frames.positions, pairs)
-    return ForceSamples(near, frames.forces, frames.forces.new_ones(()))
+    return ForceSamples(near, torch.cat(left), frames.forces.new_ones(()))
+
+
+def _unexplained(potential: NetworkPotential, frames: Frames) -> Tensor:
+    assert frames.forces is not None
+    if potential.molecular is None:
+        return frames.forces
+    return frames.forces - potential.molecular.forces(frames.positions)[1]
 
 
 def label_weights(errors: Tensor) -> Tensor:

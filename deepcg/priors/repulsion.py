@@ -1,7 +1,8 @@
-"""Energies that a network need not learn: what keeps beads apart where there are no data."""
+"""What keeps beads apart where there are no data."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from deepcg.neighbors import Neighbors
@@ -22,13 +23,23 @@ class Repulsion(nn.Module):
         kJ/mol.
     width
         nm; the wall is ``strength`` kT high one width inside the onset.
+    excluded
+        (n_pairs, 2), beads that do not repel each other: those that bonds or angles hold.
     """
 
     def __init__(
-        self, onset: Tensor, kT: float, *, width: float = 0.02, strength: float = 2.0
+        self,
+        onset: Tensor,
+        kT: float,
+        *,
+        width: float = 0.02,
+        strength: float = 2.0,
+        excluded: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.register_buffer("onset", onset)
+        none = torch.empty((0, 2), dtype=torch.long)
+        self.register_buffer("excluded", none if excluded is None else excluded, persistent=False)
         self.height, self.width = strength * kT, width
 
     @property
@@ -44,17 +55,28 @@ class Repulsion(nn.Module):
         # hardly any pair is inside: the others need no arithmetic
         close = d.detach().square().sum(-1) < onset.max() ** 2
         f, i, slot = close.nonzero(as_tuple=True)
-        meets = onset[types[i], types[neighbors.index[f, i, slot].long()]]
+        j = neighbors.index[f, i, slot].long()
+        excluded = self.get_buffer("excluded")
+        if len(excluded):
+            free = ~_is_among(i, j, excluded, len(types))
+            f, i, slot, j = f[free], i[free], slot[free], j[free]
+        meets = onset[types[i], types[j]]
         inside = ((meets - d[f, i, slot].norm(dim=-1)) / self.width).clamp(min=0)
         return energy.index_put((f, i), 0.5 * self.height * inside**3, accumulate=True)
 
 
-def onset_of_contacts(neighbors: Neighbors, types: Tensor, n_types: int) -> Tensor:
+def onset_of_contacts(
+    neighbors: Neighbors, types: Tensor, n_types: int, excluded: Tensor | None = None
+) -> Tensor:
     """Return the shortest distance (n_types, n_types), nm, between beads of each two types.
 
-    Zero for types that never meet within the cutoff of the list.
+    Zero for types that never meet within the cutoff of the list, but as ``excluded`` pairs.
     """
     distance, species = neighbors.distance.detach(), neighbors.species(types)
+    if excluded is not None and len(excluded):
+        beads = torch.arange(len(types), device=types.device)[:, None].expand(species.shape)
+        held = _is_among(beads, neighbors.index.long(), excluded, len(types))
+        species = torch.where(held, -1, species)
     onset = distance.new_zeros(n_types, n_types)
     for a in range(n_types):
         for b in range(n_types):
@@ -62,3 +84,9 @@ def onset_of_contacts(neighbors: Neighbors, types: Tensor, n_types: int) -> Tens
             if len(met):
                 onset[a, b] = met.min()
     return onset
+
+
+def _is_among(i: Tensor, j: Tensor, pairs: Tensor, n_beads: int) -> Tensor:
+    """Return whether beads i and j are one of some pairs (n_pairs, 2), in either order."""
+    keys = torch.cat([pairs, pairs.flip(1)]) @ pairs.new_tensor([n_beads, 1])
+    return torch.isin(i * n_beads + j, keys)

@@ -1,0 +1,16 @@
+"""Energies that a network need not learn."""
+
+from deepcg.priors.force_field import KINDS, ForceField, Table
+from deepcg.priors.from_data import statistical_tables
+from deepcg.priors.from_system import system_tables
+from deepcg.priors.repulsion import Repulsion, onset_of_contacts
+
+__all__ = [
+    "KINDS",
+    "ForceField",
+    "Repulsion",
+    "Table",
+    "onset_of_contacts",
+    "statistical_tables",
+    "system_tables",
+]

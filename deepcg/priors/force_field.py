@@ -1,0 +1,160 @@
+"""The energy of molecules by a force field: tables of terms, each kind evaluated at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+COULOMB = 138.93545764438198
+"""kJ/mol nm / e^2: 1 / (4 pi epsilon_0), CODATA 2018."""
+
+Points = list[Tensor]
+"""Positions (3, n_terms, n_frames), nm, of the first, second ... bead of terms."""
+
+Vector = tuple[Tensor, Tensor, Tensor]
+"""Components, each (n_terms, n_frames)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """Terms of one kind.
+
+    ``atoms`` (n_terms, m) are beads; ``parameters`` (n_terms, p) as `KINDS` says.
+    """
+
+    atoms: Tensor
+    parameters: Tensor
+
+
+class ForceField(nn.Module):
+    """U(R) = sum over tables, in open boundaries, of whole molecules.
+
+    Signed volumes and torsions tell left from right; the rest is a function of distances.
+
+    Parameters
+    ----------
+    tables
+        By kind, a key of `KINDS`.
+    """
+
+    def __init__(self, tables: Mapping[str, Table]) -> None:
+        super().__init__()
+        self.kinds = tuple(kind for kind in KINDS if kind in tables)
+        for kind in self.kinds:
+            self.register_buffer(f"{kind}_atoms", tables[kind].atoms)
+            self.register_buffer(f"{kind}_parameters", tables[kind].parameters)
+
+    @property
+    def tables(self) -> dict[str, Table]:
+        """The terms by kind."""
+        return {
+            kind: Table(self.get_buffer(f"{kind}_atoms"), self.get_buffer(f"{kind}_parameters"))
+            for kind in self.kinds
+        }
+
+    @property
+    def excluded(self) -> Tensor:
+        """(n_pairs, 2), beads that a bond or an angle joins."""
+        tables = self.tables
+        ends = [tables[kind].atoms[:, [0, -1]] for kind in ("bonds", "angles") if kind in tables]
+        return torch.cat(ends) if ends else torch.empty((0, 2), dtype=torch.long)
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """Return U (n_frames,), kJ/mol, at positions (n_frames, n_beads, 3), nm."""
+        energy = positions.new_zeros(len(positions))
+        for kind, table in self.tables.items():
+            points = points_of(positions, table.atoms)
+            energy = energy + KINDS[kind](points, *table.parameters.T[:, :, None]).sum(0)
+        return energy
+
+    def forces(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return U (n_frames,), kJ/mol, and -dU/dR (n_frames, n_beads, 3), kJ/mol/nm."""
+        with torch.enable_grad():
+            moved = positions.detach().requires_grad_()
+            energy = self(moved)
+            (gradient,) = torch.autograd.grad(energy.sum(), moved)
+        return energy.detach(), -gradient
+
+
+def length(points: Points) -> Tensor:
+    """Return the distance of two beads, nm."""
+    return _norm(_between(points[0], points[1]))
+
+
+def angle(points: Points) -> Tensor:
+    """Return the angle at the second of three beads, rad."""
+    one, other = _between(points[1], points[0]), _between(points[1], points[2])
+    sine = _norm(_cross(one, other)).clamp(min=1e-9)  # a straight angle has no direction
+    return torch.atan2(sine, _dot(one, other))
+
+
+def dihedral(points: Points) -> Tensor:
+    """Return the dihedral angle of four beads as IUPAC has it, rad."""
+    first, middle, last = (_between(points[i], points[i + 1]) for i in range(3))
+    near, far = _cross(first, middle), _cross(middle, last)
+    return torch.atan2(_norm(middle) * _dot(first, far), _dot(near, far))
+
+
+def signed_volume(points: Points) -> Tensor:
+    """Return a . (b x c), nm^3, of the vectors from the first of four beads to the others."""
+    a, b, c = (_between(points[0], point) for point in points[1:])
+    return _dot(a, _cross(b, c))
+
+
+def points_of(positions: Tensor, atoms: Tensor) -> Points:
+    """Return the positions (3, n_terms, n_frames) of each bead of terms (n_terms, m)."""
+    # frames last: what is gathered for a term are then rows of memory
+    x = positions.permute(2, 1, 0).contiguous()
+    return [x.index_select(1, beads) for beads in atoms.unbind(1)]
+
+
+def _harmonic(measure: Callable[[Points], Tensor]) -> Callable[..., Tensor]:
+    def energy(points: Points, center: Tensor, k: Tensor) -> Tensor:
+        return k / 2 * (measure(points) - center) ** 2
+
+    return energy
+
+
+def _cosine(points: Points, period: Tensor, phase: Tensor, k: Tensor) -> Tensor:
+    return k * (1 + torch.cos(period * dihedral(points) - phase))
+
+
+def _pairs(points: Points, charges: Tensor, sigma: Tensor, epsilon: Tensor) -> Tensor:
+    inverse = 1 / length(points)
+    six = (sigma * inverse) ** 6
+    return COULOMB * charges * inverse + 4 * epsilon * six * (six - 1)
+
+
+KINDS: dict[str, Callable[..., Tensor]] = {
+    "bonds": _harmonic(length),
+    "angles": _harmonic(angle),
+    "torsions": _cosine,
+    "volumes": _harmonic(signed_volume),
+    "pairs": _pairs,
+}
+"""Energies (n_terms, n_frames), kJ/mol, of `Points` and of columns of parameters.
+
+``bonds``, ``angles`` and ``volumes``: k/2 (q - q_0)^2, with q_0, k. ``torsions``: k (1 + cos(n phi
+- phase)), with n, phase, k. ``pairs``: q q' / (4 pi epsilon_0 r) + 4 epsilon ((sigma/r)^12 -
+(sigma/r)^6), with q q' in e^2, sigma, epsilon. Units are nm, rad, kJ/mol.
+"""
+
+
+def _between(start: Tensor, end: Tensor) -> Vector:
+    x, y, z = (end - start).unbind()
+    return x, y, z
+
+
+def _cross(a: Vector, b: Vector) -> Vector:
+    return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
+
+
+def _dot(a: Vector, b: Vector) -> Tensor:
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+def _norm(a: Vector) -> Tensor:
+    return _dot(a, a).sqrt()

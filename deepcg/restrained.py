@@ -20,6 +20,7 @@ Floats = NDArray[np.float64]
 
 _CHUNK = 2**21  # numbers held at a time
 _TOLERANCE = 1e-6  # of constraints, relative
+_WAYS_OUT = "give a smaller dt_fs, a larger width, or frames of dynamics, where no atoms clash"
 _REMOVED = (
     openmm.AndersenThermostat,
     openmm.CMMotionRemover,
@@ -119,7 +120,7 @@ class Bench:
         state = context.getState(positions=True, forces=True, groups=groups)
         forces: Floats = state.getForces(asNumpy=True)._value
         if not np.isfinite(forces).all():
-            raise InputError("a force is not finite: give a smaller dt_fs or a larger width")
+            raise InputError(f"a force is not finite: {_WAYS_OUT}")
         forces[self.virtual] = 0  # on their atoms already
         return state.getPositions(asNumpy=True)._value, forces
 
@@ -158,10 +159,8 @@ def _advance(context: openmm.Context, steps: int) -> None:
     try:
         context.getIntegrator().step(steps)
     except openmm.OpenMMException as error:
-        reason = " ".join(str(error).split())[:150]
-        raise InputError(
-            f"the restrained dynamics broke down ({reason}): give a smaller dt_fs or a larger width"
-        ) from error
+        reason = " ".join(str(error).split()).partition(". ")[0]
+        raise InputError(f"the restrained dynamics broke down ({reason}): {_WAYS_OUT}") from error
 
 
 def _frames(samples: list[tuple[Floats, Floats]], start: Frames) -> Frames:

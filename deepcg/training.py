@@ -188,11 +188,11 @@ def label_weights(errors: Tensor) -> Tensor:
     """Return 1 / (sigma^2 + s^2), divided by its mean over labels, (n, ...).
 
     An error of a fit to a mean force is the sum of the label's, of variance sigma^2, and of what
-    remains with perfect labels, of a variance s^2 that is the same for all: what the network cannot
-    represent, and the width of the restraints. Least squares of least variance weights with the
-    inverse of the sum. sigma is itself an estimate, from few blocks, and too small by a factor of
-    two now and then: s^2, the median of sigma^2, keeps such a label from counting more than twice
-    as much as a typical one.
+    remains without that, of a variance s^2 that is the same for all: what the network cannot
+    represent, the width of the restraints, what moved too slowly to show in sigma. Least squares of
+    least variance weights with the inverse of the sum. sigma is itself an estimate, from few
+    blocks, and too small by a factor of two now and then: s^2, the median of sigma^2, keeps such a
+    label from counting more than twice as much as a typical one.
 
     Parameters
     ----------

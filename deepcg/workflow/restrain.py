@@ -58,7 +58,8 @@ class RestrainConfig:
         How many configurations of the trajectory to restrain: evenly spaced in time for beads,
         spread evenly over the range for collective variables.
     ps
-        Length of the run at each configuration, ps.
+        Length of the run at each configuration, ps. Motion that is slower makes noise of which
+        the errors do not know.
     equilibration_ps
         What precedes it, ps.
     interval_ps
@@ -152,9 +153,7 @@ def label_restrained(
         tell(work.about)
     for index in range(len(labels), len(frames)):
         progress(index, len(frames), "restrained dynamics")
-        start = next(read(work.source, chunk=1, start=frames[index], stop=frames[index] + 1))
-        seed = _seed(config, "run", index)
-        labels = work.label(labels, start, seed)
+        labels = work.label(labels, frames[index], _seed(config, "run", index))
         labels.save(files.labels)
         progress(index + 1, len(frames), "restrained dynamics")
     work.write_topology(files.labels.with_suffix(".pdb"), labels)
@@ -178,10 +177,6 @@ class _Work:
     def choose(self, config: RestrainConfig, progress: Progress) -> list[int]:
         """Return the frames to start from, in the order of the labels."""
         n, wanted = self.source.n_frames, config.number
-        if wanted > n:
-            raise InputError(
-                f"number is {wanted}, but {self.source.trajectory} has {n} frames: give less"
-            )
         if isinstance(self.springs, VariableSprings):
             rng = np.random.default_rng(_seed(config, "choose", 0))
             chunks = read_used(self.source, DataConfig(), progress, with_forces=False)
@@ -191,15 +186,19 @@ class _Work:
         frames: list[int] = middles.astype(int).tolist()
         return frames
 
-    def label(self, labels: MeanForceLabels, start: Frames, seed: int) -> MeanForceLabels:
+    def label(self, labels: MeanForceLabels, frame: int, seed: int) -> MeanForceLabels:
         """Return the labels, and that of a run from a frame."""
+        start = next(read(self.source, chunk=1, start=frame, stop=frame + 1))
         targets = self.springs.values(start)[0]
         springs = self.springs.forces(targets, periodic=self.bench.periodic)
         displacements, forces = [], []
-        for atoms in self.bench.run(springs, start, self.run, seed):
-            values = self.springs.values(atoms)
-            displacements.append(self.springs.displacements(values, targets))
-            forces.append(self.estimate(atoms).double().numpy())
+        try:
+            for atoms in self.bench.run(springs, start, self.run, seed):
+                values = self.springs.values(atoms)
+                displacements.append(self.springs.displacements(values, targets))
+                forces.append(self.estimate(atoms).double().numpy())
+        except InputError as error:
+            raise InputError(f"frame {frame} of {self.source.trajectory}: {error}") from error
         moved, felt = np.concatenate(displacements), np.concatenate(forces)
         label = mean_force(moved, felt, targets, self.springs.stiffness)
         return labels.with_label(label, None if start.box is None else start.box[0].numpy())
@@ -241,6 +240,11 @@ def spread_out(
 
 def _prepare(files: Files, config: RestrainConfig, platform: str, threads: int | None) -> _Work:
     source = open_source(files.trajectory, topology=files.topology, system=files.system)
+    if config.number > source.n_frames:
+        raise InputError(
+            f"number is {config.number}, more than the frames of {files.trajectory}: "
+            f"give at most {source.n_frames}"
+        )
     if source.system is None:
         raise InputError(
             f"{files.trajectory} has no System beside it: give --system FILE (an OpenMM System)"
@@ -249,7 +253,7 @@ def _prepare(files: Files, config: RestrainConfig, platform: str, threads: int |
     if len(place.masses) != source.n_atoms:
         raise InputError(
             f"{files.trajectory} has {source.n_atoms} atoms, its System {len(place.masses)} "
-            "particles: dynamics need the positions of all"
+            "particles: dynamics need the positions of all, give a trajectory that has them"
         )
     data = DataConfig(map=config.map, estimator=config.estimator)
     sample = sample_of(source, data)

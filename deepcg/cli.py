@@ -72,7 +72,14 @@ COMMANDS = Topic(
                     "WaterSimulation",
                     "water",
                     defaults={"output": Path("runs/water")},
-                )
+                ),
+                "alanine": Entry(
+                    "Alanine dipeptide in water or without, biased or not, with OpenMM.",
+                    "deepcg.workflow.simulate",
+                    "AlanineSimulation",
+                    "alanine",
+                    defaults={"output": Path("runs/alanine")},
+                ),
             },
         ),
         "label": Entry(

@@ -33,6 +33,18 @@ from deepcg.progress import Progress, silent
 from deepcg.systems import open_platform
 from deepcg.water_box import WATER_MODELS, box_edge, density, water_box, water_system
 
+_POSITIVE = (
+    "molecules",
+    "ns",
+    "temperature",
+    "density",
+    "friction",
+    "interval_ps",
+    "checkpoint_ps",
+    "dt_fs",
+    "cutoff",
+    "threads",
+)
 _LONGEST_STEP = {False: 4.0, True: 1.0}  # fs, by flexible: the period of O-H is 9 fs
 
 
@@ -182,9 +194,7 @@ class _WaterRecorder:
 def _plan(config: WaterSimulation) -> Schedule:
     """Check the fields and return what follows from them."""
     pick(WATER_MODELS, config.model, "water model")
-    positive = ("molecules", "ns", "temperature", "density", "friction", "interval_ps")
-    positive = (*positive, "checkpoint_ps", "dt_fs", "cutoff", "threads")
-    check_ranges(vars(config), positive=positive, at_least_0=("equilibration_ps", "seed"))
+    check_ranges(vars(config), positive=_POSITIVE, at_least_0=("equilibration_ps", "seed"))
     dt_fs = config.dt_fs or (0.5 if config.flexible else 2.0)
     longest = _LONGEST_STEP[config.flexible]
     if dt_fs > longest:

@@ -309,9 +309,14 @@ def equilibrate(
     restart(context, state, thermostat.seed_of("equilibrate"))
     for _ in _steps(context, n_steps, progress, "equilibrate at constant volume"):
         pass
+    at_time_0(context)
+    return context
+
+
+def at_time_0(context: openmm.Context) -> None:
+    """Start the clock and the count of steps."""
     context.setTime(0)
     context.setStepCount(0)
-    return context
 
 
 def write_start(
@@ -444,7 +449,8 @@ def checked_energy(state: openmm.State) -> float:
 def kinetic_temperature(kinetic: float, system: openmm.System) -> float:
     """Return the temperature in K of a kinetic energy in kJ/mol."""
     moving = sum(system.getParticleMass(i)._value > 0 for i in range(system.getNumParticles()))
-    degrees = 3 * moving - system.getNumConstraints() - 3  # the centre of mass stands still
+    constraints: int = system.getNumConstraints()
+    degrees = 3 * moving - constraints - 3  # the centre of mass stands still
     return 2 * kinetic / (degrees * BOLTZMANN)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from deepcg.alanine_simulation import AlanineSimulation, simulate_alanine
 from deepcg.microscopic import WaterSimulation, simulate_water
 from deepcg.progress import Progress, silent
 
@@ -18,3 +19,17 @@ def water(
     trajectory = simulate_water(config, progress)
     tell(f"trajectory in {trajectory}")
     return trajectory
+
+
+def alanine(
+    config: AlanineSimulation,
+    progress: Progress = silent,
+    tell: Callable[[str], None] = lambda line: None,
+) -> tuple[Path, ...]:
+    """Simulate alanine dipeptide and return the trajectories; see ``simulate_alanine``."""
+    trajectories = simulate_alanine(config, progress)
+    if len(trajectories) == 1:
+        tell(f"trajectory in {trajectories[0]}")
+    else:
+        tell(f"{len(trajectories)} trajectories, {trajectories[0]} to {trajectories[-1].name}")
+    return trajectories

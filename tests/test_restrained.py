@@ -29,7 +29,8 @@ from deepcg.workflow.fit import Fit, fit
 from deepcg.workflow.fit_config import FitConfig
 from deepcg.workflow.fit_variables import SurfaceFit
 from deepcg.workflow.label import LabelConfig, label_trajectory
-from deepcg.workflow.restrain import RestrainConfig, spread_out
+from deepcg.workflow.restrain import spread_out
+from deepcg.workflow.restrain_config import RestrainConfig
 
 REFERENCE = openmm.Platform.getPlatform("Reference")
 KT = thermal_energy(300)

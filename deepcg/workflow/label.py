@@ -9,7 +9,8 @@ from pathlib import Path
 from deepcg.errors import InputError
 from deepcg.labels import Labels, label
 from deepcg.progress import Progress, silent
-from deepcg.workflow.restrain import Files, RestrainConfig, label_restrained
+from deepcg.workflow.restrain import Files, label_restrained
+from deepcg.workflow.restrain_config import RestrainConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,15 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepcg.collective import CollectiveVariables, build_variables, is_collective
+from deepcg.collective import build_variables, is_collective
+from deepcg.constraints import Constraints
 from deepcg.data import Source, open_source, read
 from deepcg.errors import InputError
 from deepcg.estimators import ESTIMATORS
@@ -35,77 +36,12 @@ from deepcg.springs import BeadSprings, Springs, VariableSprings, check_step
 from deepcg.systems import open_platform, read_system
 from deepcg.units import thermal_energy
 from deepcg.variable_forces import VARIABLE_ESTIMATORS
-from deepcg.workflow.beads import DataConfig, constraints_of, read_used, sample_of
+from deepcg.workflow.beads import Described, constraints_of, read_used, sample_of
+from deepcg.workflow.restrain_config import RestrainConfig
 
 Floats = NDArray[np.float64]
 
-FEWEST_SAMPLES = 32
-"""In a run: fewer have no honest error."""
-
 _LIGHT = 3.0  # Da: what is lighter, and free to vibrate, needs short steps
-
-
-@dataclass(frozen=True, slots=True)
-class RestrainConfig:
-    """Mean forces from restrained dynamics.
-
-    Parameters
-    ----------
-    map
-        Coarse coordinates, as in deepcg fit; of collective variables dihedrals, angles and
-        distances.
-    number
-        How many configurations of the trajectory to restrain: evenly spaced in time for beads,
-        spread evenly over the range for collective variables.
-    ps
-        Length of the run at each configuration, ps. Motion that is slower makes noise of which
-        the errors do not know.
-    equilibration_ps
-        What precedes it, ps.
-    interval_ps
-        From sample to sample, ps.
-    width_nm, width_rad
-        How far the springs let a coordinate go, as a standard deviation: mean forces are means
-        over this.
-    temperature
-        Temperature, K.
-    friction
-        Of the Langevin thermostat, 1/ps.
-    dt_fs
-        Time step, fs; by default 2, or 0.5 where hydrogens vibrate.
-    estimator
-        How forces on atoms become forces on the coordinates: as in deepcg fit.
-    seed
-        Seed of the choice of configurations and of the dynamics.
-    """
-
-    map: str = "oxygens"
-    number: int = 100
-    ps: float = 5.0
-    equilibration_ps: float = 1.0
-    interval_ps: float = 0.02
-    width_nm: float = 0.003
-    width_rad: float = 0.03
-    temperature: float = 300.0
-    friction: float = 1.0
-    dt_fs: float | None = None
-    estimator: str = "least-noise"
-    seed: int = 1
-
-    def __post_init__(self) -> None:
-        positive = ("number", "ps", "interval_ps", "width_nm", "width_rad")
-        for name in (*positive, "temperature", "friction", "dt_fs"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise InputError(f"{name} is {value:g}: give a positive number")
-        for name in ("equilibration_ps", "seed"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise InputError(f"{name} is {getattr(self, name):g}: give 0 or more")
-        if self.ps < FEWEST_SAMPLES * self.interval_ps:
-            raise InputError(
-                f"ps is {self.ps:g}, with a sample every {self.interval_ps:g} ps: give at least "
-                f"{FEWEST_SAMPLES * self.interval_ps:g}, for {FEWEST_SAMPLES} samples"
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +82,11 @@ def label_restrained(
         the settings cannot be used; a file of other labels is in the way.
     """
     work = _prepare(files, config, platform, threads)
-    labels = _begin(files.labels, work.labels)
+    labels = _begin(files.labels, work.none)
     frames = work.choose(config, progress)
     files.labels.parent.mkdir(parents=True, exist_ok=True)
     if len(labels) < len(frames):
-        tell(work.about)
+        tell(work.coordinates.estimate.describe())
     for index in range(len(labels), len(frames)):
         progress(index, len(frames), "restrained dynamics")
         labels = work.label(labels, frames[index], _seed(config, "run", index))
@@ -161,53 +97,69 @@ def label_restrained(
     return files.labels
 
 
+class _Estimate(Described, Protocol):
+    """Forces on the coordinates from those on the atoms."""
+
+    def __call__(self, frames: Frames, /) -> Tensor:
+        """Return the forces of frames, (n, ...)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Coordinates:
+    """What is restrained; ``topology`` is that of beads, ``saved`` goes into the file of labels."""
+
+    springs: Springs
+    estimate: _Estimate
+    saved: dict[str, NDArray[Any]]
+    topology: mdtraj.Topology | None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Work:
-    """All that does not change from label to label; ``labels`` are without any."""
+    """All that does not change from label to label; ``none`` are labels without any."""
 
     source: Source
     bench: Bench
-    springs: Springs
-    estimate: Callable[[Frames], Tensor]
+    coordinates: _Coordinates
     run: Run
-    labels: MeanForceLabels
-    topology: mdtraj.Topology | None
-    about: str
+    none: MeanForceLabels
 
     def choose(self, config: RestrainConfig, progress: Progress) -> list[int]:
         """Return the frames to start from, in the order of the labels."""
-        n, wanted = self.source.n_frames, config.number
-        if isinstance(self.springs, VariableSprings):
+        n, wanted, springs = self.source.n_frames, config.number, self.coordinates.springs
+        if isinstance(springs, VariableSprings):
             rng = np.random.default_rng(_seed(config, "choose", 0))
-            chunks = read_used(self.source, DataConfig(), progress, with_forces=False)
-            values = np.concatenate([self.springs.values(part) for part in chunks])
-            return spread_out(values, self.springs.variables.periods, wanted, rng)
+            chunks = read_used(self.source, config.data, progress, with_forces=False)
+            values = np.concatenate([springs.values(part) for part in chunks])
+            return spread_out(values, springs.variables.periods, wanted, rng)
         middles = (np.arange(wanted) + 0.5) * n / wanted
         frames: list[int] = middles.astype(int).tolist()
         return frames
 
     def label(self, labels: MeanForceLabels, frame: int, seed: int) -> MeanForceLabels:
         """Return the labels, and that of a run from a frame."""
+        springs, estimate = self.coordinates.springs, self.coordinates.estimate
         start = next(read(self.source, chunk=1, start=frame, stop=frame + 1))
-        targets = self.springs.values(start)[0]
-        springs = self.springs.forces(targets, periodic=self.bench.periodic)
+        targets = springs.values(start)[0]
+        pulls = springs.forces(targets, periodic=self.bench.periodic)
         displacements, forces = [], []
         try:
-            for atoms in self.bench.run(springs, start, self.run, seed):
-                values = self.springs.values(atoms)
-                displacements.append(self.springs.displacements(values, targets))
-                forces.append(self.estimate(atoms).double().numpy())
+            for atoms in self.bench.run(pulls, start, self.run, seed):
+                displacements.append(springs.displacements(springs.values(atoms), targets))
+                forces.append(estimate(atoms).double().numpy())
         except InputError as error:
             raise InputError(f"frame {frame} of {self.source.trajectory}: {error}") from error
         moved, felt = np.concatenate(displacements), np.concatenate(forces)
-        label = mean_force(moved, felt, targets, self.springs.stiffness)
+        label = mean_force(moved, felt, targets, springs.stiffness)
         return labels.with_label(label, None if start.box is None else start.box[0].numpy())
 
     def write_topology(self, path: Path, labels: MeanForceLabels) -> None:
         """Write what beads there are, at the positions of the first label."""
-        if self.topology is None:
+        topology = self.coordinates.topology
+        if topology is None:
             return
-        frame = mdtraj.Trajectory(labels.coordinates[:1].astype(np.float32), self.topology)
+        frame = mdtraj.Trajectory(labels.coordinates[:1].astype(np.float32), topology)
         if labels.box is not None:
             frame.unitcell_vectors = labels.box[:1].astype(np.float32)
         frame.save_pdb(str(path))
@@ -250,46 +202,57 @@ def _prepare(files: Files, config: RestrainConfig, platform: str, threads: int |
             f"{files.trajectory} has no System beside it: give --system FILE (an OpenMM System)"
         )
     place = bench(read_system(source.system), open_platform(platform), threads)
-    if len(place.masses) != source.n_atoms:
-        raise InputError(
-            f"{files.trajectory} has {source.n_atoms} atoms, its System {len(place.masses)} "
-            "particles: dynamics need the positions of all, give a trajectory that has them"
-        )
-    data = DataConfig(map=config.map, estimator=config.estimator)
-    sample = sample_of(source, data)
-    if place.periodic and sample.box is None:
-        raise InputError(f"{files.trajectory} has no boxes, but its System is periodic")
-    task = {"made_by": "deepcg label --restrain", **asdict(config)}
-    task |= {
+    sample = sample_of(source, config.data)
+    _check_whole(source, sample, place)
+    held = constraints_of(source, sample, config.data.constraints)
+    forced = place.with_forces(sample)
+    restrain = _variables if is_collective(config.map) else _beads
+    coordinates = restrain(config, source, forced, held, place.masses)
+    run = _run(config, place)
+    check_step(coordinates.springs, sample, place.masses, run.dt)
+    task = {
+        "made_by": "deepcg label --restrain",
+        **asdict(config),
         "trajectory_hash": file_hash(files.trajectory),
         "system_hash": file_hash(source.system),
     }
-    held = constraints_of(source, sample, data.constraints)
-    forced = place.with_forces(sample)
-    kT = thermal_energy(config.temperature)
-    if is_collective(config.map):
-        variables = build_variables(config.map, source.topology)
-        forces = VARIABLE_ESTIMATORS[config.estimator](
-            variables, [forced], held, source.topology, place.masses, config.temperature
+    return _Work(source, place, coordinates, run, no_labels(task, coordinates.saved))
+
+
+def _check_whole(source: Source, sample: Frames, place: Bench) -> None:
+    """Refuse frames that are not enough to start dynamics from."""
+    if len(place.masses) != source.n_atoms:
+        raise InputError(
+            f"{source.trajectory} has {source.n_atoms} atoms, its System {len(place.masses)} "
+            "particles: dynamics need the positions of all, give a trajectory that has them"
         )
-        springs: Springs = VariableSprings(variables, _widths(variables, config), kT)
-        labels, topology, about = no_labels(task, of_variables(variables)), None, forces.describe()
-        estimate: Callable[[Frames], Tensor] = forces
-    else:
-        mapping = build_mapping(config.map, source.topology)
-        assert isinstance(mapping, LinearMapping)
-        on_beads = ESTIMATORS[config.estimator](mapping, [forced], held, config.temperature)
-        springs = BeadSprings(mapping, config.width_nm, kT)
-        labels, about = no_labels(task, of_beads(mapping)), on_beads.describe()
-        topology, estimate = bead_topology(mapping, source.topology), on_beads
-    run = _run(config, place)
-    check_step(springs, sample, place.masses, run.dt)
-    return _Work(source, place, springs, estimate, run, labels, topology, about)
+    if place.periodic and sample.box is None:
+        raise InputError(f"{source.trajectory} has no boxes, but its System is periodic")
 
 
-def _widths(variables: CollectiveVariables, config: RestrainConfig) -> Floats:
+def _variables(
+    config: RestrainConfig, source: Source, sample: Frames, held: Constraints, masses: Floats
+) -> _Coordinates:
+    variables = build_variables(config.map, source.topology)
     widths = {"nm": config.width_nm, "rad": config.width_rad}
-    return np.array([widths[unit] for unit in variables.units])
+    width = np.array([widths[unit] for unit in variables.units])
+    springs = VariableSprings(variables, width, thermal_energy(config.temperature))
+    estimate = VARIABLE_ESTIMATORS[config.estimator](
+        variables, [sample], held, source.topology, masses, config.temperature
+    )
+    return _Coordinates(springs, estimate, of_variables(variables), None)
+
+
+def _beads(
+    config: RestrainConfig, source: Source, sample: Frames, held: Constraints, masses: Floats
+) -> _Coordinates:
+    del masses
+    mapping = build_mapping(config.map, source.topology)
+    assert isinstance(mapping, LinearMapping)
+    springs = BeadSprings(mapping, config.width_nm, thermal_energy(config.temperature))
+    estimate = ESTIMATORS[config.estimator](mapping, [sample], held, config.temperature)
+    topology = bead_topology(mapping, source.topology)
+    return _Coordinates(springs, estimate, of_beads(mapping), topology)
 
 
 def _run(config: RestrainConfig, place: Bench) -> Run:

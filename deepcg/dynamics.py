@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,13 +16,28 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 import sampling
+from deepcg.blowups import describe
 from deepcg.errors import InputError, pick
 from deepcg.samples import Samples
 from deepcg.units import BOLTZMANN, thermal_energy
-from sampling import INTEGRATORS, Blowup, Checkpoint, ForceField, SamplerState, Step, calm, run
+from sampling import (
+    INTEGRATORS,
+    Biased,
+    Blowup,
+    Checkpoint,
+    Exchange,
+    ForceField,
+    Method,
+    SamplerState,
+    Step,
+    calm,
+    run,
+)
 
 Progress = Callable[[int, int, str], None]
 """Called with the intervals done, the intervals in all and a word on what is done."""
+
+Settings = Mapping[str, float | int | str]
 
 
 class SamplingError(InputError):
@@ -44,7 +59,7 @@ class DynamicsConfig:
     Parameters
     ----------
     dt
-        Time step, ps.
+        Time step, ps; by default 0.005, or for a molecule in the open what its bonds allow.
     friction
         Friction, 1/ps.
     temperature
@@ -61,7 +76,7 @@ class DynamicsConfig:
         Seed of the noise and of the first velocities.
     """
 
-    dt: float = 0.005
+    dt: float | None = None
     friction: float = 1.0
     temperature: float = 300.0
     ps: float = 200.0
@@ -72,20 +87,25 @@ class DynamicsConfig:
 
     def __post_init__(self) -> None:
         for name in ("dt", "friction", "temperature", "ps", "interval_ps"):
-            value = getattr(self, name)
+            value = self.step if name == "dt" else getattr(self, name)
             lowest_is_legal = name == "friction" and self.integrator == "baoab"
             if not (math.isfinite(value) and (value > 0 or (lowest_is_legal and value == 0))):
                 raise InputError(f"the {name} of the dynamics is {value}: give a positive number")
         if not (math.isfinite(self.equilibration_ps) and self.equilibration_ps >= 0):
             raise InputError(f"equilibration_ps is {self.equilibration_ps}: give 0 or more")
         pick(INTEGRATORS, self.integrator, "integrator")
-        _whole(self.interval_ps, self.dt, "interval_ps", "dt")
+        _whole(self.interval_ps, self.step, "interval_ps", "dt")
         _whole(self.ps, self.interval_ps, "ps", "interval_ps")
+
+    @property
+    def step(self) -> float:
+        """The time step, ps."""
+        return 0.005 if self.dt is None else self.dt
 
     @property
     def every(self) -> int:
         """Steps from one written frame to the next."""
-        return round(self.interval_ps / self.dt)
+        return round(self.interval_ps / self.step)
 
     @property
     def n_frames(self) -> int:
@@ -104,7 +124,9 @@ class Summary:
 
     ``ns_per_day`` adds up all replicas. ``temperature_error`` is the standard error from
     the scatter between replicas, ``None`` for a single one; temperatures are ``None`` for
-    overdamped dynamics, which have no velocities.
+    overdamped dynamics, which have no velocities. ``energy`` is without a bias. With replica
+    exchange, ``energy`` and ``temperature`` are those of the lowest temperature, and
+    ``acceptance`` has the accepted fraction of swaps of every temperature with the next.
     """
 
     n_replicas: int
@@ -118,6 +140,7 @@ class Summary:
     seconds: float
     ns_per_day: float
     ns_per_day_per_replica: float
+    acceptance: tuple[float, ...] = ()
 
 
 def run_dynamics(
@@ -129,6 +152,8 @@ def run_dynamics(
     topology: mdtraj.Topology,
     config: DynamicsConfig,
     output: Path,
+    method: Method | None = None,
+    settings: Settings | None = None,
     resume: bool = False,
     progress: Progress | None = None,
     forget: Callable[[], None] | None = None,
@@ -145,7 +170,8 @@ def run_dynamics(
     Parameters
     ----------
     force_field
-        (n_replicas, n_beads, 3), nm, to energies, kJ/mol, and forces, kJ/mol/nm.
+        (n_replicas, n_beads, 3), nm, to energies, kJ/mol, and forces, kJ/mol/nm. The bias of a
+        `Biased` one moves the replicas and is left out of the energies that are written.
     start
         (n_replicas, n_beads, 3), nm; its dtype and device are those of the dynamics.
     masses
@@ -154,6 +180,12 @@ def run_dynamics(
         (3, 3), nm, rows are the box vectors; ``None`` for open boundaries.
     topology
         The beads.
+    method
+        Metadynamics or replica exchange. With the latter the first replicas, as many as there are
+        ladders, are those at ``config.temperature``: ``000.dcd`` ...; the others, at higher
+        ones, are ``hot-330K-000.dcd`` ....
+    settings
+        What else must be the same for a run to be resumed.
     forget
         Called after each interval for a force field that remembers (a neighbor list with a
         skin): it must drop that memory, or a resumed run differs in rounding.
@@ -169,37 +201,38 @@ def run_dynamics(
     """
     _check_shapes(start, masses, topology)
     masses = masses.to(start)
+    kT = method.kT if isinstance(method, Exchange) else thermal_energy(config.temperature)
     step = INTEGRATORS[config.integrator](
-        force_field,
-        masses,
-        kT=thermal_energy(config.temperature),
-        dt=config.dt,
-        friction=config.friction,
+        force_field, masses, kT=kT, dt=config.step, friction=config.friction
     )
+    step = step if method is None else method.step(step)
     samples = Samples.of(
         output,
-        len(start),
+        _names(len(start), method),
         topology,
         box,
-        dt=config.dt,
+        dt=config.step,
         first_step=(config.n_equilibration + 1) * config.every,
         every=config.every,
     )
     generator = Generator(start.device).manual_seed(config.seed)
-    resume = _is_resumable(output, resume)
-    if resume:
-        checkpoint = _resume(samples, force_field, start, config)
-        generator.set_state(checkpoint.generator_state)
+    bias_energy = force_field.bias_energy if isinstance(force_field, Biased) else None
+    job = _Job(
+        step, generator, masses, kT, config, samples, method, bias_energy, checkpoint_seconds
+    )
+    notes = {**asdict(config), "dt": config.step, **(settings or {})}
+    if _is_resumable(output, resume):
+        checkpoint = _resume(job, force_field, start, notes)
     else:
-        checkpoint = _begin(samples, force_field, start, masses, config, generator)
+        checkpoint = _begin(job, force_field, start, notes)
     if forget is not None:
         forget()
-    job = _Job(step, generator, masses, config, samples, checkpoint_seconds)
     try:
         checkpoint = job.propagate(checkpoint, progress, forget)
     except Blowup as blowup:
-        raise SamplingError(_blame(blowup, topology, box, config, output)) from blowup
-    return _summarize(samples, config, checkpoint, start.shape[1])
+        line = describe(blowup, topology, box, config.step, samples.checkpoint)
+        raise SamplingError(line) from blowup
+    return _summarize(job, checkpoint, start.shape[1])
 
 
 def temperature(state: SamplerState, masses: Tensor, dt: float) -> Tensor:
@@ -222,8 +255,11 @@ class _Job:
     step: Step
     generator: Generator
     masses: Tensor
+    kT: float | Tensor
     config: DynamicsConfig
     samples: Samples
+    method: Method | None
+    bias_energy: Callable[[Tensor], Tensor] | None
     checkpoint_seconds: float
 
     def propagate(
@@ -239,8 +275,7 @@ class _Job:
                 kinetic = self._temperature(state)
                 self._write(done - self.config.n_equilibration, state, kinetic)
                 seconds = spent + time.monotonic() - began
-                noise = self.generator.get_state()
-                latest = Checkpoint(n, state, noise, {**latest.notes, "seconds": seconds})
+                latest = self.checkpoint(n, state, {**latest.notes, "seconds": seconds})
                 if forget is not None:
                     forget()
                 if progress is not None:
@@ -252,6 +287,17 @@ class _Job:
             self.samples.save(latest)
         return latest
 
+    def checkpoint(self, n: int, state: SamplerState, notes: Settings) -> Checkpoint:
+        """Return all that is needed to go on from here."""
+        memory = {} if self.method is None else self.method.get_state()
+        return Checkpoint(n, state, self.generator.get_state(), dict(notes), memory)
+
+    def recall(self, checkpoint: Checkpoint) -> None:
+        """Set the noise and the method to what they were at a checkpoint."""
+        self.generator.set_state(checkpoint.generator_state)
+        if self.method is not None:
+            self.method.set_state(checkpoint.memory)
+
     def _states(self, latest: Checkpoint) -> Iterator[tuple[int, SamplerState]]:
         every = self.config.every
         total = (self.config.n_equilibration + self.config.n_frames) * every
@@ -262,56 +308,59 @@ class _Job:
             n_steps=max(0, total - latest.step),
             every=every,
             first=latest.step,
-            sound=calm(self.masses, thermal_energy(self.config.temperature)),
+            sound=calm(self.masses, self.kT),
+            method=self.method,
         )
 
     def _write(self, frame: int, state: SamplerState, kinetic: Tensor) -> None:
         if frame > 0:
-            when = frame * self.config.interval_ps
-            self.samples.append(when, state.positions, state.energy, kinetic)
+            energy = state.energy
+            if self.bias_energy is not None:
+                energy = energy - self.bias_energy(state.positions)
+            self.samples.append(frame * self.config.interval_ps, state.positions, energy, kinetic)
 
     def _temperature(self, state: SamplerState) -> Tensor:
         if self.config.integrator == "overdamped":  # its velocities are noise alone
             return torch.full_like(state.energy, torch.nan)
-        return temperature(state, self.masses, self.config.dt)
+        return temperature(state, self.masses, self.config.step)
 
     def _word(self, done: int, kinetic: Tensor) -> str:
         phase = "equilibrating" if done <= self.config.n_equilibration else "sampling"
-        mean = float(kinetic.mean())
+        mean = float(kinetic[: self.samples.n_target].mean())
         return phase if math.isnan(mean) else f"{phase}, {mean:.0f} K"
 
 
-def _begin(
-    samples: Samples,
-    force_field: ForceField,
-    positions: Tensor,
-    masses: Tensor,
-    config: DynamicsConfig,
-    generator: Generator,
-) -> Checkpoint:
+def _names(n_replicas: int, method: Method | None) -> list[str]:
+    """Return the names of the trajectories."""
+    if not isinstance(method, Exchange):
+        return [f"{i:03d}" for i in range(n_replicas)]
+    kelvin = (method.levels[1:] / BOLTZMANN).tolist()
+    ladders = [f"{i:03d}" for i in range(method.n_ladders)]
+    return ladders + [f"hot-{t:g}K-{name}" for t in kelvin for name in ladders]
+
+
+def _begin(job: _Job, force_field: ForceField, positions: Tensor, notes: Settings) -> Checkpoint:
     """Return the state before the first step, on disk as the first checkpoint."""
-    kT = thermal_energy(config.temperature)
+    generator = job.generator
     try:
-        state = sampling.start(force_field, positions, masses, kT=kT, generator=generator)
+        state = sampling.start(force_field, positions, job.masses, kT=job.kT, generator=generator)
     except FloatingPointError as error:
         raise SamplingError(f"{error} at the start: beads overlap, or the model is bad") from error
-    samples.create(positions[0])
-    notes = {**asdict(config), "seconds": 0.0}
-    checkpoint = Checkpoint(0, state, generator.get_state(), notes)
-    samples.save(checkpoint)
+    job.samples.create(positions[0])
+    checkpoint = job.checkpoint(0, state, {**notes, "seconds": 0.0})
+    job.samples.save(checkpoint)
     return checkpoint
 
 
-def _resume(
-    samples: Samples, force_field: ForceField, positions: Tensor, config: DynamicsConfig
-) -> Checkpoint:
+def _resume(job: _Job, force_field: ForceField, positions: Tensor, notes: Settings) -> Checkpoint:
     """Return the checkpoint, with all files cut back to it."""
-    path = samples.checkpoint
+    path, config = job.samples.checkpoint, job.config
     try:
         checkpoint = sampling.load(path, positions.device)
-        _check_same_run(path, checkpoint, positions, config)
+        _check_same_run(path, checkpoint, positions, notes)
+        job.recall(checkpoint)
         _check_same_model(path, checkpoint.state, force_field)
-        samples.truncate(max(0, checkpoint.step // config.every - config.n_equilibration))
+        job.samples.truncate(max(0, checkpoint.step // config.every - config.n_equilibration))
     except (ValueError, OSError) as error:
         if isinstance(error, InputError):
             raise
@@ -332,7 +381,7 @@ def _is_resumable(output: Path, resume: bool) -> bool:
 
 
 def _check_same_run(
-    path: Path, checkpoint: Checkpoint, positions: Tensor, config: DynamicsConfig
+    path: Path, checkpoint: Checkpoint, positions: Tensor, notes: Settings
 ) -> None:
     shape = checkpoint.state.positions.shape
     if shape != positions.shape:
@@ -344,10 +393,10 @@ def _check_same_run(
         raise InputError(
             f"{path} is of {checkpoint.state.positions.dtype}, not of {positions.dtype}"
         )
-    for name, value in asdict(config).items():
-        if name != "ps" and checkpoint.notes[name] != value:
+    for name, value in notes.items():
+        if name != "ps" and checkpoint.notes.get(name) != value:
             raise InputError(
-                f"{path} is of a run with {name} = {checkpoint.notes[name]}, not {value}: "
+                f"{path} is of a run with {name} = {checkpoint.notes.get(name)}, not {value}: "
                 f"resume with the old value, or delete {path.parent}"
             )
 
@@ -381,66 +430,15 @@ def _whole(value: float, unit: float, what: str, of: str) -> None:
         )
 
 
-def _blame(
-    blowup: Blowup,
-    topology: mdtraj.Topology,
-    box: Tensor | None,
-    config: DynamicsConfig,
-    output: Path,
-) -> str:
-    """Return the one line that says who blew up, when, where, and what helps."""
-    name = {i: f"{topology.atom(i)} (bead {i})" for i in range(topology.n_atoms)}
-    i, j, distance = _pushed_pair(blowup, box)
-    pair = name[i] if j is None else f"{name[i]}, {distance:.3f} nm from {name[j]}"
-    old, new = (float(s.energy[blowup.replica]) for s in (blowup.good.state, blowup.bad))
-    return (
-        f"replica {blowup.replica} blew up at step {blowup.step} "
-        f"({blowup.step * config.dt:.3f} ps): energy {old:.6g} -> {new:.6g} kJ/mol, pushed hardest "
-        f"is {pair}. Try a smaller --dt, a longer training or a stronger repulsive prior; the last "
-        f"good state is kept in {output / 'checkpoint.pt'}"
-    )
-
-
-def _pushed_pair(blowup: Blowup, box: Tensor | None) -> tuple[int, int | None, float]:
-    """Return the bead with the greatest force, its nearest bead and their distance, nm."""
-    states = [s for s in (blowup.good.state, blowup.bad) if _is_finite(s, blowup.replica)]
-    force = [s.forces[blowup.replica].norm(dim=-1) for s in states]
-    worst = max(range(len(states)), key=lambda s: float(force[s].max()))
-    i = int(force[worst].argmax())
-    x = states[worst].positions[blowup.replica]
-    distance = _distances(x - x[i], box)
-    distance[i] = torch.inf
-    if len(x) == 1:
-        return i, None, math.inf
-    j = int(distance.argmin())
-    return i, j, float(distance[j])
-
-
-def _is_finite(state: SamplerState, replica: int) -> bool:
-    return all(bool(t[replica].isfinite().all()) for t in (state.positions, state.forces))
-
-
-def _distances(delta: Tensor, box: Tensor | None) -> Tensor:
-    """Return the shortest lengths (n,) of (n, 3) over the periodic images."""
-    if box is None:
-        return delta.square().sum(-1).sqrt()
-    box = box.to(delta)
-    delta = delta - (delta @ torch.linalg.inv(box)).round() @ box
-    images = torch.cartesian_prod(*[torch.arange(-1, 2, device=delta.device)] * 3).to(delta)
-    shortest: Tensor = (delta[:, None] + images @ box).norm(dim=-1).amin(-1)
-    return shortest
-
-
-def _summarize(
-    samples: Samples, config: DynamicsConfig, checkpoint: Checkpoint, n_beads: int
-) -> Summary:
-    n_replicas = len(samples.trajectories)
+def _summarize(job: _Job, checkpoint: Checkpoint, n_beads: int) -> Summary:
+    samples, config = job.samples, job.config
+    n_replicas, n_target = len(samples.trajectories), samples.n_target
     log: NDArray[np.float64] = np.loadtxt(samples.log, delimiter=",", skiprows=1, ndmin=2)
-    replicas = log[:, 3 + n_replicas :].mean(0)
+    replicas = log[:, 3 + n_replicas :][:, :n_target].mean(0)
     kinetic = None if np.isnan(replicas).any() else float(replicas.mean())
-    error = float(replicas.std(ddof=1) / math.sqrt(n_replicas)) if n_replicas > 1 else None
+    error = float(replicas.std(ddof=1) / math.sqrt(n_target)) if n_target > 1 else None
     seconds = float(checkpoint.notes["seconds"])
-    speed = checkpoint.step * config.dt / 1000 / (seconds / 86_400)
+    speed = checkpoint.step * config.step / 1000 / (seconds / 86_400)
     summary = Summary(
         n_replicas=n_replicas,
         n_beads=n_beads,
@@ -453,6 +451,9 @@ def _summarize(
         seconds=seconds,
         ns_per_day=speed * n_replicas,
         ns_per_day_per_replica=speed,
+        acceptance=tuple(job.method.acceptance.tolist())
+        if isinstance(job.method, Exchange)
+        else (),
     )
     text = json.dumps(asdict(summary), indent=2) + "\n"
     (samples.folder / "summary.json").write_text(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +33,7 @@ class Samples:
     def of(
         cls,
         folder: Path,
-        n_replicas: int,
+        names: Sequence[str],
         topology: mdtraj.Topology,
         box: Tensor | None,
         *,
@@ -40,11 +41,19 @@ class Samples:
         first_step: int,
         every: int,
     ) -> Samples:
-        """Return the files of a run in ``box``, (3, 3) in nm; ``dt`` in ps; writes nothing."""
+        """Return the files of a run in ``box``, (3, 3) in nm; ``dt`` in ps; writes nothing.
+
+        ``names`` are those of the replicas' trajectories.
+        """
         cell = None if box is None else box.detach().cpu().double().numpy()
         dcd = DcdFormat.of(topology, cell, dt=dt, first_step=first_step, every=every)
-        trajectories = [folder / f"{i:03d}.dcd" for i in range(n_replicas)]
+        trajectories = [folder / f"{name}.dcd" for name in names]
         return cls(folder, trajectories, topology, cell, dcd)
+
+    @property
+    def n_target(self) -> int:
+        """Number of the replicas, the first ones, that are at the temperature of the samples."""
+        return sum(not path.name.startswith("hot") for path in self.trajectories)
 
     @property
     def log(self) -> Path:
@@ -78,8 +87,8 @@ class Samples:
         """
         for path, x in zip(self.trajectories, positions.cpu().float().numpy(), strict=True):
             self.format.append(path, x)
-        e, t = energy.double(), kinetic.double()
-        row = [time, float(e.mean()), float(t.mean()), *e.tolist(), *t.tolist()]
+        e, t, n = energy.double(), kinetic.double(), self.n_target
+        row = [time, float(e[:n].mean()), float(t[:n].mean()), *e.tolist(), *t.tolist()]
         with self.log.open("a") as file:
             file.write(",".join(f"{value:.6f}" for value in row) + "\n")
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import sampling
-from deepcg import dynamics
+from deepcg.blowups import pushed_pair
 from deepcg.dynamics import DynamicsConfig, SamplingError, run_dynamics
 from deepcg.errors import InputError
 from deepcg.units import BOLTZMANN
@@ -285,7 +285,7 @@ def test_the_pushed_pair_is_found_across_a_triclinic_box():
     forces[0, 5] = 1e6
     state = sampling.SamplerState(x, x, forces, x.new_zeros(1))
     blowup = sampling.Blowup("", sampling.Checkpoint(0, state, torch.empty(0)), state, 0)
-    i, j, distance = dynamics._pushed_pair(blowup, box)
+    i, j, distance = pushed_pair(blowup, box)
     assert (i, j) == (5, 2)
     assert distance == pytest.approx(0.05)
 

@@ -26,6 +26,7 @@ from free_energy.divergence import jensen_shannon
 from free_energy.estimate import Estimate
 from free_energy.histogram import (
     Grid,
+    bin_mean_field,
     bin_means,
     block_labels,
     grid_over,
@@ -50,6 +51,7 @@ __all__ = [
     "Region",
     "Replicates",
     "barriers",
+    "bin_mean_field",
     "bin_means",
     "block_average",
     "block_count",

@@ -159,6 +159,29 @@ def bin_means(
     return Estimate(mean.reshape(grid.shape), error.reshape(grid.shape))
 
 
+def bin_mean_field(grid: Grid, values: ArrayLike, samples: ArrayLike) -> Callable[[Floats], Floats]:
+    """Return the function that gives means (*grid, m) of samples (n, m) of weights of frames (n,).
+
+    NaN where no weight is. For ``jackknife`` and ``bootstrap``.
+
+    Parameters
+    ----------
+    values
+        (n, d).
+    """
+    index, n_bins = grid.index(values), int(np.prod(grid.shape))
+    inside = index >= 0
+    where, columns = index[inside], np.asarray(samples, dtype=float)[inside].T
+
+    def means(weights: Floats) -> Floats:
+        held = weights[inside]
+        sums = np.stack([np.bincount(where, held * column, n_bins) for column in columns], -1)
+        field: Floats = sums / _or_nan(np.bincount(where, held, n_bins).astype(float))[:, None]
+        return field.reshape(*grid.shape, -1)
+
+    return means
+
+
 def normalised(surfaces: ArrayLike, grid: Grid) -> Floats:
     """Return surfaces (..., *grid), in kT, shifted such that exp(-energy) integrates to 1.
 

@@ -67,7 +67,8 @@ def mean_force_integrator(grid: Grid, force: Estimate[Floats]) -> Callable[[Arra
 
     The weights of the differences are those of the errors given here; bins where a force or
     error is not finite are left out, and of unconnected parts all but the largest: NaN there.
-    For ``jackknife`` and ``bootstrap`` of mean forces in bins.
+    For ``jackknife`` and ``bootstrap`` of ``bin_mean_field``: where that is NaN, as resampled
+    frames may leave a bin empty, the force given here stands in for it.
 
     Parameters
     ----------
@@ -77,7 +78,13 @@ def mean_force_integrator(grid: Grid, force: Estimate[Floats]) -> Callable[[Arra
     """
     differences = _differences(grid, force)
     solve = _solver(differences)
-    return lambda forces: solve(differences(_flat(grid, np.asarray(forces, float))), grid)
+
+    def integrate(forces: ArrayLike) -> Floats:
+        resampled = np.asarray(forces, dtype=float)
+        held = np.where(np.isnan(resampled), force.value, resampled)
+        return solve(differences(_flat(grid, held)), grid)
+
+    return integrate
 
 
 def mean_force_energy(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components, dijkstra
+from scipy.sparse.csgraph import breadth_first_order, dijkstra, minimum_spanning_tree
 
 from free_energy.histogram import Grid
 from free_energy.neighbours import steps
@@ -67,10 +67,8 @@ def lowest_path(energies: ArrayLike, grid: Grid, start: Point, end: Point) -> Pa
     cost = length * (flow[first] + flow[second]) / 2
     graph = csr_array((cost, (first, second)), shape=(flat.size, flat.size))
     _, before = dijkstra(graph, directed=False, indices=ends[0], return_predecessors=True)
-    bins = [ends[1]]
-    while bins[-1] != ends[0]:
-        bins.append(int(before[bins[-1]]))
-    return Path(_unwrapped(np.array(bins[::-1]), grid), flat[bins[::-1]])
+    bins = np.array(_way_back(before, ends)[::-1])
+    return Path(_unwrapped(bins, grid), flat[bins])
 
 
 def barriers(energies: ArrayLike, grid: Grid, start: Point, end: Point) -> Floats:
@@ -100,27 +98,27 @@ def lowest_point(
 
 
 def _pass(flat: Floats, grid: Grid, ends: tuple[int, int]) -> float:
-    """Return the energy of the highest bin of the path where that is lowest; NaN without a path."""
+    """Return the energy of the highest bin of the path where that is lowest; NaN without a path.
+
+    The path in the minimum spanning tree is one of these, the length of a step being the rank of
+    its higher end.
+    """
     first, second, _ = steps(grid, np.isfinite(flat).reshape(grid.shape))
-    levels = np.unique(flat[np.isfinite(flat)])
-    low, high = int(np.searchsorted(levels, flat[list(ends)].max())), len(levels)
-    while low < high:
-        middle = (low + high) // 2
-        if _connects(flat <= levels[middle], first, second, ends):
-            high = middle
-        else:
-            low = middle + 1
-    return float(levels[low]) if low < len(levels) else float("nan")
+    _, rank = np.unique(np.maximum(flat[first], flat[second]), return_inverse=True)
+    graph = csr_array((rank + 1.0, (first, second)), shape=(flat.size, flat.size))
+    tree = minimum_spanning_tree(graph)
+    reached, before = breadth_first_order(tree, ends[0], directed=False)
+    if ends[1] not in reached:
+        return float("nan")
+    return float(flat[_way_back(before, ends)].max())
 
 
-def _connects(
-    open_: NDArray[np.bool_], first: Integers, second: Integers, ends: tuple[int, int]
-) -> bool:
-    use = open_[first] & open_[second]
-    links = (np.ones(np.count_nonzero(use)), (first[use], second[use]))
-    graph = csr_array(links, shape=(open_.size, open_.size))
-    _, labels = connected_components(graph, directed=False)
-    return bool(labels[ends[0]] == labels[ends[1]])
+def _way_back(before: Integers, ends: tuple[int, int]) -> list[int]:
+    """Return the bins from the second end to the first, of the bin before each."""
+    bins = [ends[1]]
+    while bins[-1] != ends[0]:
+        bins.append(int(before[bins[-1]]))
+    return bins
 
 
 def _flat(energies: ArrayLike, grid: Grid) -> Floats:

@@ -63,6 +63,7 @@ from deepcg.solute_frames import SoluteFrames
 from deepcg.systems import open_platform
 
 _CONSTRAINTS = ("none", "hbonds")
+_HEAVY = 2.9  # Da
 _STORES = ("all", "solute")
 _BIASES = ("none", "metadynamics", "umbrella", "file")
 _POSITIVE = (
@@ -165,8 +166,8 @@ class AlanineSimulation:
     friction
         Friction of the Langevin thermostat, 1/ps.
     dt_fs
-        Time step, fs; by default the longest that is safe: 2, with rigid bonds to hydrogen 4, half
-        of that with light hydrogens.
+        Time step, fs: at most 2, with rigid bonds to hydrogen 4, and half of that with hydrogens
+        lighter than 2.9 Da; by default the most.
     interval_ps
         Time between frames, ps.
     equilibration_ps
@@ -331,8 +332,8 @@ def _longest_step(config: AlanineSimulation) -> float:
     to hydrogen that of C=O, and the librations of water, are longer.
     """
     if config.constraints == "none":
-        return 2.0 if config.hydrogen_mass >= 2.9 else 1.0
-    return 4.0 if config.hydrogen_mass >= 2.9 else 2.0
+        return 2.0 if config.hydrogen_mass >= _HEAVY else 1.0
+    return 4.0 if config.hydrogen_mass >= _HEAVY else 2.0
 
 
 def _cutoff(config: AlanineSimulation) -> float | None:
@@ -493,8 +494,7 @@ def _recorder(
         return _WholeRecorder(walker.trajectory, dcd)
     constants = {"temperature": np.array(job.config.temperature)}
     if job.cutoff is not None:
-        box = system.getDefaultPeriodicBoxVectors(asNumpy=True)
-        constants["box"] = np.array(box._value)
+        constants["box"] = np.array([v._value for v in system.getDefaultPeriodicBoxVectors()])
     if table is not None:
         constants["bias_grid"] = table
     return _SoluteRecorder(SoluteFrames(walker.trajectory, N_ATOMS, constants))

@@ -448,7 +448,7 @@ def checked_energy(state: openmm.State) -> float:
 
 def kinetic_temperature(kinetic: float, system: openmm.System) -> float:
     """Return the temperature in K of a kinetic energy in kJ/mol."""
-    moving = sum(system.getParticleMass(i)._value > 0 for i in range(system.getNumParticles()))
+    moving: int = sum(system.getParticleMass(i)._value > 0 for i in range(system.getNumParticles()))
     constraints: int = system.getNumConstraints()
     degrees = 3 * moving - constraints - 3  # the centre of mass stands still
     return 2 * kinetic / (degrees * BOLTZMANN)

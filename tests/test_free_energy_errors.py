@@ -169,7 +169,9 @@ def test_kernel_with_its_own_bandwidth_is_closer_than_the_histogram(walks: Float
     for walk in walks[:5]:
         blocks = blocks_of(walk)
         found = [kernel_energy(grid, walk, blocks), histogram_energy(grid, walk, blocks)]
-        rms.append([np.sqrt(((e.value - exact)[low] ** 2).mean()) for e in found])
+        apart = np.array([e.value - exact for e in found])[:, low]
+        seen = np.isfinite(apart).all(0)
+        rms.append(np.sqrt((apart[:, seen] ** 2).mean(1)))
     smooth, rough = np.mean(rms, 0)
     assert smooth < 0.7 * rough
 

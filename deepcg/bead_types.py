@@ -43,7 +43,7 @@ def type_names(topology: mdtraj.Topology, atoms: Sequence[int] | Integers) -> li
     bonds: the hydrogens of a methyl group share one.
     """
     classes, numbers = equivalent_atoms(topology, SHELLS), atomic_numbers(topology)
-    symbols = [topology.atom(i).element.symbol for i in range(topology.n_atoms)]
+    symbols = [str(atom.element.symbol) for atom in topology.atoms]
     neighbors = bonded_atoms(topology)
     of_element, of_formula = defaultdict(set), defaultdict(set)
     formulas = {}
@@ -87,5 +87,5 @@ def bonded_atoms(topology: mdtraj.Topology) -> list[list[int]]:
 
 def _ranked(keys: list[tuple[object, ...]]) -> tuple[Integers, int]:
     """Return the rank of every key among the different ones, and how many these are."""
-    rank = {key: number for number, key in enumerate(sorted(set(keys)))}  # type: ignore[type-var]
+    rank = {key: number for number, key in enumerate(sorted(set(keys)))}
     return np.array([rank[key] for key in keys], np.int64), len(rank)

@@ -98,7 +98,9 @@ def _neighbors(bonds: NDArray[np.int64], n_beads: int) -> list[list[int]]:
 
 def _angles(neighbors: Sequence[list[int]]) -> list[list[int]]:
     return [
-        [i, center, k] for center, others in enumerate(neighbors) for i, k in combinations(others, 2)
+        [i, center, k]
+        for center, others in enumerate(neighbors)
+        for i, k in combinations(others, 2)
     ]
 
 

@@ -108,6 +108,4 @@ def _table(terms: list[Term], bead_of: dict[int, int]) -> Table:
 
 
 def _joined(one: Table, other: Table) -> Table:
-    return Table(
-        torch.cat([one.atoms, other.atoms]), torch.cat([one.parameters, other.parameters])
-    )
+    return Table(torch.cat([one.atoms, other.atoms]), torch.cat([one.parameters, other.parameters]))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import mdtraj
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from deepcg.frames import Frames
 from deepcg.labels import label
 from deepcg.mapping import MAPPINGS, LinearMapping, Mapping, bead_topology, build_mapping
 from deepcg.progress import Progress, silent
+from deepcg.topology import atomic_numbers
 from deepcg.variable_forces import VARIABLE_ESTIMATORS
 
 SAMPLE_FRAMES = 200
@@ -36,7 +38,8 @@ class DataConfig:
     Parameters
     ----------
     map
-        Coarse coordinates. Beads: oxygens, com, heavy, solute or select:"MDTRAJ SELECTION".
+        Coarse coordinates. Beads: oxygens, com, heavy, solute, backbone-cb (a peptide's N, CA,
+        CB, C) or select:"MDTRAJ SELECTION".
         Collective variables: dihedrals (phi and psi of every residue) or a list such as
         "dihedral:4,6,8,14;distance:3,7" with atoms counted from 0; also angle.
     topology
@@ -60,8 +63,7 @@ class DataConfig:
         Frames to use: from ``start`` up to but not including ``stop`` (by default the end), every
         ``stride``-th.
     also
-        Further trajectories of the same system, to fit together with the first: for collective
-        variables.
+        Further trajectories of the same system, to fit together with the first.
     """
 
     map: str = "oxygens"
@@ -81,18 +83,13 @@ class DataConfig:
         pick(known, self.map.partition(":")[0].strip(), "map")
         if is_collective(self.map):
             pick(VARIABLE_ESTIMATORS, self.estimator, "estimator of collective variables")
-            if self.also and self.forces is not None:
-                raise InputError(
-                    f"{self.forces} cannot have the forces of several trajectories: put those of "
-                    f"each beside it, as TRAJ.forces.npy"
-                )
         else:
             pick(ESTIMATORS, self.estimator, "estimator")
-            if self.also:
-                raise InputError(
-                    f"several trajectories are read for collective variables only, not for "
-                    f"{self.map!r}: join {self.also[0]} to the first one"
-                )
+        if self.also and self.forces is not None:
+            raise InputError(
+                f"{self.forces} cannot have the forces of several trajectories: put those of "
+                f"each beside it, as TRAJ.forces.npy"
+            )
         pick(dict.fromkeys(("auto", "water", "none")), self.constraints, "choice of constraints")
         if self.stride < 1 or self.start < 0:
             raise InputError(f"start {self.start}, stride {self.stride}: use 0 or more, 1 or more")
@@ -110,9 +107,11 @@ class Described(Protocol):
 class Beads:
     """Mapped frames with instantaneous forces, and how they came about.
 
-    ``topology`` is that of the beads; ``estimate`` is ``None`` where no forces were asked for.
-    ``source`` is ``None`` where the forces are mean forces from labels, (n_frames, n_beads, 3)
-    standard ``errors`` of which are known.
+    Beads of a single molecule, which is whole, have no box: the images of its solvent's box are
+    none of its own. ``topology`` is that of the beads; ``estimate`` is ``None`` where no forces
+    were asked for. ``source`` is ``None`` where the forces are mean forces from labels, (n_frames,
+    n_beads, 3) standard ``errors`` of which are known; it is the first of several, with
+    ``lengths`` frames each (empty: all are of one).
     """
 
     frames: Frames
@@ -121,6 +120,7 @@ class Beads:
     source: Source | None
     estimate: Described | None
     errors: Tensor | None = None
+    lengths: tuple[int, ...] = ()
 
 
 def open_data(trajectory: Path, config: DataConfig) -> Source:
@@ -171,30 +171,59 @@ def open_labelled(
 def map_positions(source: Source, config: DataConfig, progress: Progress = silent) -> Beads:
     """Map positions alone: for comparisons."""
     mapping = build_mapping(config.map, source.topology)
-    parts = [
+    parts = (
         Frames(mapping(part.positions), part.box, None, mapping.types, part.weights)
         for part in read_used(source, config, progress, with_forces=False)
-    ]
-    return Beads(_joined(parts, source), mapping, _bead_topology(mapping, source), source, None)
+    )
+    frames = _joined(parts, source, mapping)
+    return Beads(frames, mapping, _bead_topology(mapping, source), source, None)
 
 
 def map_forces(
-    source: Source, config: DataConfig, temperature: float, progress: Progress = silent
+    sources: Sequence[Source], config: DataConfig, temperature: float, progress: Progress = silent
 ) -> Beads:
-    """Map positions and forces of data at a temperature, K.
+    """Map positions and forces of data at a temperature, K: of one trajectory or of several.
 
     Raises
     ------
     InputError
-        If the estimator is not legal for the constraints, or no frames are left.
+        If the estimator is not legal for the constraints, trajectories have other atoms than the
+        first, or no frames are left.
     """
-    mapping = build_mapping(config.map, source.topology)
-    sample = sample_of(source, config)
-    held = constraints_of(source, sample, config.constraints)
+    check_same_system(sources)
+    first = sources[0]
+    mapping = build_mapping(config.map, first.topology)
+    sample = Frames.join(sample_of(source, config) for source in sources)
+    held = constraints_of(first, sample, config.constraints)
     estimate = ESTIMATORS[config.estimator](mapping, [sample], held, temperature)
-    parts = list(project(read_used(source, config, progress, with_forces=True), mapping, estimate))
-    topology = _bead_topology(mapping, source)
-    return Beads(_joined(parts, source), mapping, topology, source, estimate)
+    parts = [
+        _joined(
+            project(read_used(source, config, progress, with_forces=True), mapping, estimate),
+            source,
+            mapping,
+        )
+        for source in sources
+    ]
+    topology = _bead_topology(mapping, first)
+    lengths = tuple(len(part) for part in parts)
+    return Beads(Frames.join(parts), mapping, topology, first, estimate, lengths=lengths)
+
+
+def check_same_system(sources: Sequence[Source]) -> None:
+    """Refuse to put trajectories of different atoms together.
+
+    Raises
+    ------
+    InputError
+        Names the trajectory that has others than the first.
+    """
+    first = atomic_numbers(sources[0].topology)
+    for source in sources[1:]:
+        if not np.array_equal(atomic_numbers(source.topology), first):
+            raise InputError(
+                f"{source.trajectory} has other atoms than {sources[0].trajectory}: "
+                f"only trajectories of one system are fitted together"
+            )
 
 
 def constraints_of(source: Source, sample: Frames, choice: str) -> Constraints:
@@ -257,14 +286,27 @@ def read_used(
             yield part[first :: config.stride]
 
 
-def _joined(parts: list[Frames], source: Source) -> Frames:
+def _joined(parts: Iterable[Frames], source: Source, mapping: Mapping) -> Frames:
+    """Join the parts of one trajectory; weights get the mean 1, as only their ratios are known."""
+    parts = list(parts)
     if not parts:
         raise InputError(
             f"{source.trajectory} has {source.n_frames} frames: --start and --stop leave none"
         )
     frames = Frames.join(parts)
     types = torch.as_tensor(frames.types, dtype=torch.long)
-    return Frames(frames.positions, frames.box, frames.forces, types, frames.weights)
+    box = None if _is_one_molecule(mapping) else frames.box
+    weights = None if frames.weights is None else frames.weights / frames.weights.mean()
+    return Frames(frames.positions, box, frames.forces, types, weights)
+
+
+def _is_one_molecule(mapping: Mapping) -> bool:
+    """Whether two beads or more are all of one molecule: a lone bead knows no geometry."""
+    if not isinstance(mapping, LinearMapping) or mapping.weights.shape[0] < 2:
+        return False
+    if mapping.molecules is None:
+        return False
+    return len(np.unique(mapping.molecules[mapping.weights.indices])) == 1
 
 
 def _bead_topology(mapping: Mapping, source: Source) -> mdtraj.Topology | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,20 @@ import mdtraj
 import numpy as np
 import torch
 
+from deepcg.chirality import check_handedness
 from deepcg.collective import is_collective
 from deepcg.configuration import write_toml
 from deepcg.errors import InputError
 from deepcg.figures import learning_curve_figure, png
 from deepcg.files import write_whole
 from deepcg.frames import Frames
+from deepcg.mapping import LinearMapping
 from deepcg.mean_force_labels import are_labels
 from deepcg.model import Architecture, Model, save_model
 from deepcg.neighbors import Neighbors, check_cutoff
 from deepcg.networks import SIZES
 from deepcg.potential import NetworkPotential
-from deepcg.priors import Repulsion, onset_of_contacts
+from deepcg.priors import ForceField, Repulsion, onset_of_contacts
 from deepcg.progress import Progress, silent
 from deepcg.provenance import file_hash
 from deepcg.report import versions
@@ -31,12 +33,14 @@ from deepcg.training import (
     ForceSamples,
     Record,
     force_error,
+    in_brief,
     label_weights,
     prepare,
     rows,
 )
 from deepcg.workflow.beads import (
     Beads,
+    check_same_system,
     map_forces,
     map_positions,
     open_data,
@@ -46,6 +50,7 @@ from deepcg.workflow.device import device_of
 from deepcg.workflow.fit_config import DTYPES, FitConfig, absolute, with_preset
 from deepcg.workflow.fit_variables import SurfaceFit, fit_variables
 from deepcg.workflow.from_labels import beads_of_labels
+from deepcg.workflow.prior import PRIORS
 from deepcg.workflow.quality import Quality, quality_of
 from deepcg.workflow.run_folder import check_folder, train_in_folder
 
@@ -53,6 +58,9 @@ START_FRAMES = 64
 """Mapped frames that a run folder keeps for starting the sampler."""
 
 STANDARDISE_FRAMES = 50
+
+CUTOFF, MOLECULE_CUTOFF = 0.6, 0.9
+"""Where the user gives none, nm: of liquids, and of a single molecule."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,10 +102,13 @@ def _fit_beads(config: FitConfig, progress: Progress, tell: Callable[[str], None
     device = device_of(config.device, config.threads)
     beads, hashes = _beads_of(config, progress)
     tell(_about_beads(beads))
+    prior = PRIORS[config.prior](beads, config.temperature)
     frames = beads.frames.to(device, DTYPES[config.dtype])
-    training, validation = split(frames, config.validation_fraction)
-    potential, architecture = build(config, frames)
+    training, validation = split(frames, config.validation_fraction, beads.lengths)
+    potential, architecture = build(config, frames, None if prior is None else prior[0])
     samples = prepare(potential, training, progress=progress)
+    if prior is not None:
+        tell(f"{prior[1]}; {_explained(training, samples)}")
     if beads.errors is not None:
         samples = replace(
             samples, weights=label_weights(beads.errors[: len(samples)]).to(frames.forces)
@@ -106,7 +117,7 @@ def _fit_beads(config: FitConfig, progress: Progress, tell: Callable[[str], None
     standardise(potential, samples)
     start_run(config, beads)
     history = train_in_folder(config, potential, samples, held_out, progress)
-    quality = judge(potential, samples, held_out)
+    quality = judge(potential, samples, held_out, validation)
     tell(quality.in_words())
     model = Model(
         architecture,
@@ -129,8 +140,13 @@ def _beads_of(config: FitConfig, progress: Progress) -> tuple[Beads, Mapping[str
         beads = beads_of_labels(path, config.data, config.temperature)
         return beads, {"labels": file_hash(path)}
     check_before_labelling(config)
-    source = open_labelled(path, config.data, config.output, progress)
-    return map_forces(source, config.data, config.temperature, progress), source.hash
+    paths = (path, *config.data.also)
+    sources = [open_labelled(path, config.data, config.output, progress) for path in paths]
+    beads = map_forces(sources, config.data, config.temperature, progress)
+    hashes = dict(sources[0].hash)
+    for number, source in enumerate(sources[1:], start=2):
+        hashes |= {f"{what} {number}": text for what, text in source.hash.items()}
+    return beads, hashes
 
 
 def check_before_labelling(config: FitConfig) -> None:
@@ -141,29 +157,55 @@ def check_before_labelling(config: FitConfig) -> None:
     InputError
         The map, the frames, the cutoff or the network's options cannot be used.
     """
-    source = open_data(config.trajectory, config.data)
+    sources = [open_data(path, config.data) for path in (config.trajectory, *config.data.also)]
+    check_same_system(sources)
     first = replace(config.data, start=config.data.start, stop=config.data.start + 1, stride=1)
-    frames = map_positions(source, first).frames
-    check_cutoff(frames.box, config.cutoff)
-    build(config, frames)
+    beads = map_positions(sources[0], first)
+    if isinstance(beads.mapping, LinearMapping) and not config.force_achiral:
+        check_handedness(beads.mapping, sources[0].topology, config.data.map)
+    check_cutoff(beads.frames.box, cutoff_of(config, beads.frames))
+    build(config, beads.frames)
 
 
-def split(frames: Frames, validation_fraction: float) -> tuple[Frames, Frames]:
-    """Return the first frames, and the last ones: neighbors in time must not be on both sides."""
-    n = min(len(frames) - 1, round((1 - validation_fraction) * len(frames)))
-    if n < 1:
-        raise InputError(f"{len(frames)} frames are too few: one to train on, one to validate")
-    return frames[:n], frames[n:]
+def split(
+    frames: Frames, validation_fraction: float, lengths: Sequence[int] = ()
+) -> tuple[Frames, Frames]:
+    """Return the first frames of each trajectory, and its last ones.
+
+    Neighbors in time must not be on both sides. ``lengths`` are the numbers of frames of
+    trajectories that were joined; by default all are of one.
+    """
+    first, last, start = [], [], 0
+    for length in lengths or (len(frames),):
+        n = min(length - 1, round((1 - validation_fraction) * length))
+        if n < 1:
+            raise InputError(f"{length} frames are too few: one to train on, one to validate")
+        first.append(frames[start : start + n])
+        last.append(frames[start + n : start + length])
+        start += length
+    return Frames.join(first), Frames.join(last)
 
 
-def build(config: FitConfig, frames: Frames) -> tuple[NetworkPotential, Architecture]:
-    """Return the untrained potential that a config describes."""
+def cutoff_of(config: FitConfig, frames: Frames) -> float:
+    """Return the cutoff, nm: by default one for liquids, or for single molecules."""
+    if config.cutoff is not None:
+        return config.cutoff
+    return CUTOFF if frames.box is not None else MOLECULE_CUTOFF
+
+
+def build(
+    config: FitConfig, frames: Frames, molecular: ForceField | None = None
+) -> tuple[NetworkPotential, Architecture]:
+    """Return the untrained potential that a config describes, with a force field or without."""
     n_types = int(frames.types.max()) + 1
     options = {**SIZES[config.network][config.network_size], **config.network_options}
-    architecture = Architecture(config.network, options, config.cutoff, n_types, config.repulsion)
+    # Lennard-Jones' walls leave nothing to a repulsion
+    walls = molecular is not None and "pairs" in molecular.kinds
+    cutoff, repulsion = cutoff_of(config, frames), config.repulsion and not walls
+    architecture = Architecture(config.network, options, cutoff, n_types, repulsion)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
-        potential = architecture.build(frames.types.cpu(), config.temperature)
+        potential = architecture.build(frames.types.cpu(), config.temperature, molecular)
     potential.to(frames.positions.device, frames.positions.dtype)
     return potential, architecture
 
@@ -173,8 +215,8 @@ def standardise(potential: NetworkPotential, samples: ForceSamples[Neighbors]) -
     some = torch.linspace(0, len(samples) - 1, min(len(samples), STANDARDISE_FRAMES)).long()
     for term in potential.terms:
         if isinstance(term, Repulsion):
-            onset = term.get_buffer("onset")
-            onset.copy_(onset_of_contacts(samples.inputs, potential.types, len(onset)))
+            onset, held = term.get_buffer("onset"), term.get_buffer("excluded")
+            onset.copy_(onset_of_contacts(samples.inputs, potential.types, len(onset), held))
         else:
             term.standardise(samples.inputs[some], potential.types)  # type: ignore[operator]
 
@@ -183,12 +225,14 @@ def judge(
     potential: NetworkPotential,
     samples: ForceSamples[Neighbors],
     validation: ForceSamples[Neighbors],
+    frames: Frames,
 ) -> Quality:
-    """Evaluate a trained potential on training and validation frames."""
+    """Evaluate a trained potential on training and validation frames, whole forces of these."""
+    assert frames.forces is not None
     every = max(1, len(samples) // 500)
     on_training = float(force_error(potential, samples[::every]).mean())
     errors = force_error(potential, validation).double().cpu().numpy()
-    return quality_of(float(validation.forces.var()), on_training, errors)
+    return quality_of(float(frames.forces.var()), on_training, errors)
 
 
 def start_run(config: FitConfig, beads: Beads) -> None:
@@ -218,6 +262,15 @@ def _about_beads(beads: Beads) -> str:
     frames, estimate = beads.frames, beads.estimate
     text = f"{len(frames)} frames of {frames.n_sites} beads ({', '.join(beads.mapping.type_names)})"
     return text if estimate is None else f"{text}\n{estimate.describe()}"
+
+
+def _explained(frames: Frames, samples: ForceSamples[Neighbors]) -> str:
+    assert frames.forces is not None
+    before, after = float(frames.forces.var()), float(samples.forces.var())
+    return (
+        f"it explains {100 * (1 - after / before):.1f} % of the force variance "
+        f"({in_brief(after)} of {in_brief(before)} (kJ/mol/nm)^2 are left)"
+    )
 
 
 def _write_results(result: Fit, beads: Beads, hashes: Mapping[str, str]) -> None:

@@ -14,6 +14,7 @@ from deepcg.errors import InputError, pick
 from deepcg.networks import NETWORKS, SIZES
 from deepcg.training import TrainingConfig
 from deepcg.workflow.beads import DataConfig
+from deepcg.workflow.prior import PRIORS
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -26,6 +27,18 @@ QUALITY: dict[str, Any] = {
 
 SURFACE: dict[str, Any] = {"steps": 1_000, "batch_size": 512, "learning_rate": 2e-2}
 """How to train on collective variables where the user does not say: frames are cheap there."""
+
+
+OF_BEADS = (
+    "network",
+    "network_size",
+    "cutoff",
+    "prior",
+    "repulsion",
+    "force_achiral",
+    "quality",
+)
+"""Settings that fits on collective variables have no use for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +61,17 @@ class FitConfig:
         Single options of the network, which override its size; for collective variables its
         ``widths`` and ``harmonics``.
     cutoff
-        Beads farther apart than this do not interact directly, nm.
+        Beads farther apart than this do not interact through the network, nm; by default 0.6,
+        or 0.9 in a single molecule.
+    prior
+        Energy of molecules that the network need not learn: auto, force-field (the System's terms
+        of a solute, where all of its atoms are beads), statistical (bonds, angles and planes as
+        stiff as in the data) or none. auto takes the first of these that can be had.
     repulsion
-        Keep beads from coming closer than they ever do in the data.
+        Keep beads from coming closer than they ever do in the data; a force field does that itself.
+    force_achiral
+        Take a map although it hides the handedness of a molecule, which is then mixed with its
+        mirror image.
     temperature
         Temperature of the data, K.
     training
@@ -75,8 +96,10 @@ class FitConfig:
     network: str = "deeppot-se-l"
     network_size: str = "small"
     network_options: dict[str, Any] = field(default_factory=dict)
-    cutoff: float = 0.6
+    cutoff: float | None = None
+    prior: str = "auto"
     repulsion: bool = True
+    force_achiral: bool = False
     temperature: float = 300.0
     training: TrainingConfig = field(default_factory=TrainingConfig)
     validation_fraction: float = 0.1
@@ -94,9 +117,10 @@ class FitConfig:
             raise InputError(
                 f"validation_fraction is {self.validation_fraction}: choose between 0 and 1"
             )
+        pick(PRIORS, self.prior, "prior")
         for name in ("cutoff", "temperature"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
+            if value is not None and not (math.isfinite(value) and value > 0):
                 raise InputError(f"{name} is {value}: it must be positive")
 
 
@@ -141,7 +165,15 @@ def absolute(config: FitConfig) -> FitConfig:
 
 def _for_variables(config: FitConfig) -> FitConfig:
     defaults = {field.name: field.default for field in fields(FitConfig)}
-    for name in ("network", "network_size", "cutoff", "repulsion", "quality"):
+    for name in (
+        "network",
+        "network_size",
+        "cutoff",
+        "prior",
+        "repulsion",
+        "force_achiral",
+        "quality",
+    ):
         if getattr(config, name) != defaults[name]:
             raise InputError(
                 f"{name} = {getattr(config, name)} is a setting for beads, and "

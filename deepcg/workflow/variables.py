@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +16,12 @@ from deepcg.errors import InputError
 from deepcg.frames import Frames
 from deepcg.progress import Progress, silent
 from deepcg.systems import read_system
-from deepcg.topology import atomic_masses, atomic_numbers
+from deepcg.topology import atomic_masses
 from deepcg.variable_forces import VARIABLE_ESTIMATORS, VariableForces, project_variables
 from deepcg.workflow.beads import (
     DataConfig,
     Described,
+    check_same_system,
     constraints_of,
     open_data,
     open_labelled,
@@ -57,7 +58,7 @@ def check_variables(trajectory: Path, config: DataConfig) -> None:
         A file, the coordinates or the estimator cannot be used.
     """
     sources = [open_data(path, config) for path in (trajectory, *config.also)]
-    _check_same_system(sources)
+    check_same_system(sources)
     build_variables(config.map, sources[0].topology)
 
 
@@ -77,7 +78,7 @@ def map_variables(
     """
     paths = (trajectory, *config.also)
     sources = tuple(open_labelled(path, config, folder, progress) for path in paths)
-    _check_same_system(sources)
+    check_same_system(sources)
     variables = build_variables(config.map, sources[0].topology)
     sample = Frames.join(sample_of(source, config) for source in sources)
     held = constraints_of(sources[0], sample, config.constraints)
@@ -115,16 +116,6 @@ def _mapped(
     if frames.weights is None:
         return frames
     return VariableFrames(frames.values, frames.forces, frames.weights / frames.weights.mean())
-
-
-def _check_same_system(sources: Sequence[Source]) -> None:
-    first = atomic_numbers(sources[0].topology)
-    for source in sources[1:]:
-        if not np.array_equal(atomic_numbers(source.topology), first):
-            raise InputError(
-                f"{source.trajectory} has other atoms than {sources[0].trajectory}: "
-                f"only trajectories of one system are fitted together"
-            )
 
 
 def _check_finite(source: Source, frames: VariableFrames, variables: CollectiveVariables) -> None:

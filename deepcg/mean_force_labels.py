@@ -14,7 +14,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile, is_zipfile
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import numpy as np
 import torch
@@ -248,11 +248,12 @@ def load_labels(path: Path) -> MeanForceLabels:
     if not path.is_file():
         raise InputError(f"there is no file {path}")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # NumPy leaves a damaged file open that it has opened itself
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         task = json.loads(str(arrays.pop("task")))
         tables = {name: arrays.pop(name) for name in _TABLES}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise InputError(f"{path} is not a file of deepcg label --restrain: {error}") from error
     box = arrays.pop("box", None)
     return MeanForceLabels(task, arrays, **tables, box=box)

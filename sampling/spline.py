@@ -42,7 +42,7 @@ class Axis:
     def __post_init__(self) -> None:
         if not (self.high > self.low and self.n >= 4):
             raise ValueError(
-                f"an axis needs high > low and 4 nodes: low={self.low}, high={self.high}, n={self.n}"
+                f"an axis needs 4 nodes from low to high: {self.n} from {self.low} to {self.high}"
             )
 
     @classmethod
@@ -130,7 +130,9 @@ class Spline:
         return flat[:, 0], flat[:, [2 ** (d - 1 - k) for k in range(d)]]
 
 
-def hills(axes: Sequence[Axis], centres: Tensor, widths: Sequence[float], heights: Tensor) -> Tensor:
+def hills(
+    axes: Sequence[Axis], centres: Tensor, widths: Sequence[float], heights: Tensor
+) -> Tensor:
     """Return the coefficients (n_1, ..., n_d) of a sum of Gaussian hills.
 
     ``centres`` (n, d), standard deviations ``widths`` (d,), ``heights`` (n,). A cubic B-spline

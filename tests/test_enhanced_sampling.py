@@ -78,10 +78,10 @@ def populations(values, weights, n):
 
 def take(step, state, generator, n_steps, every=10, method=None):
     """Return positions (frames, chains, sites, d) of a run and its last state."""
-    kept = []
-    for _, state in run(step, state, generator, n_steps=n_steps, every=every, method=method):
-        kept.append(state.positions)
-    return torch.stack(kept), state
+    states = [
+        s for _, s in run(step, state, generator, n_steps=n_steps, every=every, method=method)
+    ]
+    return torch.stack([s.positions for s in states]), states[-1]
 
 
 # ---------------------------------------------------------------- the grid
@@ -300,7 +300,7 @@ def test_hills_shrink_where_the_bias_is_high_and_stay_away_from_beyond_a_wall():
 def test_no_hill_is_added_before_its_time_or_after_the_last():
     method, step, state, generator = fill(2, height=0.1, stop=60, n_steps=20)
     seen = []
-    for _, state in run(step, state, generator, n_steps=60, method=method):
+    for _ in run(step, state, generator, n_steps=60, method=method):
         seen.append(method.get_state()["coefficients"])
     changes = [n for n in range(60) if not torch.equal(seen[n], seen[n - 1] if n else 0 * seen[0])]
     assert changes == [0, 20]  # in steps 21 and 41; the one due at 60 is too late
@@ -487,7 +487,7 @@ def test_every_chain_has_its_own_temperature(make):
     generator = seeded(3)
     state = start(well, torch.zeros(6000, 2, 3, dtype=F64), masses, kT=kT, generator=generator)
     step = make(well, masses, kT=kT, dt=0.3, friction=1.0)
-    x, state = take(step, state, generator, 300, every=300)
+    _, state = take(step, state, generator, 300, every=300)
     for half, exact in ((slice(0, 3000), 0.5), (slice(3000, 6000), 2.0)):
         n = state.positions[half].numel()
         z = (float(state.positions[half].square().mean()) / exact - 1) / math.sqrt(2 / n)

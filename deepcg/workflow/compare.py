@@ -122,6 +122,8 @@ def samples_of(run: Path, name: str | None = None) -> Ensemble:
     folder = run / "samples"
     if not all((folder / name).is_file() for name in ("summary.json", "sample.json")):
         raise InputError(f"{run} has no finished samples: run 'deepcg sample {run}' first")
+    if (folder / "bias.npz").is_file():
+        raise InputError(f"the samples in {folder} are biased: weigh them with 'deepcg fes {run}'")
     summary = json.loads((folder / "summary.json").read_text())
     if json.loads((folder / "sample.json").read_text())["model"] != file_hash(run / "model.pt"):
         raise InputError(f"the samples in {folder} are of another model than {run / 'model.pt'}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import mdtraj
@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deepcg.bias_files import write_bias, write_values
+from deepcg.biasing import BiasConfig, enhance
 from deepcg.configuration import to_flat
 from deepcg.dynamics import DynamicsConfig, Summary, run_dynamics
-from deepcg.errors import InputError
+from deepcg.errors import InputError, pick
 from deepcg.files import write_whole
 from deepcg.memory import keep_freed_memory
 from deepcg.model import Model, load_model
@@ -22,6 +24,7 @@ from deepcg.potential import VerletForces
 from deepcg.progress import Progress, silent
 from deepcg.provenance import file_hash
 from deepcg.report import versions
+from deepcg.time_step import time_step
 from deepcg.workflow.device import device_of
 
 
@@ -37,6 +40,11 @@ class SampleConfig:
         Number of independent replicas, started from frames of the data.
     dynamics
         How they move.
+    masses
+        model (those of the beads) or uniform (all the mean mass, which averages do not depend on
+        and which allows longer time steps); by default uniform for a molecule in the open.
+    enhanced
+        A bias or replica exchange.
     skin
         How far the list of neighbors reaches beyond the cutoff, nm.
     device
@@ -50,6 +58,8 @@ class SampleConfig:
     run: Path
     replicas: int = 8
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
+    masses: str | None = None
+    enhanced: BiasConfig = field(default_factory=BiasConfig)
     skin: float = 0.08
     device: str = "auto"
     threads: int | None = None
@@ -79,36 +89,50 @@ def sample(
             f"{config.dynamics.temperature:g} K: give --temperature {model.temperature:g}"
         )
     model.potential.requires_grad_(False)
-    start, box = starts(config.run, config.replicas, model, device)
+    frames, box = starts(config.run, model, device)
     forces = VerletForces(model.potential, box, skin=config.skin)
-    summary = run_dynamics(
+    masses = _masses(config.masses, model.masses.to(frames), box)
+    dynamics = _dynamics(config, forces, frames, masses, box, tell)
+    topology = mdtraj.load_topology(str(config.run / "beads.pdb"))
+    enhanced = enhance(
+        config.enhanced,
         forces,
-        start,
-        model.masses.to(start),
+        frames,
+        topology,
+        replicas=config.replicas,
+        temperature=model.temperature,
+        dt=dynamics.step,
+    )
+    output = config.run / "samples"
+    summary = run_dynamics(
+        enhanced.force_field,
+        enhanced.start,
+        masses,
         box=box,
-        topology=mdtraj.load_topology(str(config.run / "beads.pdb")),
-        config=config.dynamics,
-        output=config.run / "samples",
+        topology=topology,
+        config=dynamics,
+        output=output,
+        method=enhanced.method,
+        settings=config.enhanced.settings,
         resume=config.resume,
         progress=progress,
         forget=forces.renew,
     )
+    write_bias(output / "bias.npz", enhanced, model.temperature)
+    trajectories = sorted(output.glob("[0-9]*.dcd"), key=lambda path: int(path.stem))
+    write_values(output / "values.npz", enhanced, trajectories)
     record = {
         "model": file_hash(config.run / "model.pt"),
-        "settings": to_flat(config),
+        "settings": to_flat(replace(config, dynamics=replace(config.dynamics, dt=dynamics.step))),
         "versions": versions(),
     }
-    write_whole(
-        config.run / "samples" / "sample.json", json.dumps(record, indent=1, default=str) + "\n"
-    )
+    write_whole(output / "sample.json", json.dumps(record, indent=1, default=str) + "\n")
     tell(_in_words(summary, config))
     return summary
 
 
-def starts(
-    run: Path, replicas: int, model: Model, device: torch.device
-) -> tuple[Tensor, Tensor | None]:
-    """Return positions (replicas, n_beads, 3), nm, spread over the data, and one box (3, 3).
+def starts(run: Path, model: Model, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Return positions (n, n_beads, 3), nm, spread over the data, and one box (3, 3).
 
     Raises
     ------
@@ -121,16 +145,39 @@ def starts(
     saved = np.load(path, allow_pickle=False)
     dtype = next(model.potential.parameters()).dtype
     positions = torch.as_tensor(saved["positions"]).to(device, dtype)
-    chosen = torch.linspace(0, len(positions) - 1, replicas).round().long()
     if "box" not in saved:
-        return positions[chosen], None
+        return positions, None
     # all replicas share a box: that of the frame nearest to the mean volume
     boxes = torch.as_tensor(saved["box"]).double()
     volumes = torch.linalg.det(boxes)
     nearest = int((volumes - volumes.mean()).abs().argmin())
     box = boxes[nearest]
-    scaled = positions[chosen].double() @ torch.linalg.inv(boxes[chosen.cpu()]).to(device)
+    scaled = positions.double() @ torch.linalg.inv(boxes).to(device)
     return (scaled @ box.to(device)).to(dtype), box.to(device, dtype)
+
+
+def _masses(choice: str | None, masses: Tensor, box: Tensor | None) -> Tensor:
+    choice = choice or ("uniform" if box is None else "model")
+    choices = {"model": masses, "uniform": masses.mean().expand(len(masses)).clone()}
+    return pick(choices, choice, "masses")
+
+
+def _dynamics(
+    config: SampleConfig,
+    forces: VerletForces,
+    frames: Tensor,
+    masses: Tensor,
+    box: Tensor | None,
+    tell: Callable[[str], None],
+) -> DynamicsConfig:
+    """Return the dynamics with their time step, and with the time for which a bias grows."""
+    dynamics = config.dynamics
+    if dynamics.dt is None and box is None:
+        dt = time_step(forces, frames, masses, dynamics.interval_ps)
+        tell(f"time step {1000 * dt:.3g} fs, of what the stiffest motion allows")
+        dynamics = replace(dynamics, dt=dt)
+    before = dynamics.equilibration_ps + config.enhanced.growing_ps
+    return replace(dynamics, equilibration_ps=before)
 
 
 def _in_words(summary: Summary, config: SampleConfig) -> str:

@@ -183,8 +183,6 @@ def test_bad_input_leaves_no_run_folder(
 def test_settings_of_data_are_refused_at_once() -> None:
     with pytest.raises(InputError, match="estimator of collective variables 'linear'"):
         DataConfig(map="dihedrals", estimator="linear")
-    with pytest.raises(InputError, match="for collective variables only"):
-        DataConfig(map="oxygens", also=(Path("b.dcd"),))
     with pytest.raises(InputError, match="forces of several trajectories"):
         DataConfig(map="dihedrals", forces=Path("f.npy"), also=(Path("b.dcd"),))
 

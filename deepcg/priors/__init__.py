@@ -2,7 +2,7 @@
 
 from deepcg.priors.force_field import KINDS, ForceField, Table
 from deepcg.priors.from_data import statistical_tables
-from deepcg.priors.from_system import system_tables
+from deepcg.priors.from_system import system_tables, water_table
 from deepcg.priors.repulsion import Repulsion, onset_of_contacts
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "onset_of_contacts",
     "statistical_tables",
     "system_tables",
+    "water_table",
 ]

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-COULOMB = 138.93545764438198
-"""kJ/mol nm / e^2: 1 / (4 pi epsilon_0), CODATA 2018."""
-
-Points = list[Tensor]
-"""Positions (3, n_terms, n_frames), nm, of the first, second ... bead of terms."""
-
-Vector = tuple[Tensor, Tensor, Tensor]
-"""Components, each (n_terms, n_frames)."""
+from deepcg.priors.geometry import (
+    COULOMB,
+    Points,
+    angle,
+    dihedral,
+    length,
+    points_of,
+    signed_volume,
+)
+from deepcg.priors.implicit_water import born_energies
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,38 +81,6 @@ class ForceField(nn.Module):
         return energy.detach(), -gradient
 
 
-def length(points: Points) -> Tensor:
-    """Return the distance of two beads, nm."""
-    return _norm(_between(points[0], points[1]))
-
-
-def angle(points: Points) -> Tensor:
-    """Return the angle at the second of three beads, rad."""
-    one, other = _between(points[1], points[0]), _between(points[1], points[2])
-    sine = _norm(_cross(one, other)).clamp(min=1e-9)  # a straight angle has no direction
-    return torch.atan2(sine, _dot(one, other))
-
-
-def dihedral(points: Points) -> Tensor:
-    """Return the dihedral angle of four beads as IUPAC has it, rad."""
-    first, middle, last = (_between(points[i], points[i + 1]) for i in range(3))
-    near, far = _cross(first, middle), _cross(middle, last)
-    return torch.atan2(_norm(middle) * _dot(first, far), _dot(near, far))
-
-
-def signed_volume(points: Points) -> Tensor:
-    """Return a . (b x c), nm^3, of the vectors from the first of four beads to the others."""
-    a, b, c = (_between(points[0], point) for point in points[1:])
-    return _dot(a, _cross(b, c))
-
-
-def points_of(positions: Tensor, atoms: Tensor) -> Points:
-    """Return the positions (3, n_terms, n_frames) of each bead of terms (n_terms, m)."""
-    # frames last: what is gathered for a term are then rows of memory
-    x = positions.permute(2, 1, 0).contiguous()
-    return [x.index_select(1, beads) for beads in atoms.unbind(1)]
-
-
 def _harmonic(measure: Callable[[Points], Tensor]) -> Callable[..., Tensor]:
     def energy(points: Points, center: Tensor, k: Tensor) -> Tensor:
         return k / 2 * (measure(points) - center) ** 2
@@ -134,27 +104,12 @@ KINDS: dict[str, Callable[..., Tensor]] = {
     "torsions": _cosine,
     "volumes": _harmonic(signed_volume),
     "pairs": _pairs,
+    "born": born_energies,
 }
 """Energies (n_terms, n_frames), kJ/mol, of `Points` and of columns of parameters.
 
 ``bonds``, ``angles`` and ``volumes``: k/2 (q - q_0)^2, with q_0, k. ``torsions``: k (1 + cos(n phi
 - phase)), with n, phase, k. ``pairs``: q q' / (4 pi epsilon_0 r) + 4 epsilon ((sigma/r)^12 -
-(sigma/r)^6), with q q' in e^2, sigma, epsilon. Units are nm, rad, kJ/mol.
+(sigma/r)^6), with q q' in e^2, sigma, epsilon. ``born``: `born_energies`, with charge, radius,
+scale. Units are nm, rad, kJ/mol.
 """
-
-
-def _between(start: Tensor, end: Tensor) -> Vector:
-    x, y, z = (end - start).unbind()
-    return x, y, z
-
-
-def _cross(a: Vector, b: Vector) -> Vector:
-    return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
-
-
-def _dot(a: Vector, b: Vector) -> Tensor:
-    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
-
-
-def _norm(a: Vector) -> Tensor:
-    return _dot(a, a).sqrt()

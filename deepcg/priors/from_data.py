@@ -12,14 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepcg.priors.force_field import (
-    Table,
-    angle,
-    dihedral,
-    length,
-    points_of,
-    signed_volume,
-)
+from deepcg.priors.force_field import Table
+from deepcg.priors.geometry import angle, dihedral, length, points_of, signed_volume
 
 FREE = 0.5
 """Spread, rad, from which on a dihedral angle is not stiff: the network has to learn it."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import mdtraj
 import numpy as np
 import openmm
 import torch
 from numpy.typing import NDArray
 
+from deepcg.errors import InputError
 from deepcg.priors.force_field import Table
+from deepcg.priors.implicit_water import born_parameters
 
 WITHOUT_ENERGY = (
     openmm.AndersenThermostat,
@@ -57,6 +60,36 @@ def system_tables(
             more = _table(inside, bead_of)
             tables[kind] = _joined(tables[kind], more) if kind in tables else more
     return tables, tuple(left)
+
+
+def water_table(
+    system: openmm.System,
+    atoms: Sequence[int] | NDArray[np.int64],
+    topology: mdtraj.Topology,
+    places: Sequence[int] | NDArray[np.int64],
+) -> Table:
+    """Return the terms of implicit water about some atoms, with the charges of the System.
+
+    Parameters
+    ----------
+    atoms, places
+        (n_beads,), indices in the System, and in the topology, of beads 0, 1 ...
+
+    Raises
+    ------
+    InputError
+        The System has no charges: there is no `NonbondedForce`.
+    """
+    forces = [f for f in system.getForces() if isinstance(f, openmm.NonbondedForce)]
+    if len(forces) != 1:
+        raise InputError(
+            f"the System has {len(forces)} NonbondedForce: implicit water needs the charges of one"
+        )
+    charges = [[_plain(forces[0].getParticleParameters(int(i))[0])] for i in atoms]
+    parameters = torch.cat(
+        [torch.tensor(charges, dtype=torch.float64), born_parameters(topology, places)], 1
+    )
+    return Table(torch.arange(len(charges))[:, None], parameters)
 
 
 def _terms(force: openmm.Force, bead_of: dict[int, int]) -> tuple[str, Iterator[Term]] | None:

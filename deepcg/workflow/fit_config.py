@@ -64,9 +64,10 @@ class FitConfig:
         Beads farther apart than this do not interact through the network, nm; by default 0.6,
         or 0.9 in a single molecule.
     prior
-        Energy of molecules that the network need not learn: auto, force-field (the System's terms
-        of a solute, where all of its atoms are beads), statistical (bonds, angles and planes as
-        stiff as in the data) or none. auto takes the first of these that can be had.
+        Energy of molecules that the network need not learn: implicit (the System's terms of a
+        solute, where all of its atoms are beads, and OBC2 water), force-field (these terms alone),
+        statistical (bonds, angles and planes as stiff as in the data), none, or auto: the first
+        of these that fits the data.
     repulsion
         Keep beads from coming closer than they ever do in the data; a force field does that itself.
     force_achiral

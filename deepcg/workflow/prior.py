@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepcg.errors import InputError
-from deepcg.mapping import LinearMapping, molecule_index
-from deepcg.priors import ForceField, statistical_tables, system_tables
+from deepcg.mapping import LinearMapping, molecule_index, waters
+from deepcg.priors import ForceField, statistical_tables, system_tables, water_table
 from deepcg.systems import read_system
 from deepcg.topology import atomic_numbers, bonds
 from deepcg.units import thermal_energy
@@ -28,19 +28,19 @@ def force_field_prior(beads: Beads, temperature: float) -> Prior:
         There is no System, beads are not atoms, or one box holds several molecules of them.
     """
     del temperature
-    if reason := _no_force_field(beads):
-        raise InputError(f"no prior can be taken from the System: {reason}; use --prior auto")
-    assert beads.source is not None
-    assert beads.source.system is not None
-    assert isinstance(beads.mapping, LinearMapping)
-    atoms = beads.mapping.weights.indices
-    particles = atoms if beads.source.atoms is None else beads.source.atoms[atoms]
-    tables, left = system_tables(read_system(beads.source.system), particles)
-    if not tables:
-        return None
-    field = ForceField(tables)
-    rest = f"; left to the network: {', '.join(left)}" if left else ""
-    return field, f"prior from {beads.source.system.name}: {_contents(field)}{rest}"
+    return _of_system(beads, in_water=False)
+
+
+def implicit_prior(beads: Beads, temperature: float) -> Prior:
+    """Return these terms and those of implicit water, for which it is a start at any temperature.
+
+    Raises
+    ------
+    InputError
+        As `force_field_prior`.
+    """
+    del temperature
+    return _of_system(beads, in_water=True)
 
 
 def statistical_prior(beads: Beads, temperature: float) -> Prior:
@@ -57,9 +57,13 @@ def statistical_prior(beads: Beads, temperature: float) -> Prior:
 
 
 def best_prior(beads: Beads, temperature: float) -> Prior:
-    """Return the System's terms where they can be had, else those of the data."""
-    build = statistical_prior if _no_force_field(beads) else force_field_prior
-    return build(beads, temperature)
+    """Return the System's terms where they can be had, else those of the data.
+
+    Implicit water is added where the trajectory has water, or had, before it was left out.
+    """
+    if _no_force_field(beads):
+        return statistical_prior(beads, temperature)
+    return _of_system(beads, in_water=_is_in_water(beads))
 
 
 def no_prior(beads: Beads, temperature: float) -> Prior:
@@ -71,9 +75,36 @@ def no_prior(beads: Beads, temperature: float) -> Prior:
 PRIORS: dict[str, Callable[[Beads, float], Prior]] = {
     "auto": best_prior,
     "force-field": force_field_prior,
+    "implicit": implicit_prior,
     "none": no_prior,
     "statistical": statistical_prior,
 }
+
+
+def _of_system(beads: Beads, *, in_water: bool) -> Prior:
+    if reason := _no_force_field(beads):
+        raise InputError(f"no prior can be taken from the System: {reason}; use --prior auto")
+    source, mapping = beads.source, beads.mapping
+    assert source is not None
+    assert source.system is not None
+    assert isinstance(mapping, LinearMapping)
+    system, atoms = read_system(source.system), mapping.weights.indices
+    particles = atoms if source.atoms is None else source.atoms[atoms]
+    tables, left = system_tables(system, particles)
+    if in_water:
+        tables["born"] = water_table(system, particles, source.topology, atoms)
+    if not tables:
+        return None
+    field = ForceField(tables)
+    water = " and implicit water" if in_water else ""
+    rest = f"; left to the network: {', '.join(left)}" if left else ""
+    return field, f"prior from {source.system.name}{water}: {_contents(field)}{rest}"
+
+
+def _is_in_water(beads: Beads) -> bool:
+    """Whether there is water about the beads: in the trajectory, or in the System alone."""
+    source = beads.source
+    return source is not None and (source.atoms is not None or bool(waters(source.topology)))
 
 
 def _no_force_field(beads: Beads) -> str:

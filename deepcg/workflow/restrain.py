@@ -30,7 +30,6 @@ from deepcg.mean_force_labels import (
     of_variables,
 )
 from deepcg.progress import Progress, silent
-from deepcg.provenance import file_hash
 from deepcg.restrained import Bench, Run, bench
 from deepcg.springs import BeadSprings, Springs, VariableSprings, check_step
 from deepcg.systems import open_platform, read_system
@@ -192,18 +191,10 @@ def spread_out(
 
 def _prepare(files: Files, config: RestrainConfig, platform: str, threads: int | None) -> _Work:
     source = open_source(files.trajectory, topology=files.topology, system=files.system)
-    if config.number > source.n_frames:
-        raise InputError(
-            f"number is {config.number}, more than the frames of {files.trajectory}: "
-            f"give at most {source.n_frames}"
-        )
-    if source.system is None:
-        raise InputError(
-            f"{files.trajectory} has no System beside it: give --system FILE (an OpenMM System)"
-        )
-    place = bench(read_system(source.system), open_platform(platform), threads)
+    place = _bench(source, config, platform, threads)
     sample = sample_of(source, config.data)
-    _check_whole(source, sample, place)
+    if place.periodic and sample.box is None:
+        raise InputError(f"{source.trajectory} has no boxes, but its System is periodic")
     held = constraints_of(source, sample, config.data.constraints)
     forced = place.with_forces(sample)
     restrain = _variables if is_collective(config.map) else _beads
@@ -213,21 +204,30 @@ def _prepare(files: Files, config: RestrainConfig, platform: str, threads: int |
     task = {
         "made_by": "deepcg label --restrain",
         **asdict(config),
-        "trajectory_hash": file_hash(files.trajectory),
-        "system_hash": file_hash(source.system),
+        "trajectory_hash": source.hash["trajectory"],
+        "system_hash": source.hash["system"],
     }
     return _Work(source, place, coordinates, run, no_labels(task, coordinates.saved))
 
 
-def _check_whole(source: Source, sample: Frames, place: Bench) -> None:
-    """Refuse frames that are not enough to start dynamics from."""
+def _bench(source: Source, config: RestrainConfig, platform: str, threads: int | None) -> Bench:
+    """Return where frames of the source are run, if there are enough, and of all atoms."""
+    if config.number > source.n_frames:
+        raise InputError(
+            f"number is {config.number}, more than the frames of {source.trajectory}: "
+            f"give at most {source.n_frames}"
+        )
+    if source.system is None:
+        raise InputError(
+            f"{source.trajectory} has no System beside it: give --system FILE (an OpenMM System)"
+        )
+    place = bench(read_system(source.system), open_platform(platform), threads)
     if len(place.masses) != source.n_atoms:
         raise InputError(
             f"{source.trajectory} has {source.n_atoms} atoms, its System {len(place.masses)} "
             "particles: dynamics need the positions of all, give a trajectory that has them"
         )
-    if place.periodic and sample.box is None:
-        raise InputError(f"{source.trajectory} has no boxes, but its System is periodic")
+    return place
 
 
 def _variables(

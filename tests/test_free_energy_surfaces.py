@@ -197,10 +197,11 @@ def test_a_kernel_surface_is_the_sum_of_gaussians_and_of_their_images() -> None:
 
 
 def test_no_probability_leaves_by_the_ends() -> None:
-    """Uniform frames up to the ends of a line: the density is even up to there."""
-    x = np.linspace(-2, 2, 4_001)[:, None]
-    surface = kernel_surface(LINE, x, bandwidth=0.3)(np.ones(4_001))
-    np.testing.assert_allclose(np.exp(-surface), 0.25, rtol=0.01)
+    """Even frames up to one end of a line: the density is even up to there, none is elsewhere."""
+    x = np.linspace(-2, 0, 4_001)[:, None]
+    density = np.exp(-kernel_surface(LINE, x, bandwidth=0.2)(np.ones(4_001)))
+    np.testing.assert_allclose(density[LINE.centres[0] < -1], 0.5, rtol=0.01)
+    assert np.isnan(density[LINE.centres[0] > 1]).all()
 
 
 def test_bins_far_from_all_frames_are_unknown() -> None:

@@ -180,7 +180,7 @@ def labelled(
 @pytest.fixture(scope="module")
 def torsions(chain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("labels")
-    labelled(chain, folder, number=60, ps=4.0, friction=5.0)
+    labelled(chain, folder, number=60, ps=3.0, friction=5.0)
     return folder / "chain.labels.npz"
 
 

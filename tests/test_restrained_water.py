@@ -48,7 +48,7 @@ def test_two_runs_on_water_agree_within_their_errors(
 ) -> None:
     """Oxygens of 20 rigid molecules at 2 frames: 120 values of z, whose spread has an error of 0.07
     (0.1 with errors of few blocks). At 900 K, where hydrogen bonds last less than a run."""
-    hot = ("--number", 2, "--temperature", 900, "--ps", 3, "--equilibration-ps", 0.5)
+    hot = ("--number", 2, "--temperature", 900, "--ps", 2, "--equilibration-ps", 0.5)
     found = []
     for seed in (1, 2):
         folder = tmp_path / str(seed)

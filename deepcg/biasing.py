@@ -145,8 +145,9 @@ def enhance(
         Coordinates, windows or temperatures do not fit the beads or the replicas.
     """
     if config.bias == "none":
-        swaps = _exchange(config, replicas, temperature, dt) if config.temperatures else None
-        return Enhancement(force_field, frames[_spread(frames, replicas)], swaps)
+        start = frames[_spread(frames, replicas)]
+        swaps = _exchange(config, start, temperature, dt) if config.temperatures else None
+        return Enhancement(force_field, start, swaps)
     variables = build_variables(config.on, topology)
     task = _Task(variables, frames, replicas, thermal_energy(temperature), dt)
     bias, chosen = _MAKERS[config.bias](config, task)
@@ -154,8 +155,8 @@ def enhance(
     return Enhancement(Biased(force_field, variables, bias), frames[chosen], method, variables)
 
 
-def _exchange(config: BiasConfig, replicas: int, temperature: float, dt: float) -> Exchange:
-    kelvin = config.temperatures
+def _exchange(config: BiasConfig, start: Tensor, temperature: float, dt: float) -> Exchange:
+    kelvin, replicas = config.temperatures, len(start)
     if len(kelvin) < 2 or list(kelvin) != sorted(set(kelvin)):
         raise InputError(f"temperatures are {list(kelvin)} K: give two or more, ascending")
     if abs(kelvin[0] - temperature) > 0.1:
@@ -169,7 +170,7 @@ def _exchange(config: BiasConfig, replicas: int, temperature: float, dt: float) 
             f"{replicas} replicas cannot be shared out among {n} temperatures: "
             f"give --replicas {n * max(1, round(replicas / n))}"
         )
-    levels = torch.tensor([thermal_energy(t) for t in kelvin], dtype=torch.float64)
+    levels = start.new_tensor([thermal_energy(t) for t in kelvin], dtype=torch.float64)
     return Exchange(levels, replicas // n, every=max(1, round(config.swap_every_ps / dt)))
 
 

@@ -115,7 +115,7 @@ class CollectiveVariables:
 
     def points_of(self, variable: Variable, positions: Tensor, box: Tensor | None) -> Tensor:
         """Return the positions (n, m, 3) of one coordinate's atoms, at the images it sees."""
-        points = positions.index_select(1, torch.tensor(variable.atoms))
+        points = positions.index_select(1, torch.tensor(variable.atoms, device=positions.device))
         if box is None or self.molecules is None:
             return points
         owners = self.molecules[list(variable.atoms)]

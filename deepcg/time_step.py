@@ -20,9 +20,15 @@ SHIFT = 2e-4
 """How far all beads together are moved for a difference of forces, nm."""
 
 
-def time_step(force_field: ForceField, positions: Tensor, masses: Tensor, interval: float) -> float:
-    """Return the longest safe time step that fits into ``interval`` a whole number of times."""
-    longest = SAFE / fastest(force_field, positions, masses)
+def time_step(frequency: float, interval: float, *, overdamped_at: float | None = None) -> float:
+    """Return the longest safe time step that fits into ``interval`` a whole number of times.
+
+    ``frequency`` is the fastest one. Overdamped dynamics at the friction ``overdamped_at`` move a
+    bead by dt F / (m friction): their limit is that of dt^2 / 2 in dynamics with inertia.
+    """
+    longest = SAFE / frequency
+    if overdamped_at is not None:
+        longest = longest**2 * overdamped_at / 2
     return interval / math.ceil(interval / longest)
 
 

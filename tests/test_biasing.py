@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from deepcg.bias import read_table
-from deepcg.biasing import BiasConfig, enhance
 from deepcg.bias_files import write_bias, write_values
+from deepcg.biasing import BiasConfig, enhance
 from deepcg.collective import build_variables, dihedral
 from deepcg.dynamics import DynamicsConfig, run_dynamics
 from deepcg.errors import InputError
@@ -231,8 +231,8 @@ def test_exchange_writes_one_temperature_per_trajectory(tmp_path):
 
 def test_fixed_bias_and_weights_give_the_populations_of_the_model(tmp_path):
     """Starts in one valley; the share of the other against numbers, by independent replicas."""
-    config = BiasConfig("metadynamics", TORSION, hill_every_ps=0.05, freeze_after_ps=5.0)
-    moves = {"dt": 0.01, "interval_ps": 0.05, "equilibration_ps": 1.0, "ps": 6.0}
+    config = BiasConfig("metadynamics", TORSION, hill_every_ps=0.05, freeze_after_ps=3.0)
+    moves = {"dt": 0.01, "interval_ps": 0.05, "equilibration_ps": 0.5, "ps": 4.0}
     go(tmp_path, config, n=48, start=frames(24)[5:7], **moves)
     saved = np.load(tmp_path / "values.npz")
     phi, weights = saved["values"][..., 0], np.exp(saved["bias"] / KT)
@@ -299,10 +299,14 @@ def test_the_fastest_motion_of_a_harmonic_molecule_is_found(dtype):
     x = torch.tensor([[[0.1, 0, 0], [0, 0, 0], [0, 1, 0]]], dtype=dtype).repeat(5, 1, 1)
     exact = math.sqrt(k / 1.5)
     assert fastest(spring, x, masses) == pytest.approx(exact, rel=2e-3)
-    dt = time_step(spring, x, masses, 0.1)
-    assert dt < 1.2 / exact
+
+
+def test_a_time_step_is_a_whole_fraction_of_an_interval_and_safe():
+    """Overdamped: dt omega^2 / friction stays below 1.2^2 / 2, where 2 is the limit."""
+    assert time_step(400.0, 0.1) == pytest.approx(0.1 / 34)
+    dt = time_step(400.0, 0.1, overdamped_at=50.0)
+    assert 0.69 < dt * 400.0**2 / 50 < 0.72
     assert 0.1 / dt == pytest.approx(round(0.1 / dt))
-    assert dt > 0.95 * 1.2 / exact
 
 
 # ---------------------------------------------------------------- the command

@@ -24,8 +24,11 @@ from deepcg.potential import VerletForces
 from deepcg.progress import Progress, silent
 from deepcg.provenance import file_hash
 from deepcg.report import versions
-from deepcg.time_step import time_step
+from deepcg.time_step import fastest, time_step
 from deepcg.workflow.device import device_of
+
+FREQUENCY_FRAMES = 16
+"""On which the stiffest motion is looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +176,12 @@ def _dynamics(
     """Return the dynamics with their time step, and with the time for which a bias grows."""
     dynamics = config.dynamics
     if dynamics.dt is None and box is None:
-        dt = time_step(forces, frames, masses, dynamics.interval_ps)
-        tell(f"time step {1000 * dt:.3g} fs, of what the stiffest motion allows")
+        some = frames[torch.linspace(0, len(frames) - 1, FREQUENCY_FRAMES).round().long()]
+        frequency = fastest(forces, some, masses)
+        friction = dynamics.friction if dynamics.integrator == "overdamped" else None
+        dt = time_step(frequency, dynamics.interval_ps, overdamped_at=friction)
+        forces.renew()
+        tell(f"time step {1000 * dt:.3g} fs: the stiffest motion is at {frequency:.0f} rad/ps")
         dynamics = replace(dynamics, dt=dt)
     before = dynamics.equilibration_ps + config.enhanced.growing_ps
     return replace(dynamics, equilibration_ps=before)

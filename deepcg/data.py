@@ -33,6 +33,7 @@ from deepcg.formats import (
     open_recording,
 )
 from deepcg.formats.recording import Floats, Integers
+from deepcg.frame_weights import weights_beside
 from deepcg.frames import Frames
 from deepcg.provenance import file_hash
 from deepcg.topology import (
@@ -71,6 +72,9 @@ class Source:
     recording, force_recording
         The opened files; ``force_recording`` is ``None`` where forces are missing or come with
         the positions.
+    weights
+        Those of the frames (n_frames,) that files beside the trajectory tell, if they do; a .npz
+        has its own.
     """
 
     trajectory: Path
@@ -81,6 +85,7 @@ class Source:
     atoms: Integers | None
     recording: Recording
     force_recording: Recording | None
+    weights: Floats | None
 
     @property
     def n_atoms(self) -> int:
@@ -171,6 +176,7 @@ def open_source(
         atoms,
         recording,
         force_recording,
+        None if ending_of(path) == ".npz" else weights_beside(path, recording.n_frames),
     )
 
 
@@ -205,12 +211,15 @@ def read(
             forces = _matching_forces(*files, first, block, apart, rotated=rotated)
         check_finite(source.forces, "forces", first, forces)
         positions = make_whole(_present(block.positions), block.box, tree)
+        weights = block.weights
+        if weights is None and source.weights is not None:
+            weights = source.weights[first : first + len(positions)]
         yield Frames(
             _tensor(positions),
             None if block.box is None else _tensor(block.box),
             None if forces is None else _tensor(forces),
             types,
-            None if block.weights is None else _tensor(block.weights),
+            None if weights is None else _tensor(weights),
         )
 
 

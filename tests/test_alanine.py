@@ -243,6 +243,7 @@ def test_solute_frames_can_be_read_while_the_run_goes_on(tmp_path: Path) -> None
         simulate_alanine(small(tmp_path, store="solute"), cut_at("simulate", 24))
     with np.load(tmp_path / "traj.npz") as saved:
         assert len(saved["positions"]) == len(saved["bias"]) == 20  # two segments of ten
+    assert open_source(tmp_path / "traj.npz").n_frames == 20
 
 
 def test_walkers_are_independent_runs_with_files_of_their_own(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from deepcg.bias import (
     umbrella,
     write_table,
 )
+from deepcg.data import open_source, read
 from deepcg.errors import InputError
 from deepcg.metadynamics import Filling, Hills, fill
 from deepcg.microscopic_run import Thermostat, minimise
@@ -209,8 +210,9 @@ def test_walkers_leave_the_hills_that_the_rule_says(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         first.table, sum(hill((phi, psi), 2.0, 0.3) for phi, psi in at), atol=1e-9
     )
-    more = Hills(height=2.0, width=0.3, bias_factor=3.0, every=20, number=2, per_segment=1)
-    second = fill(bath, system, more, first, tmp_path / "a.npz", silent)
+    # in one segment, so that the first hill has to act before there is a checkpoint
+    more = Hills(height=2.0, width=0.3, bias_factor=3.0, every=20, number=2, per_segment=2)
+    second = fill(bath, system, more, Filling.begin(states), tmp_path / "b.npz", silent)
     expected = first.table.copy()
     for state in second.states:
         x = state.getPositions(asNumpy=True)._value
@@ -254,6 +256,22 @@ def test_all_walkers_are_weighted_by_the_one_frozen_bias(whole: tuple[Path, ...]
                 biased = BiasedSystem(system, surfaces[0]).system
                 assert bias == pytest.approx(bias_energy(context_of(biased, x)), abs=1e-3)
             assert len(saved["bias"]) == 20
+
+
+def test_whole_frames_have_the_weights_of_solute_frames(
+    whole: tuple[Path, ...], tmp_path: Path
+) -> None:
+    dcd = simulate_alanine(small(tmp_path, META, walkers=2, store="all"))[0]
+    (ours,), (theirs,) = ([f.weights for f in read(open_source(p))] for p in (dcd, whole[0]))
+    assert ours is not None
+    assert ours.std() > 0.05
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4)
+    some = next(read(open_source(dcd), start=3, stop=9))
+    np.testing.assert_array_equal(some.weights, ours[3:9])
+    with dcd.with_suffix(".log.csv").open("a") as file:
+        file.write("1,2\n")
+    with pytest.raises(InputError, match="has 21 rows for the 20 frames"):
+        open_source(dcd)
 
 
 def test_every_window_has_a_trajectory_that_stays_near(tmp_path: Path) -> None:

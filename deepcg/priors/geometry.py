@@ -23,7 +23,8 @@ def length(points: Points) -> Tensor:
 def angle(points: Points) -> Tensor:
     """Return the angle at the second of three beads, rad."""
     one, other = _between(points[1], points[0]), _between(points[1], points[2])
-    sine = _norm(_cross(one, other)).clamp(min=1e-9)  # a straight angle has no direction
+    normal = _cross(one, other)
+    sine = _dot(normal, normal).clamp(min=1e-18).sqrt()  # a straight angle has no direction
     return torch.atan2(sine, _dot(one, other))
 
 

@@ -27,6 +27,9 @@ from deepcg.training import ForceSamples, TrainingConfig, label_weights, train
 from deepcg.workflow.beads import DataConfig
 from deepcg.workflow.fit import Fit, fit
 from deepcg.workflow.fit_config import FitConfig
+from deepcg.workflow.fit_variables import split_each
+from deepcg.workflow.from_labels import variables_of_labels
+from deepcg.workflow.info import describe
 
 Floats = NDArray[np.float64]
 
@@ -117,6 +120,29 @@ def test_files_that_are_no_labels(tmp_path: Path) -> None:
     assert not are_labels(tmp_path / "none.npz")
     with pytest.raises(InputError, match="there is no file"):
         load_labels(tmp_path / "none.npz")
+
+
+def test_info_tells_what_labels_are_of_and_how_they_were_made(tmp_path: Path) -> None:
+    of_six_beads().save(tmp_path / "x.labels.npz")
+    facts = describe(tmp_path / "x.labels.npz")
+    assert (facts["kind"], facts["labels"]) == ("mean forces of restrained dynamics", 4)
+    assert facts["settings"] == {"map": "oxygens", "temperature": 310.0}
+
+
+@pytest.mark.parametrize(("n", "enough"), [(2, False), (3, True)])
+def test_a_few_labels_of_variables_are_split_so_that_both_parts_have_a_spread(
+    tmp_path: Path, n: int, enough: bool
+) -> None:
+    labels = of_two_variables()
+    labels.save(tmp_path / "x.labels.npz")
+    data = DataConfig(map=labels.map, stop=n)
+    mapped = variables_of_labels(tmp_path / "x.labels.npz", data, 300.0)
+    if enough:
+        (first,), (last,) = split_each(list(mapped.trajectories), 0.1)
+        assert (len(first), len(last)) == (1, 2)
+    else:
+        with pytest.raises(InputError, match="2 frames are too few: one to train on, two"):
+            split_each(list(mapped.trajectories), 0.1)
 
 
 def test_beads_are_fitted_to_their_labels(tmp_path: Path) -> None:

@@ -118,13 +118,14 @@ def split_each(
     Raises
     ------
     InputError
-        A trajectory has less than two frames.
+        A trajectory has less than three frames.
     """
     first, last = [], []
     for frames in trajectories:
-        n = min(len(frames) - 1, round((1 - validation_fraction) * len(frames)))
+        # a single one has no spread
+        n = min(len(frames) - 2, round((1 - validation_fraction) * len(frames)))
         if n < 1:
-            raise InputError(f"{len(frames)} frames are too few: one to train on, one to validate")
+            raise InputError(f"{len(frames)} frames are too few: one to train on, two to validate")
         first.append(frames[:n])
         last.append(frames[n:])
     return first, last

@@ -29,6 +29,7 @@ from deepcg.formats import (
     in_units,
     open_recording,
 )
+from deepcg.mean_force_labels import are_labels, load_labels
 from deepcg.model import SurfaceModel, load_any
 from deepcg.progress import Progress, silent
 from deepcg.systems import read_system
@@ -252,6 +253,12 @@ def _array(path: Path) -> Facts:
 
 
 def _arrays(path: Path) -> Facts:
+    if are_labels(path):
+        labels = load_labels(path)
+        return {"kind": "mean forces of restrained dynamics", "labels": len(labels)} | {
+            "quality": labels.describe(),
+            "settings": labels.task,
+        }
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {"kind": "arrays", **{name: _shape(array) for name, array in arrays.items()}}

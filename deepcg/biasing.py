@@ -130,14 +130,15 @@ def enhance(
     frames: Tensor,
     topology: mdtraj.Topology,
     *,
+    box: Tensor | None = None,
     replicas: int,
     temperature: float,
     dt: float,
 ) -> Enhancement:
     """Return what the sampler needs for a bias or for replica exchange, or for neither.
 
-    ``frames`` (n, n_beads, 3), nm, are what replicas may begin from; ``temperature`` in K, ``dt``
-    in ps.
+    ``frames`` (n, n_beads, 3), nm, are what replicas may begin from, in a ``box`` (3, 3), nm, or
+    in the open; ``temperature`` in K, ``dt`` in ps.
 
     Raises
     ------
@@ -149,6 +150,8 @@ def enhance(
         swaps = _exchange(config, start, temperature, dt) if config.temperatures else None
         return Enhancement(force_field, start, swaps)
     variables = build_variables(config.on, topology)
+    if box is not None:
+        _check_whole(variables)
     task = _Task(variables, frames, replicas, thermal_energy(temperature), dt)
     bias, chosen = _MAKERS[config.bias](config, task)
     method = bias if isinstance(bias, Metadynamics) else None
@@ -245,6 +248,17 @@ _MAKERS: dict[str, Callable[[BiasConfig, _Task], tuple[Bias, Tensor]]] = {
 
 def _spread(frames: Tensor, n: int) -> Tensor:
     return torch.linspace(0, len(frames) - 1, n).round().long()
+
+
+def _check_whole(variables: CollectiveVariables) -> None:
+    """Refuse what needs to know the nearest image: replicas wander out of the box."""
+    for variable in variables.variables:
+        owners = variables.molecules
+        if owners is not None and len(set(owners[list(variable.atoms)])) > 1:
+            raise InputError(
+                f"{variable.name} is of more than one molecule in a periodic box: "
+                f"a bias must be within a molecule"
+            )
 
 
 def _end(variable: Variable, values: Tensor) -> tuple[float, float]:

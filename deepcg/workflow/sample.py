@@ -102,6 +102,7 @@ def sample(
         forces,
         frames,
         topology,
+        box=box,
         replicas=config.replicas,
         temperature=model.temperature,
         dt=dynamics.step,

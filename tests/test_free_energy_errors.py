@@ -253,7 +253,7 @@ def test_barriers_of_smooth_surfaces(walks: Floats) -> None:
     exact = smoothed(0.4)
     ends = ((PI / 2 - 0.1, -PI / 2 - 0.1), (-PI / 2 + 0.1, PI / 2 + 0.1))
     true, z = barriers(exact, GRID, *ends), []
-    for walk in walks:
+    for walk in walks[:60]:
         surface = jackknife(kernel_surface(GRID, walk, bandwidth=0.4), blocks_of(walk))
         found = surface.map(lambda s: barriers(s, GRID, *ends)).estimate()
         z.append((found.value - true) / found.error)

@@ -1,13 +1,15 @@
-"""The estimators of forces on collective variables by name, and the choice of the quietest.
+"""The estimators of forces on collective variables by name, and their quietest mixture.
 
-All have the mean force as their mean and differ in noise. They are built once from a sample of
-frames and applied to every chunk of a trajectory.
+All have the mean force as their mean at given coordinates and differ in noise. So the difference of
+any two has a mean of zero there, and whatever multiple of it is added: weights that sum to one
+are as legal as a single estimator, and can cancel a good part of the noise (control variates).
+Estimators are built once from a sample of frames and applied to every chunk of a trajectory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import mdtraj
@@ -28,7 +30,9 @@ from deepcg.units import thermal_energy
 
 Floats = NDArray[np.float64]
 
-_NAMED = 5  # candidates that were not chosen, in a description
+_NAMED = 5  # candidates in a description
+_APART = 5.0  # standard errors by which means differ: chance does so once in a million times
+_GAIN = 0.01  # of the mean square: what a further candidate must take away to be worth its time
 
 
 class VariableForces(Protocol):
@@ -70,10 +74,24 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Mixture:
+    """Candidates with weights that sum to one; ``noise`` is the rms of their sum over the sample.
+
+    The weights are from the sample: that they know some of the frames they are used on makes an
+    error of a part in (frames / candidates) of the noise, far below its statistical error.
+    """
+
+    parts: tuple[Candidate, ...]
+    weights: tuple[float, ...]
+    noise: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class ChosenForces:
-    """The quietest of the candidates for each coordinate, which are listed from the quietest."""
+    """A mixture for each coordinate, and all its candidates, listed from the quietest."""
 
     variables: CollectiveVariables
+    mixtures: tuple[Mixture, ...]
     candidates: tuple[tuple[Candidate, ...], ...]
 
     def __call__(self, atoms: Frames) -> Tensor:
@@ -84,21 +102,27 @@ class ChosenForces:
         InputError
             The frames have no forces, or coordinates no derivatives in one of them.
         """
-        chosen = [some[0] for some in self.candidates]
-        computed = {forces: _columns(forces, atoms) for forces in {c.forces for c in chosen}}
-        return torch.stack([computed[c.forces][:, c.column] for c in chosen], dim=-1)
+        used = {part.forces for mixture in self.mixtures for part in mixture.parts}
+        computed = {forces: _columns(forces, atoms) for forces in used}
+        sums = []
+        for mixture in self.mixtures:
+            pairs = zip(mixture.weights, mixture.parts, strict=True)
+            terms = [weight * computed[part.forces][:, part.column] for weight, part in pairs]
+            sums.append(torch.stack(terms).sum(0))
+        return torch.stack(sums, dim=-1)
 
     @property
     def noise(self) -> Floats:
         """(d,), root mean square of the force over the sample, kJ/mol per unit."""
-        return np.array([some[0].noise for some in self.candidates])
+        return np.array([mixture.noise for mixture in self.mixtures])
 
     def describe(self) -> str:
-        """Return what was chosen for each coordinate and what else there was; one line each."""
+        """Return what was chosen for each coordinate and what there was; one line each."""
+        rows = zip(self.variables.variables, self.mixtures, self.candidates, strict=True)
         return "\n".join(
-            f"force on {variable.name}: {_in_words(some[0])} kJ/mol/{variable.unit} rms"
-            + _others(some[1:])
-            for variable, some in zip(self.variables.variables, self.candidates, strict=True)
+            f"force on {variable.name}: {_mixed_in_words(mixture)} kJ/mol/{variable.unit} rms"
+            + _others(some if len(mixture.parts) > 1 else some[1:])
+            for variable, mixture, some in rows
         )
 
 
@@ -173,8 +197,8 @@ def _of_metric(setting: _Setting, metric: Floats, label: str) -> list[list[Candi
         return [error] * d
 
 
-def _using(*ways: _Way) -> Build:
-    """Return the function that builds the quietest estimator of some ways."""
+def _using(*ways: _Way, mix: bool = False) -> Build:
+    """Return the function that builds the quietest estimator of some ways, or mixes them."""
 
     def build(
         variables: CollectiveVariables,
@@ -186,7 +210,9 @@ def _using(*ways: _Way) -> Build:
     ) -> ChosenForces:
         setting = _setting(variables, sample, constraints, topology, masses, temperature)
         found = zip(*(way(setting) for way in ways), strict=True)
-        return ChosenForces(variables, tuple(_quietest_first(some) for some in found))
+        candidates = tuple(_quietest_first(some) for some in found)
+        mixtures = tuple(_mixture(some if mix else some[:1], setting) for some in candidates)
+        return ChosenForces(variables, mixtures, candidates)
 
     return build
 
@@ -194,13 +220,14 @@ def _using(*ways: _Way) -> Build:
 VARIABLE_ESTIMATORS: dict[str, Build] = {
     "general": _using(_general),
     "general-mass": _using(_general_mass),
-    "least-noise": _using(_rigid, _general, _general_mass),
+    "least-noise": _using(_rigid, _general, _general_mass, mix=True),
     "rotation": _using(_rigid),
 }
 """``rotation``: rigid rotations and shifts (`deepcg.rigid_motions`). ``general`` and
 ``general-mass``: gradients of the coordinates, with unit and with inverse masses as the metric
-(`deepcg.general_forces`). ``least-noise``: of these the quietest for every coordinate. They raise
-`InputError` where a coordinate has no legal one, and say why."""
+(`deepcg.general_forces`). Of several of a kind the quietest is taken for every coordinate.
+``least-noise``: the quietest mixture of all of these. They raise `InputError` where a coordinate
+has no legal one, and say why."""
 
 
 def _setting(
@@ -232,8 +259,14 @@ def _setting(
 def _candidate(
     forces: RigidForce | GeneralForces, column: int, setting: _Setting, label: str
 ) -> Candidate:
-    values = _columns(forces, setting.sample)[:, column]
-    return Candidate(forces, column, float(values.double().square().mean().sqrt()), label)
+    found = Candidate(forces, column, 0.0, label)
+    noise = float(np.sqrt((_values(found, setting.sample) ** 2).mean()))
+    return replace(found, noise=noise)
+
+
+def _values(candidate: Candidate, frames: Frames) -> Floats:
+    column: Floats = _columns(candidate.forces, frames)[:, candidate.column].double().numpy()
+    return column
 
 
 def _columns(forces: RigidForce | GeneralForces, atoms: Frames) -> Tensor:
@@ -248,6 +281,64 @@ def _quietest_first(found: tuple[list[Candidate] | InputError, ...]) -> tuple[Ca
     return tuple(sorted(candidates, key=lambda c: c.noise))
 
 
+def _mixture(candidates: tuple[Candidate, ...], setting: _Setting) -> Mixture:
+    """Return weights of least mean square over the sample, of as few candidates as matter.
+
+    Begins with the quietest of those without a divergence, which hold at any temperature, or else
+    of all. The one that helps most is added, as long as it takes away more than ``_GAIN`` of the
+    mean square, and more than chance would: 4 in the number of frames. Candidates whose mean is
+    another are left out: the frames are not what they were said to be.
+    """
+    first = next((k for k, c in enumerate(candidates) if isinstance(c.forces, RigidForce)), 0)
+    table = np.stack([_values(c, setting.sample) for c in candidates])
+    waves = _waves(setting.variables, setting.sample)
+    others = [
+        k for k in range(len(candidates)) if k != first and _agree(table[k] - table[first], waves)
+    ]
+    chosen, weights = [first], np.ones(1)
+    left = float((table[first] ** 2).mean())
+    threshold = max(_GAIN, 4 / table.shape[1])
+    while others:
+        trials = [_least_squares(table[[*chosen, k]]) for k in others]
+        best = int(np.argmin([square for _, square in trials]))
+        if trials[best][1] > (1 - threshold) * left:
+            break
+        chosen.append(others.pop(best))
+        weights, left = trials[best]
+    parts = tuple(candidates[k] for k in chosen)
+    return Mixture(parts, tuple(weights.tolist()), float(np.sqrt(left)))
+
+
+def _waves(variables: CollectiveVariables, sample: Frames) -> Floats:
+    """Return functions of the coordinates (m, n): a constant, and one or two of each."""
+    columns = variables(sample.positions, sample.box).double().numpy().T
+    waves = [np.ones(columns.shape[1])]
+    for column, period in zip(columns, variables.periods, strict=True):
+        if period is None:
+            waves.append(column - column.mean())
+        else:
+            angle = 2 * np.pi * column / period
+            waves += [np.cos(angle), np.sin(angle)]
+    return np.stack(waves)
+
+
+def _agree(difference: Floats, waves: Floats) -> bool:
+    """Return whether the mean of the difference of two forces (n,) vanishes, times each wave."""
+    products = difference * waves
+    errors = products.std(1) / np.sqrt(products.shape[1])
+    return bool((np.abs(products.mean(1)) <= _APART * errors).all())
+
+
+def _least_squares(table: Floats) -> tuple[Floats, float]:
+    """Return the weights (k,), of sum 1, whose sum of (k, n) has the least mean square, and that.
+
+    Differences that are too small to tell from rounding get no weight.
+    """
+    apart = (table[1:] - table[0]).T
+    weights = -np.linalg.lstsq(apart, table[0], rcond=1e-6)[0]
+    return np.append(1 - weights.sum(), weights), float(((table[0] + apart @ weights) ** 2).mean())
+
+
 def _rigid_label(forces: RigidForce, setting: _Setting) -> str:
     n, atom = len(forces.moved), setting.topology.atom(forces.variable.atoms[forces.end])
     return f"rigid motion of {n} atom{'s' if n > 1 else ''} with {atom}"
@@ -257,6 +348,14 @@ def _others(candidates: tuple[Candidate, ...]) -> str:
     text = "".join(f"; {_in_words(c)}" for c in candidates[:_NAMED])
     rest = candidates[_NAMED:]
     return f"{text}; {len(rest)} more, up to {rest[-1].noise:.4g}" if rest else text
+
+
+def _mixed_in_words(mixture: Mixture) -> str:
+    if len(mixture.parts) == 1:
+        return _in_words(mixture.parts[0])
+    pairs = zip(mixture.weights, mixture.parts, strict=True)
+    terms = " ".join(f"{weight:+.2f} {part.label}" for weight, part in pairs)
+    return f"{terms.removeprefix('+')}: {mixture.noise:.4g}"
 
 
 def _in_words(candidate: Candidate) -> str:

@@ -2,221 +2,48 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import openmm
-from numpy.typing import NDArray
 from openmm import app
 
-from deepcg.alanine import (
-    C_ALPHA,
-    FORCE_FIELDS,
-    N_ATOMS,
-    SOLVENTS,
-    alanine,
-    alanine_system,
-    solvated,
-    torsions,
-    usual_edge,
-)
-from deepcg.bias import (
-    UNBIASED,
-    BiasedSystem,
-    Table,
-    bias_energy,
-    read_table,
-    umbrella,
-    write_table,
-)
-from deepcg.dcd import DcdFormat, to_disk
-from deepcg.errors import InputError, pick
+from deepcg.alanine import N_ATOMS, alanine, alanine_system, solvated, usual_edge
+from deepcg.alanine_config import AlanineSimulation, check_settings, longest_step
+from deepcg.alanine_recorders import SoluteRecorder, WholeRecorder
+from deepcg.dcd import DcdFormat
 from deepcg.files import write_whole
 from deepcg.metadynamics import Filling, Hills, fill
 from deepcg.microscopic_run import (
     Recorder,
     RunFiles,
     Schedule,
+    check_start,
+    identity,
+    in_steps,
+    produce,
+    read_start,
+    schedule,
+    write_start,
+)
+from deepcg.molecular_dynamics import (
     Thermostat,
     at_time_0,
-    check_ranges,
-    check_start,
-    checked_energy,
     edge_of,
     equilibrate,
     find_volume,
     fitting_cutoff,
-    identity,
-    in_steps,
-    kinetic_temperature,
     minimise,
-    produce,
-    read_start,
     read_state,
-    schedule,
     state_of,
-    write_start,
 )
 from deepcg.progress import Progress, silent
-from deepcg.solute_frames import SoluteFrames
+from deepcg.solute_frames import SoluteFrames, records_of
 from deepcg.systems import open_platform
+from deepcg.torsion_bias import BiasedSystem, Table, read_table, umbrella, write_table
 
-_CONSTRAINTS = ("none", "hbonds")
-_HEAVY = 2.9  # Da
-_STORES = ("all", "solute")
-_BIASES = ("none", "metadynamics", "umbrella", "file")
-_POSITIVE = (
-    "ns",
-    "waters",
-    "temperature",
-    "pressure",
-    "edge",
-    "friction",
-    "dt_fs",
-    "interval_ps",
-    "cutoff",
-    "walkers",
-    "threads",
-    "checkpoint_ps",
-)
-_POSITIVE_OF_BIAS = (
-    "freeze_after_ns",
-    "hill_height",
-    "hill_width",
-    "hill_every_ps",
-    "windows",
-    "spring",
-)
-_HYDROGEN = (1.008, 4.0)  # Da; with more, a methyl's carbon would be lighter than its hydrogens
 _START = (-1.2, 2.6)  # phi, psi of polyproline II, the deepest basin in water
-
-
-@dataclass(frozen=True, kw_only=True)
-class BiasSettings:
-    """Bias on phi and psi.
-
-    Parameters
-    ----------
-    bias
-        none, metadynamics (well-tempered), umbrella (one trajectory for each window) or
-        file:BIAS.npy, a table (n, n) in kJ/mol on n angles from -pi to pi, indexed [phi, psi]; also
-        file:BIAS.npz with such a table as ``bias`` or ``bias_grid``.
-    freeze_after_ns
-        Metadynamics: how long hills are left, ns. Then the bias stays as it is and the
-        production run begins: only this is written, so that exp(bias / kT) weights it exactly.
-    hill_height
-        Height of the first hills, kJ/mol.
-    hill_width
-        Width of a hill, rad.
-    hill_every_ps
-        Time between hills of a walker, ps.
-    bias_factor
-        Metadynamics: how many times the temperature phi and psi are sampled at in the end.
-    windows
-        Umbrella: number of windows along phi and along psi; N gives N x N trajectories.
-    spring
-        Umbrella: spring constant, kJ/mol/rad^2.
-    """
-
-    bias: str = "none"
-    freeze_after_ns: float = 1.0
-    hill_height: float = 1.0
-    hill_width: float = 0.3
-    hill_every_ps: float = 0.5
-    bias_factor: float = 10.0
-    windows: int = 12
-    spring: float = 100.0
-
-    @property
-    def kind(self) -> str:
-        """What comes before a colon."""
-        return self.bias.partition(":")[0]
-
-
-@dataclass(frozen=True, kw_only=True)
-class AlanineSimulation:
-    """Simulate alanine dipeptide (ACE-ALA-NME) with OpenMM, in water or without.
-
-    Parameters
-    ----------
-    output
-        Folder for the trajectory ``traj.dcd`` (or ``traj.npz``), ``traj.pdb``, ``traj.system.xml``,
-        ``traj.log.csv``, ``traj.bias.npz``, ``traj.run.json`` and ``traj.checkpoint.xml``;
-        ``traj-0.dcd`` and so on where there are several.
-    ns
-        Length of the production run of each walker, ns.
-    waters
-        Number of water molecules (TIP3P), in a cubic box.
-    solvent
-        explicit (water), vacuum or obc (the implicit solvent OBC2).
-    force_field
-        ff99sb or ff14sb, both AMBER's.
-    constraints
-        Bonds of the peptide that are rigid: none or hbonds. Water is rigid.
-    hydrogen_mass
-        Mass of the peptide's hydrogens, Da, taken from the atoms that they are bonded to: it
-        allows longer steps and leaves all averages as they are.
-    temperature
-        Temperature, K.
-    pressure
-        Pressure, bar, at which the size of the box is found. The run is at constant volume.
-    edge
-        Edge of the box, nm; by default found at the pressure.
-    friction
-        Friction of the Langevin thermostat, 1/ps.
-    dt_fs
-        Time step, fs: at most 2, with rigid bonds to hydrogen 4, and half of that with hydrogens
-        lighter than 2.9 Da; by default the most.
-    interval_ps
-        Time between frames, ps.
-    equilibration_ps
-        Length of the equilibration, ps: at constant volume, and before it as long at the
-        pressure, if the box has to be found.
-    cutoff
-        Cutoff of the direct interactions, nm; by default 0.9, or what fits in the box.
-    store
-        What is written of a frame: all (positions of all atoms) or solute (positions and
-        forces of the peptide's atoms, the forces without bias and from the whole system).
-    walkers
-        Number of independent runs, from starts of their own; metadynamics fills one common bias.
-    seed
-        Seed of the start and of the thermostat.
-    platform
-        OpenMM platform: auto, CPU, CUDA, OpenCL, HIP, Reference.
-    threads
-        Threads of the CPU platform; by default all. Steps depend on it through rounding.
-    checkpoint_ps
-        Time between checkpoints, ps.
-    resume
-        Go on from the last checkpoint, as far as ``ns`` says.
-    biasing
-        See ``BiasSettings``.
-    """
-
-    output: Path
-    ns: float = 2.0
-    waters: int = 342
-    solvent: str = "explicit"
-    force_field: str = "ff99sb"
-    constraints: str = "none"
-    hydrogen_mass: float = 3.0
-    temperature: float = 300.0
-    pressure: float = 1.0
-    edge: float | None = None
-    friction: float = 2.0
-    dt_fs: float | None = None
-    interval_ps: float = 0.2
-    equilibration_ps: float = 100.0
-    cutoff: float | None = None
-    store: str = "all"
-    walkers: int = 1
-    seed: int = 1
-    platform: str = "auto"
-    threads: int | None = None
-    checkpoint_ps: float = 10.0
-    resume: bool = False
-    biasing: BiasSettings = field(default_factory=BiasSettings)
 
 
 def simulate_alanine(config: AlanineSimulation, progress: Progress = silent) -> tuple[Path, ...]:
@@ -263,7 +90,7 @@ class _Walker:
     @property
     def frames(self) -> Path:
         """The file that frames are added to."""
-        return self.trajectory if self.store == "all" else self.files.named(".frames.bin")
+        return self.trajectory if self.store == "all" else records_of(self.trajectory)
 
     @property
     def bias(self) -> Path:
@@ -287,8 +114,8 @@ class _Job:
 
     @classmethod
     def of(cls, config: AlanineSimulation) -> _Job:
-        _check(config)
-        dt_fs = config.dt_fs or _longest_step(config)
+        check_settings(config)
+        dt_fs = config.dt_fs or longest_step(config)
         plan = schedule(
             ns=config.ns,
             dt_fs=dt_fs,
@@ -297,43 +124,6 @@ class _Job:
             equilibration_ps=config.equilibration_ps,
         )
         return cls(config, plan, _hills(config, dt_fs), _cutoff(config), _walkers(config, plan))
-
-
-def _check(config: AlanineSimulation) -> None:
-    """Refuse what is out of its range."""
-    pick(FORCE_FIELDS, config.force_field, "force field")
-    pick(SOLVENTS, config.solvent, "solvent")
-    pick(dict.fromkeys(_CONSTRAINTS), config.constraints, "choice of constraints")
-    pick(dict.fromkeys(_STORES), config.store, "choice of what to store:")
-    pick(dict.fromkeys(_BIASES), config.biasing.kind, "bias")
-    check_ranges(vars(config), positive=_POSITIVE, at_least_0=("equilibration_ps", "seed"))
-    check_ranges(vars(config.biasing), positive=_POSITIVE_OF_BIAS, at_least_0=())
-    if not 1 < config.biasing.bias_factor < np.inf:
-        raise InputError(f"bias_factor is {config.biasing.bias_factor:g}: give more than 1")
-    if not _HYDROGEN[0] <= config.hydrogen_mass <= _HYDROGEN[1]:
-        low, high = _HYDROGEN
-        raise InputError(f"hydrogen_mass is {config.hydrogen_mass:g}: give {low} to {high} Da")
-    longest = _longest_step(config)
-    if config.dt_fs is not None and config.dt_fs > longest:
-        raise InputError(
-            f"dt_fs is {config.dt_fs:g}: give at most {longest:g} with constraints "
-            f"{config.constraints} and hydrogens of {config.hydrogen_mass:g} Da"
-        )
-    if config.solvent != "explicit" and (config.edge or config.cutoff):
-        raise InputError(f"there is no box with solvent {config.solvent}: leave out edge, cutoff")
-    if config.biasing.kind == "umbrella" and config.walkers != 1:
-        raise InputError(f"walkers is {config.walkers}: with umbrella there is one in each window")
-
-
-def _longest_step(config: AlanineSimulation) -> float:
-    """Return the longest safe time step, fs.
-
-    An eighth of the shortest period: that of C-H with hydrogens of 3 Da is 16 fs. With rigid bonds
-    to hydrogen that of C=O, and the librations of water, are longer.
-    """
-    if config.constraints == "none":
-        return 2.0 if config.hydrogen_mass >= _HEAVY else 1.0
-    return 4.0 if config.hydrogen_mass >= _HEAVY else 2.0
 
 
 def _cutoff(config: AlanineSimulation) -> float | None:
@@ -473,7 +263,7 @@ def _produce(job: _Job, walker: _Walker, progress: Progress, name: str) -> None:
     recorder = _recorder(job, walker, system, topology, table)
     acting = _with_bias(system, table)
     produce(walker.thermostat, job.plan, walker.files, acting, recorder, progress, name)
-    if isinstance(recorder, _SoluteRecorder):
+    if isinstance(recorder, SoluteRecorder):
         recorder.frames.publish()
 
 
@@ -491,86 +281,10 @@ def _recorder(
     if walker.store == "all":
         every = job.plan.every
         dcd = DcdFormat(topology, job.plan.dt, first_step=every, every=every)
-        return _WholeRecorder(walker.trajectory, dcd)
+        return WholeRecorder(walker.trajectory, dcd)
     constants = {"temperature": np.array(job.config.temperature)}
     if job.cutoff is not None:
         constants["box"] = np.array([v._value for v in system.getDefaultPeriodicBoxVectors()])
     if table is not None:
         constants["bias_grid"] = table
-    return _SoluteRecorder(SoluteFrames(walker.trajectory, N_ATOMS, constants))
-
-
-_COLUMNS = (
-    "potential_kJ_mol",
-    "kinetic_kJ_mol",
-    "temperature_K",
-    "phi_rad",
-    "psi_rad",
-    "bias_kJ_mol",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class _WholeRecorder:
-    """Writes positions of all atoms, with molecules whole and their centres in the box."""
-
-    path: Path
-    dcd: DcdFormat
-    columns: tuple[str, ...] = _COLUMNS
-
-    def create(self) -> None:
-        self.dcd.create(self.path)
-
-    def append(self, context: openmm.Context) -> tuple[float, ...]:
-        periodic = self.dcd.topology.getPeriodicBoxVectors() is not None
-        state = context.getState(
-            positions=True, energy=True, groups=set(UNBIASED), enforcePeriodicBox=periodic
-        )
-        row = _row(context, state)
-        self.dcd.append(self.path, state.getPositions(asNumpy=True)._value)
-        return row
-
-    def truncate(self, n_frames: int) -> None:
-        self.dcd.truncate(self.path, n_frames)
-
-    def to_disk(self) -> None:
-        to_disk(self.path)
-
-
-@dataclass(frozen=True, slots=True)
-class _SoluteRecorder:
-    """Writes positions of the peptide relative to its C-alpha, and the unbiased forces on it."""
-
-    frames: SoluteFrames
-    columns: tuple[str, ...] = _COLUMNS
-
-    @property
-    def path(self) -> Path:
-        return self.frames.records
-
-    def create(self) -> None:
-        self.frames.create()
-
-    def append(self, context: openmm.Context) -> tuple[float, ...]:
-        state = context.getState(positions=True, forces=True, energy=True, groups=set(UNBIASED))
-        row = _row(context, state)
-        x: NDArray[np.float64] = state.getPositions(asNumpy=True)._value[:N_ATOMS]
-        forces = state.getForces(asNumpy=True)._value[:N_ATOMS]
-        phi, psi, bias = row[-3:]
-        self.frames.append(x - x[C_ALPHA], forces, bias, phi, psi)
-        return row
-
-    def truncate(self, n_frames: int) -> None:
-        self.frames.truncate(n_frames)
-
-    def to_disk(self) -> None:
-        self.frames.to_disk()
-
-
-def _row(context: openmm.Context, state: openmm.State) -> tuple[float, ...]:
-    """Return the columns of the log for an unbiased state of a Context."""
-    potential = checked_energy(state)
-    kinetic = state.getKineticEnergy()._value
-    temperature = kinetic_temperature(kinetic, context.getSystem())
-    phi, psi = torsions(state.getPositions(asNumpy=True)._value)
-    return potential, kinetic, temperature, float(phi), float(psi), bias_energy(context)
+    return SoluteRecorder(SoluteFrames(walker.trajectory, N_ATOMS, constants))

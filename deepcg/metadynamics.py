@@ -14,10 +14,10 @@ import numpy as np
 import openmm
 
 from deepcg.alanine import torsions
-from deepcg.bias import POINTS, BiasedSystem, Table, bias_energy, hill, tempered
 from deepcg.files import write_arrays
-from deepcg.microscopic_run import Thermostat, advance, restart, state_of
+from deepcg.molecular_dynamics import Thermostat, advance, restart, state_of
 from deepcg.progress import Progress
+from deepcg.torsion_bias import POINTS, BiasedSystem, Table, bias_energy, hill, tempered
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,21 +13,23 @@ from deepcg.errors import InputError, pick
 from deepcg.microscopic_run import (
     RunFiles,
     Schedule,
-    Thermostat,
     check_ranges,
     check_start,
+    identity,
+    produce,
+    read_start,
+    schedule,
+    write_start,
+)
+from deepcg.molecular_dynamics import (
+    Thermostat,
     checked_energy,
     edge_of,
     equilibrate,
     find_volume,
     fitting_cutoff,
-    identity,
     kinetic_temperature,
     minimise,
-    produce,
-    read_start,
-    schedule,
-    write_start,
 )
 from deepcg.progress import Progress, silent
 from deepcg.systems import open_platform

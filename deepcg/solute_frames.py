@@ -19,6 +19,11 @@ from deepcg.files import write_arrays
 _GROWTH = 1.1  # the .npz is written anew when the frames are so many more: ten times in all
 
 
+def records_of(path: Path) -> Path:
+    """Return the file of records that belongs to a .npz."""
+    return path.with_suffix(".frames.bin")
+
+
 @dataclass(frozen=True, slots=True)
 class SoluteFrames:
     """Frames as ``.npz`` at ``path``, as records beside it.
@@ -38,7 +43,7 @@ class SoluteFrames:
     @property
     def records(self) -> Path:
         """The file of records."""
-        return self.path.with_suffix(".frames.bin")
+        return records_of(self.path)
 
     @property
     def _kind(self) -> np.dtype[np.void]:

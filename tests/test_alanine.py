@@ -21,7 +21,8 @@ from deepcg.alanine import (
     torsions,
     usual_edge,
 )
-from deepcg.alanine_simulation import AlanineSimulation, BiasSettings, simulate_alanine
+from deepcg.alanine_config import AlanineSimulation, BiasSettings
+from deepcg.alanine_simulation import simulate_alanine
 from deepcg.data import open_source, read
 from deepcg.errors import InputError
 from deepcg.systems import open_context, open_platform, read_system

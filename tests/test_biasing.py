@@ -16,7 +16,6 @@ from openmm import app, unit
 
 from deepcg.alanine import alanine as alanine_dipeptide
 from deepcg.alanine import alanine_system
-from deepcg.bias import read_table
 from deepcg.bias_files import write_bias, write_values
 from deepcg.biasing import BiasConfig, enhance
 from deepcg.collective import build_variables, dihedral
@@ -26,6 +25,7 @@ from deepcg.model import Architecture, Model, save_model
 from deepcg.priors.force_field import ForceField
 from deepcg.priors.from_system import system_tables
 from deepcg.time_step import fastest, time_step
+from deepcg.torsion_bias import read_table
 from deepcg.units import BOLTZMANN
 from deepcg.workflow.compare import CompareConfig, compare
 from deepcg.workflow.sample import SampleConfig, sample

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from deepcg.alanine_simulation import AlanineSimulation, simulate_alanine
+from deepcg.alanine_config import AlanineSimulation
+from deepcg.alanine_simulation import simulate_alanine
 from deepcg.microscopic import WaterSimulation, simulate_water
 from deepcg.progress import Progress, silent
 

@@ -8,8 +8,15 @@ import pytest
 from numpy.typing import NDArray
 
 from deepcg.alanine import alanine, alanine_system, torsions
-from deepcg.alanine_simulation import AlanineSimulation, BiasSettings, simulate_alanine
-from deepcg.bias import (
+from deepcg.alanine_config import AlanineSimulation, BiasSettings
+from deepcg.alanine_simulation import simulate_alanine
+from deepcg.data import open_source, read
+from deepcg.errors import InputError
+from deepcg.metadynamics import Filling, Hills, fill
+from deepcg.molecular_dynamics import Thermostat, minimise
+from deepcg.progress import silent
+from deepcg.systems import open_context, open_platform, read_system
+from deepcg.torsion_bias import (
     BIAS_GROUP,
     POINTS,
     UNBIASED,
@@ -23,12 +30,6 @@ from deepcg.bias import (
     umbrella,
     write_table,
 )
-from deepcg.data import open_source, read
-from deepcg.errors import InputError
-from deepcg.metadynamics import Filling, Hills, fill
-from deepcg.microscopic_run import Thermostat, minimise
-from deepcg.progress import silent
-from deepcg.systems import open_context, open_platform, read_system
 from deepcg.units import thermal_energy
 
 

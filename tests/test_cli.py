@@ -50,7 +50,15 @@ def deepcg(capsys: pytest.CaptureFixture[str]) -> Run:
 
 def test_the_commands_are_those_of_the_readme():
     names = [" ".join(words) for words in ENTRIES]
-    assert names == ["simulate water", "label", "fit", "sample", "compare", "info"]
+    assert names == [
+        "simulate water",
+        "simulate alanine",
+        "label",
+        "fit",
+        "sample",
+        "compare",
+        "info",
+    ]
 
 
 @pytest.mark.parametrize("words", [(), ("simulate",), *ENTRIES], ids=" ".join)

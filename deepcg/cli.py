@@ -103,6 +103,12 @@ COMMANDS = Topic(
             "CompareConfig",
             "compare",
         ),
+        "fes": Entry(
+            "Free-energy surfaces and their differences.",
+            "deepcg.workflow.fes",
+            "FesConfig",
+            "fes",
+        ),
         "info": Entry(
             "Tell what is in files and run folders.", "deepcg.workflow.info", "InfoConfig", "info"
         ),

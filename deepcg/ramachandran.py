@@ -7,37 +7,35 @@ over the same bins.
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+import math
 
-BASINS = ("PII", "C5", "alpha-R", "alpha-R''", "alpha-L")
-"""Names of the regions, by the number that `basin` gives; energies are told from the first.
+from free_energy import Rectangle
 
-PII is called C7eq where there is no water; alpha-L includes C7ax.
-"""
+AXES = ("phi", "psi")
+"""First words of the names of the coordinates."""
 
-SYMBOLS = {"PII": "PII", "C5": "C5", "alpha-R": "αR", "alpha-R''": "αR″", "alpha-L": "αL"}
+SYMBOLS = {"PII": "PII", "C5": "C5", "alpha-R": "αR", "alpha-R''": "αR''", "alpha-L": "αL"}
 """How the regions are labelled in figures."""
 
 PATHS = (("PII", "C5"), ("PII", "alpha-R"), ("PII", "alpha-L"))
 """Between which regions barriers are told."""
 
-_LEFT = (13.0, 128.0)  # degrees, of phi
-_HELIX = (-125.0, 74.0)  # of psi
-_BRIDGE, _EXTENDED = -134.0, -110.0  # of phi
+
+def _degrees(low: tuple[float, float], high: tuple[float, float]) -> Rectangle:
+    (phi, psi), (to_phi, to_psi) = low, high
+    return Rectangle(
+        (math.radians(phi), math.radians(psi)), (math.radians(to_phi), math.radians(to_psi))
+    )
 
 
-def basin(phi: ArrayLike, psi: ArrayLike) -> NDArray[np.int64]:
-    """Return the number of the region, an index into `BASINS`, of each (phi, psi), rad."""
-    x, y = (_within_a_turn(np.degrees(np.asarray(angle, dtype=float))) for angle in (phi, psi))
-    left = (x >= _LEFT[0]) & (x < _LEFT[1])
-    helix = (y >= _HELIX[0]) & (y < _HELIX[1])
-    beyond = x >= _LEFT[1]  # what lies to the left of -180 degrees
-    helical = np.where((x < _BRIDGE) | beyond, 3, 2)
-    extended = np.where((x < _EXTENDED) | beyond, 1, 0)
-    return np.where(left, 4, np.where(helix, helical, extended))
+BASINS = {
+    "PII": _degrees((-110, 74), (13, -125)),
+    "C5": _degrees((128, 74), (-110, -125)),
+    "alpha-R": _degrees((-134, -125), (13, 74)),
+    "alpha-R''": _degrees((128, -125), (-134, 74)),
+    "alpha-L": _degrees((13, -180), (128, 180)),
+}
+"""The regions, which cover the plane; free energies are told from the first.
 
-
-def _within_a_turn(degrees: NDArray[np.float64]) -> NDArray[np.float64]:
-    turned: NDArray[np.float64] = (degrees + 180) % 360 - 180
-    return turned
+PII is called C7eq where there is no water; alpha-L includes C7ax.
+"""

@@ -394,7 +394,7 @@ def _page(
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(sub=_subscripts, estimate=_estimate, number=_number)
+    environment.filters.update(sub=_subscripts, estimate=estimate_text, number=_number)
     template = environment.from_string((files("deepcg") / "report.html.j2").read_text("utf-8"))
     unavailable = [v for v in comparison.velocities if isinstance(v, NotAvailable)]
     return template.render(
@@ -426,9 +426,9 @@ def _number(value: float | None) -> str:
     return f"{value:.2g}" if abs(value) < 100 else f"{value:.0f}"
 
 
-def _estimate(estimate: Estimate[float] | None) -> str:
+def estimate_text(estimate: Estimate[float] | None) -> str:
     """Return value ± error, the error to two digits and the value to the same decimals."""
-    if estimate is None:
+    if estimate is None or not math.isfinite(estimate.value):
         return "n/a"
     if not estimate.error > 0 or not math.isfinite(estimate.error):
         return f"{estimate.value:.4g}"

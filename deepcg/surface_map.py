@@ -74,6 +74,8 @@ class Surface:
         these are labels, whose number was chosen.
     mean_force
         (*grid, d), mean of the instantaneous forces of the frames in the bin, kJ/mol per unit.
+    members
+        (n, *grid), U from the fits to resampled frames, whose spread is the error.
     """
 
     names: tuple[str, ...]
@@ -83,6 +85,7 @@ class Surface:
     energy: Estimate[Floats]
     histogram: Estimate[Floats]
     mean_force: Estimate[Floats]
+    members: Floats
 
     def save(self, path: Path) -> None:
         """Write all as .npz: the axes by the names of the coordinates, the rest by its own."""
@@ -95,6 +98,8 @@ class Surface:
             frames=self.frames,
             U=self.energy.value,
             U_error=self.energy.error,
+            members=self.members.astype(np.float32),
+            periods=np.array([np.nan if p is None else p for p in self.grid.periods]),
             histogram=self.histogram.value,
             histogram_error=self.histogram.error,
             mean_force=self.mean_force.value,
@@ -163,6 +168,7 @@ def surface_of(
         Estimate(energies[0] - lowest, spread),
         Estimate(kT * histogram.value - lowest, kT * histogram.error),
         _mean_force(grid, trajectories) if frames.errors is None else _label_means(grid, frames),
+        energies[1:] - lowest,
     )
 
 

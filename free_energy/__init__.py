@@ -21,6 +21,7 @@ from free_energy.blocks import (
     statistical_inefficiency,
 )
 from free_energy.bootstrap import bootstrap, resampled, slowest_inefficiency, time_blocks
+from free_energy.combined import combined_surface
 from free_energy.distances import pmf_error, rms_difference, sampling_floor, surface_mse
 from free_energy.divergence import jensen_shannon
 from free_energy.estimate import Estimate
@@ -58,6 +59,7 @@ __all__ = [
     "block_labels",
     "bootstrap",
     "choose_bandwidth",
+    "combined_surface",
     "frame_populations",
     "free_energies",
     "grid_over",

@@ -12,12 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import csc_array, csr_array
-from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import splu
 
+from free_energy.differences import difference_solver, largest_part
 from free_energy.estimate import Estimate
-from free_energy.histogram import Grid, normalised
+from free_energy.histogram import Grid
 from free_energy.neighbours import faces
 from free_energy.replicates import Replicates
 
@@ -61,6 +59,10 @@ class _Differences:
         differences: Floats = -self.widths[self.axis] * held / 2
         return differences
 
+    def solver(self, grid: Grid) -> Callable[[Floats], Floats]:
+        """Return the function that gives energies (..., *grid) of differences (..., n)."""
+        return difference_solver(grid, self.first, self.second, self.weights, self.part)
+
 
 def mean_force_integrator(grid: Grid, force: Estimate[Floats]) -> Callable[[ArrayLike], Floats]:
     """Return the function that gives energies (..., *grid) of forces (..., *grid, d), in kT.
@@ -77,12 +79,12 @@ def mean_force_integrator(grid: Grid, force: Estimate[Floats]) -> Callable[[Arra
         that are zero throughout weigh all differences alike.
     """
     differences = _differences(grid, force)
-    solve = _solver(differences)
+    solve = differences.solver(grid)
 
     def integrate(forces: ArrayLike) -> Floats:
         resampled = np.asarray(forces, dtype=float)
         held = np.where(np.isnan(resampled), force.value, resampled)
-        return solve(differences(_flat(grid, held)), grid)
+        return solve(differences(_flat(grid, held)))
 
     return integrate
 
@@ -100,10 +102,10 @@ def mean_force_energy(
     the replicates are surfaces of forces with as much noise again.
     """
     differences = _differences(grid, force)
-    solve = _solver(differences)
+    solve = differences.solver(grid)
     value, error = _flat(grid, force.value), _flat(grid, force.error)
     noise = generator.standard_normal((n_samples, *value.shape)) * error
-    energy, samples = solve(differences(value), grid), solve(differences(value + noise), grid)
+    energy, samples = solve(differences(value)), solve(differences(value + noise))
     energies = Replicates(energy, samples, float(np.sqrt(n_samples / (n_samples - 1))))
     left = _left_over(differences, value, energy)
     expected = _left_over(differences, noise, samples - energy)
@@ -120,7 +122,7 @@ def _differences(grid: Grid, force: Estimate[Floats]) -> _Differences:
             f"not {shape}"
         )
     known = np.isfinite(force.value + force.error).all(axis=-1)
-    part = _largest_part(grid, np.asarray(known))
+    part = largest_part(grid, np.asarray(known))
     pairs = [faces(grid, axis, part) for axis in range(len(grid.shape))]
     first, second = (np.concatenate([pair[side] for pair in pairs]) for side in (0, 1))
     axis = np.repeat(np.arange(len(pairs)), [len(pair[0]) for pair in pairs])
@@ -131,42 +133,6 @@ def _differences(grid: Grid, force: Estimate[Floats]) -> _Differences:
     floor = 1e-3 * np.median(variance) if len(variance) else 0.0
     weights = 1 / np.maximum(variance, floor) if floor > 0 else np.ones(len(axis))
     return _Differences(first, second, axis, weights, part, widths)
-
-
-def _largest_part(grid: Grid, known: Booleans) -> Booleans:
-    pairs = [faces(grid, axis, known) for axis in range(len(grid.shape))]
-    first, second = (np.concatenate([pair[side] for pair in pairs]) for side in (0, 1))
-    graph = csr_array((np.ones(len(first)), (first, second)), shape=(known.size, known.size))
-    _, labels = connected_components(graph, directed=False)
-    if not known.any():
-        raise ValueError("no bin has a mean force with an error")
-    largest = np.bincount(labels[known.ravel()]).argmax()
-    part: Booleans = known & (labels == largest).reshape(known.shape)
-    return part
-
-
-def _solver(differences: _Differences) -> Callable[[Floats, Grid], Floats]:
-    """Return the least-squares energies (..., *grid), normalised, of differences (..., n)."""
-    bins = np.flatnonzero(differences.part)
-    place = np.full(differences.part.size, -1)
-    place[bins] = np.arange(len(bins))
-    n = len(differences.first)
-    rows = np.tile(np.arange(n), 2)
-    columns = np.concatenate([place[differences.second], place[differences.first]])
-    signs = np.repeat([1.0, -1.0], n)
-    gradient = csc_array((signs, (rows, columns)), shape=(n, len(bins)))[:, 1:]
-    weighted = (gradient * differences.weights[:, None]).T.tocsc()
-    factors = splu((weighted @ gradient).tocsc()) if len(bins) > 1 else None
-
-    def solve(values: Floats, grid: Grid) -> Floats:
-        right = weighted @ values.reshape(-1, n).T
-        energies = np.full((right.shape[1], differences.part.size), np.nan)
-        energies[:, bins[0]] = 0.0
-        if factors is not None:
-            energies[:, bins[1:]] = factors.solve(right).T
-        return normalised(energies.reshape(*values.shape[:-1], *grid.shape), grid)
-
-    return solve
 
 
 def _left_over(differences: _Differences, forces: Floats, energies: Floats) -> Floats:

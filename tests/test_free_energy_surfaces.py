@@ -307,7 +307,7 @@ def test_forces_of_another_shape_or_unknown_throughout_are_refused() -> None:
     with pytest.raises(ValueError, match=r"not \(30, 24, 2\)"):
         mean_force_integrator(TORUS, Estimate(np.zeros((30, 24)), np.zeros((30, 24))))
     nothing = np.full((30, 24, 2), np.nan)
-    with pytest.raises(ValueError, match="no bin has a mean force"):
+    with pytest.raises(ValueError, match="no bin is known"):
         mean_force_integrator(TORUS, Estimate(nothing, nothing))
 
 

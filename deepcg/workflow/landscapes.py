@@ -1,0 +1,256 @@
+"""Where free-energy surfaces come from: run folders, samples, trajectories, files of surfaces."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import mdtraj
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deepcg.collective import CollectiveVariables, VariableFrames, build_variables
+from deepcg.data import Source
+from deepcg.errors import InputError
+from deepcg.formats import open_recording
+from deepcg.landscape import Landscape, load_landscape
+from deepcg.landscape_estimates import Sampled, landscape_of
+from deepcg.model import SurfaceModel, load_any
+from deepcg.progress import Progress, silent
+from deepcg.units import thermal_energy
+from deepcg.workflow.beads import DataConfig, open_data, read_used
+from deepcg.workflow.compare import fit_config_of
+from deepcg.workflow.variables import map_variables
+from free_energy import Grid, Replicates
+from free_energy.mbar import mbar_weights
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Coordinates:
+    """Which coordinates, and the trajectories' topology and temperature where no run says them."""
+
+    on: str
+    topology: Path | None
+    temperature: float
+
+
+def microscopic(run: Path, on: str, progress: Progress = silent) -> Sampled:
+    """Return the frames that a run was fitted to, with forces on the coordinates."""
+    config = fit_config_of(run)
+    data = replace(config.data, map=on, estimator="least-noise")
+    paths = (config.trajectory, *data.also)
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"{path}, which {run} was fitted to, is gone: give --reference")
+    return _frames(paths, data, config.temperature, "microscopic", run, progress)
+
+
+def trajectory(path: Path, given: Coordinates, progress: Progress = silent) -> Sampled:
+    """Return the frames of a trajectory, with forces if they are beside it."""
+    data = DataConfig(map=given.on, topology=given.topology)
+    name = path.stem
+    return _frames((path,), data, given.temperature, name, path.parent, progress)
+
+
+def samples(run: Path, on: str, name: str | None = None) -> Sampled:
+    """Return the frames of a model's samples, with weights where they were biased.
+
+    Raises
+    ------
+    InputError
+        There are none, they are not whole, or the beads do not have the coordinates.
+    """
+    folder = run / "samples"
+    topology_file, files = (
+        folder / "topology.pdb",
+        sorted(folder.glob("[0-9]*.dcd"), key=lambda path: int(path.stem)),
+    )
+    if not topology_file.is_file() or not files:
+        raise InputError(f"{run} has no samples: make them with 'deepcg sample {run}'")
+    if not (folder / "summary.json").is_file():
+        raise InputError(f"the samples of {run} are not complete: give 'deepcg sample' --resume")
+    variables = build_variables(on, mdtraj.load_topology(str(topology_file)))
+    values = [variables(torch.from_numpy(np.stack(list(_positions(file))))) for file in files]
+    weights = _weights_of(folder, [len(part) for part in values])
+    frames = tuple(
+        VariableFrames(part.double(), None, weight)
+        for part, weight in zip(values, weights, strict=True)
+    )
+    config = fit_config_of(run)
+    return Sampled(
+        name or f"CG, {config.data.map}",
+        variables.names,
+        variables.units,
+        variables.periods,
+        frames,
+        config.temperature,
+        f"{run.name}/samples",
+    )
+
+
+def fitted(run: Path, name: str | None = None) -> Landscape:
+    """Return U of a run on collective variables, as its surface.npz has it.
+
+    Raises
+    ------
+    InputError
+        The file is not there, or of an older version.
+    """
+    path = run / "surface.npz"
+    config = fit_config_of(run)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            names = tuple(str(key) for key in file["names"])
+            periods = tuple(None if np.isnan(p) else float(p) for p in file["periods"])
+            members = file["members"].astype(float)
+            edges = tuple(_edges(file[key]) for key in names)
+            n = len(members)
+            return Landscape(
+                name or "U from the mean force",
+                names,
+                tuple(str(unit) for unit in file["units"]),
+                Grid(edges, periods),
+                Replicates(
+                    file["U"].astype(float), members, float(np.sqrt(n / (n - 1))) if n > 1 else 1.0
+                ),
+                config.temperature,
+                f"{run.name}/surface.npz",
+                int(file["frames"].sum()),
+            )
+    except (KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} has no surface to compare ({error}): fit {run} anew") from error
+
+
+def is_surface_run(path: Path) -> bool:
+    """Return whether a path is a run on collective variables."""
+    model = path / "model.pt"
+    return model.is_file() and isinstance(load_any(model), SurfaceModel)
+
+
+def any_landscape(
+    path: Path, given: Coordinates, grid: Grid | None, n_bins: int, progress: Progress = silent
+) -> tuple[Landscape, Sampled | None]:
+    """Return the surface of a run folder, of a file of a surface or of a trajectory.
+
+    Parameters
+    ----------
+    grid
+        For frames, which have none of their own; ``None``: ``n_bins`` of each coordinate.
+    """
+    if path.is_dir() and is_surface_run(path):
+        return fitted(path), None
+    if path.is_dir() and (path / "config.toml").is_file():
+        sampled = samples(path, given.on)
+    elif path.name.endswith("fes.npz"):
+        return load_landscape(path), None
+    else:
+        sampled = trajectory(path, given, progress)
+    return landscape_of(sampled, grid or default_grid(sampled, n_bins)), sampled
+
+
+def default_grid(sampled: Sampled, n_bins: int) -> Grid:
+    """Return bins over whole periods, or over what the frames span."""
+    edges = []
+    for column, period in zip(sampled.values.T, sampled.periods, strict=True):
+        low, high = (column.min(), column.max()) if period is None else (-period / 2, period / 2)
+        edges.append(np.linspace(low, high, n_bins + 1))
+    return Grid(tuple(edges), sampled.periods)
+
+
+def _frames(
+    paths: tuple[Path, ...],
+    data: DataConfig,
+    temperature: float,
+    name: str,
+    folder: Path,
+    progress: Progress,
+) -> Sampled:
+    sources = [open_data(path, data) for path in paths]
+    variables = build_variables(data.map, sources[0].topology)
+    if len(variables.names) != 2:
+        raise InputError(
+            f"{data.map!r} are {len(variables.names)} coordinates ({', '.join(variables.names)}): "
+            f"a surface has two, give --on"
+        )
+    if all(_has_forces(source) for source in sources):
+        mapped = map_variables(
+            paths[0], replace(data, also=paths[1:]), temperature, folder, progress
+        )
+        trajectories = mapped.trajectories
+    else:
+        trajectories = tuple(_values(source, data, variables, progress) for source in sources)
+    source = ", ".join(dict.fromkeys(path.name for path in paths))
+    return Sampled(
+        name, variables.names, variables.units, variables.periods, trajectories, temperature, source
+    )
+
+
+def _has_forces(source: Source) -> bool:
+    """Return whether forces are in a file already: none are computed for a surface."""
+    return source.forces is not None
+
+
+def _values(
+    source: Source, data: DataConfig, variables: CollectiveVariables, progress: Progress
+) -> VariableFrames:
+    chunks = read_used(source, data, progress, with_forces=False)
+    parts = [
+        VariableFrames(variables(atoms.positions, atoms.box).double(), None, atoms.weights)
+        for atoms in chunks
+    ]
+    if not parts:
+        raise InputError(f"{source.trajectory}: --start and --stop leave no frames")
+    return VariableFrames.join(parts)
+
+
+def _weights_of(folder: Path, lengths: list[int]) -> list[torch.Tensor | None]:
+    """Return the weights of the frames of each replica: none where there was no bias."""
+    path = folder / "values.npz"
+    if not path.is_file():
+        return [None] * len(lengths)
+    with np.load(path, allow_pickle=False) as saved:
+        bias, values = saved["bias"].astype(float), saved["values"].astype(float)
+        periods = saved["periods"]
+    if bias.shape != (len(lengths), lengths[0]):
+        raise InputError(
+            f"{path} is of {bias.shape} replicas and frames, the trajectories are of "
+            f"{(len(lengths), lengths[0])}: give 'deepcg sample' --resume"
+        )
+    with np.load(folder / "bias.npz", allow_pickle=False) as saved:
+        kT = thermal_energy(float(saved["temperature"]))
+        windows = {key: saved[key].astype(float) for key in ("centres", "springs") if key in saved}
+    if windows:
+        flat = _umbrella_weights(values, periods, windows["centres"], windows["springs"], kT)
+    else:
+        flat = np.exp((bias - bias.max()) / kT).ravel()
+    flat = flat / flat.mean()
+    return list(torch.from_numpy(flat.reshape(bias.shape)))
+
+
+def _umbrella_weights(
+    values: Floats, periods: Floats, centres: Floats, springs: Floats, kT: float
+) -> Floats:
+    """Return the weights (n_replicas * n_frames,) of frames under springs: MBAR."""
+    n_replicas, n_frames, d = values.shape
+    apart = values.reshape(1, -1, d) - centres[:, None]
+    turn = np.where(np.isnan(periods), np.inf, periods)
+    apart = apart - np.where(np.isfinite(turn), turn * np.round(apart / turn), 0.0)
+    constants = np.broadcast_to(springs, (n_replicas, d))
+    bias = 0.5 * (constants[:, None] * apart**2).sum(-1) / kT
+    return mbar_weights(bias, [n_frames] * n_replicas)
+
+
+def _positions(path: Path) -> Iterator[Floats]:
+    recording = open_recording(path)
+    for block in recording.blocks(1000, 0, recording.n_frames):
+        yield from np.array(block.positions, np.float64)
+
+
+def _edges(centres: Floats) -> Floats:
+    width = centres[1] - centres[0]
+    return np.append(centres - width / 2, centres[-1] + width / 2)

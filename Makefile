@@ -25,8 +25,9 @@ demo: $(VENV)/installed
 	$(DEEPCG) compare $(DEMO)/run
 	@echo "Done. Open $(DEMO)/run/report/report.html"
 
+# one thread in each of as many processes as there are cores; a file stays in one process
 test: lint
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
 lint: venv
 	$(BIN)/ruff format --check .

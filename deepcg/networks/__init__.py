@@ -22,6 +22,14 @@ SIZES: dict[str, dict[str, Mapping[str, object]]] = {
     },
     "deeppot-se-l": {
         "small": {"channels": 16, "axis": 4, "triples": 4, "fitting": (32, 32)},
+        "molecule": {
+            "l_max": 2,
+            "n_splines": 8,
+            "first_knot": 0.1,
+            "channels": 8,
+            "axis": 4,
+            "fitting": (24, 24),
+        },
         "deepmd": {"channels": 100, "axis": 16, "triples": 8, "fitting": (240, 240, 240)},
     },
     "pair-spline": {"small": {}, "deepmd": {"n_knots": 60}},

@@ -150,7 +150,8 @@ class DeepPotSEL(nn.Module):
         is_scalar = (torch.arange(rho.shape[1], device=a.device) == 0).to(a)[:, None]
         a = a - is_scalar * (self.get_buffer("density_mean")[kind] @ mix)
         twofold = plain_spectrum if self.plain else spectrum
-        threefold = plain_bispectrum if self.plain else bispectrum
-        d = twofold(a, self.basis.l_max, self.axis)
-        b = threefold(a[:, :, : self.triples], self.basis.l_max)
-        return torch.cat([a[:, 0], d.flatten(1), b], dim=1)
+        features = [a[:, 0], twofold(a, self.basis.l_max, self.axis).flatten(1)]
+        if self.triples:
+            threefold = plain_bispectrum if self.plain else bispectrum
+            features.append(threefold(a[:, :, : self.triples], self.basis.l_max))
+        return torch.cat(features, dim=1)

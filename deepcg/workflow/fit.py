@@ -60,7 +60,7 @@ START_FRAMES = 64
 STANDARDISE_FRAMES = 50
 
 CUTOFF, MOLECULE_CUTOFF = 0.6, 0.9
-"""Where the user gives none, nm: of liquids, and of a single molecule."""
+"""Where the user gives none, nm: in a box, and without one, where a solute is seen whole."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -187,10 +187,18 @@ def split(
 
 
 def cutoff_of(config: FitConfig, frames: Frames) -> float:
-    """Return the cutoff, nm: by default one for liquids, or for single molecules."""
+    """Return the cutoff, nm: by default one for liquids, or for molecules."""
     if config.cutoff is not None:
         return config.cutoff
     return CUTOFF if frames.box is not None else MOLECULE_CUTOFF
+
+
+def size_of(config: FitConfig, frames: Frames) -> Mapping[str, object]:
+    """Return the options of the network's size: by default one for liquids, or for molecules."""
+    sizes = SIZES[config.network]
+    if config.network_size != "auto":
+        return sizes[config.network_size]
+    return sizes["molecule" if frames.box is None and "molecule" in sizes else "small"]
 
 
 def build(
@@ -198,7 +206,7 @@ def build(
 ) -> tuple[NetworkPotential, Architecture]:
     """Return the untrained potential that a config describes, with a force field or without."""
     n_types = int(frames.types.max()) + 1
-    options = {**SIZES[config.network][config.network_size], **config.network_options}
+    options = {**size_of(config, frames), **config.network_options}
     # Lennard-Jones' walls leave nothing to a repulsion
     walls = molecular is not None and "pairs" in molecular.kinds
     cutoff, repulsion = cutoff_of(config, frames), config.repulsion and not walls

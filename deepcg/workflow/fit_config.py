@@ -56,13 +56,14 @@ class FitConfig:
     network
         deeppot-se-l, deeppot-se or pair-spline.
     network_size
-        Widths of its layers: small (fast) or deepmd (as DeePMD-kit's default).
+        Widths of its layers: small (fast), molecule (faster, for beads of one molecule), deepmd
+        (as DeePMD-kit's default) or auto: molecule where there is no box, else small.
     network_options
         Single options of the network, which override its size; for collective variables its
         ``widths`` and ``harmonics``.
     cutoff
         Beads farther apart than this do not interact through the network, nm; by default 0.6,
-        or 0.9 in a single molecule.
+        or 0.9 where there is no box.
     prior
         Energy of molecules that the network need not learn: implicit (the System's terms of a
         solute, where all of its atoms are beads, and OBC2 water), force-field (these terms alone),
@@ -95,7 +96,7 @@ class FitConfig:
     output: Path = Path("run")
     data: DataConfig = field(default_factory=DataConfig)
     network: str = "deeppot-se-l"
-    network_size: str = "small"
+    network_size: str = "auto"
     network_options: dict[str, Any] = field(default_factory=dict)
     cutoff: float | None = None
     prior: str = "auto"
@@ -112,7 +113,7 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         pick(NETWORKS, self.network, "network")
-        pick(SIZES[self.network], self.network_size, "network size")
+        pick({"auto": {}, **SIZES[self.network]}, self.network_size, "network size")
         pick(DTYPES, self.dtype, "dtype")
         if not 0 < self.validation_fraction < 1:
             raise InputError(

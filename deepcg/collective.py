@@ -309,7 +309,11 @@ def dihedrals(topology: mdtraj.Topology) -> tuple[Variable, ...]:
 BY_TOPOLOGY: dict[str, Callable[[mdtraj.Topology], tuple[Variable, ...]]] = {
     "dihedrals": dihedrals,
 }
-"""Sets of coordinates that are found in a topology."""
+"""Sets of coordinates that are found in a topology, by name.
+
+A function of your own added here makes any differentiable coordinates known to all commands, as
+one added to ``deepcg.mapping.MAPPINGS`` does for beads.
+"""
 
 
 Vector = tuple[Tensor, ...]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from deepcg.collective import dihedral
+from deepcg.collective import BY_TOPOLOGY, Variable, dihedral
 from deepcg.errors import InputError
 from deepcg.model import SurfaceModel, load_any
 from deepcg.training import TrainingConfig
@@ -125,6 +125,27 @@ def test_two_coordinates_of_different_units(data: Path, tmp_path: Path) -> None:
     figures = {"surface.png", "surface-error.png", "mean-force.png"}
     assert figures <= {p.name for p in (tmp_path / "run").iterdir()}
     assert said[0].startswith("800 frames of 2 trajectories in dihedral 0-1-2-3, distance 0-3")
+
+
+def test_any_function_of_positions_is_a_coordinate(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Registered under a name; here what a torsion would be, by another formula."""
+
+    def turn(points: torch.Tensor) -> torch.Tensor:
+        a, b, c = (points[..., k + 1, :] - points[..., k, :] for k in range(3))
+        m, n = torch.linalg.cross(a, b), torch.linalg.cross(b, c)
+        return torch.atan2(b.norm(dim=-1) * (a * n).sum(-1), (m * n).sum(-1))
+
+    found = Variable("turn", (0, 1, 2, 3), turn, 2 * np.pi, "rad")
+    monkeypatch.setitem(BY_TOPOLOGY, "turn", lambda topology: (found,))
+    ours = fit(replace(config(data, tmp_path / "ours", "turn"), threads=1))
+    theirs = fit(config(data, tmp_path / "theirs"))
+    assert isinstance(ours, SurfaceFit)
+    assert isinstance(theirs, SurfaceFit)
+    assert ours.quality[0].variance == pytest.approx(theirs.quality[0].variance, rel=0.5)
+    assert ours.model.names == ("turn",)
+    assert load_any(tmp_path / "ours").names == ("turn",)
 
 
 def test_of_three_coordinates_there_is_a_model_without_surface(data: Path, tmp_path: Path) -> None:

@@ -471,6 +471,5 @@ def test_alanine_in_vacuum_has_the_surface_of_openmms_metadynamics(tmp_path):
         density = np.exp(-by_openmm(system, x, seed, 1000.0) / KT)
         theirs.append(free_energies(density[30:].sum() / density.sum()))
     error = math.hypot(error, np.std(theirs, ddof=1) / 2)
-    print(ours, error, theirs)
     assert error < 1.0
     assert abs(ours - np.mean(theirs)) < 4 * error

@@ -380,9 +380,7 @@ def _is_resumable(output: Path, resume: bool) -> bool:
     return False
 
 
-def _check_same_run(
-    path: Path, checkpoint: Checkpoint, positions: Tensor, notes: Settings
-) -> None:
+def _check_same_run(path: Path, checkpoint: Checkpoint, positions: Tensor, notes: Settings) -> None:
     shape = checkpoint.state.positions.shape
     if shape != positions.shape:
         raise InputError(

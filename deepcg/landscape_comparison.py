@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import gaussian_filter
 
 from deepcg.landscape import Landscape, difference
 from deepcg.landscape_estimates import Sampled, periods_span_a_turn
@@ -112,6 +113,8 @@ class Distance:
 
 def basins_of(landscape: Landscape, regions: Regions) -> tuple[Basin, ...]:
     """Return the regions' populations and free energies relative to the first of them."""
+    if not regions:
+        return ()
     places, kT, n = region_of_bins(regions, landscape.grid), landscape.kT, len(regions)
     shares = landscape.of_energy(lambda energy: populations(energy / kT, places, n))
     energies = landscape.of_energy(
@@ -126,7 +129,7 @@ def barriers_of(
     """Return the lowest passes between regions; NaN where none of them is sampled."""
     places, grid, kT = region_of_bins(regions, landscape.grid), landscape.grid, landscape.kT
     number = {name: k for k, name in enumerate(regions)}
-    found = []
+    found: list[Barrier] = []
     for start, end in paths:
         inside = [places == number[name] for name in (start, end)]
         if not all(np.isfinite(landscape.value[where]).any() for where in inside):
@@ -179,9 +182,11 @@ def metrics_of(sampled: Sampled, reference: Sampled, *, seed: int = 0) -> tuple[
     found = []
     for name, unit, bins, function in kinds:
         p, q = reference.histogram(bins), sampled.histogram(bins)
+        # bins that few frames would visit are those beside visited ones
+        smooth = gaussian_filter(p / p.sum() + q / q.sum(), 1.0, mode="wrap")
         floor = sampling_floor(
             function,
-            p + q * p.sum() / q.sum(),
+            smooth,
             rng,
             n_samples=sampled.independent,
             n_reference=reference.independent,

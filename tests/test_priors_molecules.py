@@ -144,6 +144,16 @@ def test_implicit_water_is_openmms_obc2():
     agree(ForceField({"born": table}), system_of(born()))
 
 
+def test_an_atom_may_lie_inside_of_another():
+    force = openmm.GBSAOBCForce()
+    force.setSolventDielectric(78.5)
+    rows = [(0.4, 0.30, 0.9), (-0.4, 0.12, 0.8)] * 3
+    for row in rows:
+        force.addParticle(*row)
+    table = Table(torch.arange(N)[:, None], torch.tensor(rows))
+    agree(ForceField({"born": table}), system_of(force))
+
+
 def test_implicit_water_needs_charges():
     with pytest.raises(InputError, match="0 NonbondedForce"):
         water_table(system_of(bonded()), range(N), molecule(), range(N))

@@ -83,7 +83,7 @@ def test_the_noise_floor_is_the_variance_of_the_noise(
 ) -> None:
     """Within 4 standard errors (1620 validation numbers; false alarms 1 in 16 000)."""
     samples = prepare(trained, noisy)
-    quality = judge(trained, samples[:200], samples[200:])
+    quality = judge(trained, samples[:200], samples[200:], noisy)
     error = NOISE**2 * (2 / 1620) ** 0.5
     assert abs(quality.floor.value - NOISE**2) < 4 * error
     assert abs(quality.validation.value - NOISE**2) < 4 * error

@@ -9,6 +9,7 @@ import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,7 @@ def versions() -> dict[str, str]:
         "NumPy": np.__version__,
         "SciPy": scipy.__version__,
         "Matplotlib": matplotlib.__version__,
+        **{name: metadata.version(name.lower()) for name in ("MDTraj", "Numba", "OpenMM")},
     }
 
 

@@ -20,7 +20,7 @@ help:
 demo: $(VENV)/installed
 	rm -rf $(DEMO)
 	$(DEEPCG) simulate water --molecules 216 --ns 0.06 --equilibration-ps 20 --interval-ps 0.1 -o $(DEMO)/water
-	$(DEEPCG) fit $(DEMO)/water/traj.dcd --map oxygens --steps 1000 -o $(DEMO)/run
+	$(DEEPCG) fit $(DEMO)/water/traj.dcd --map oxygens --steps 800 -o $(DEMO)/run
 	$(DEEPCG) sample $(DEMO)/run --replicas 4 --ps 16 --equilibration-ps 2
 	$(DEEPCG) compare $(DEMO)/run
 	@echo "Done. Open $(DEMO)/run/report/report.html"

@@ -14,6 +14,7 @@ from deepcg.alanine_config import AlanineSimulation, check_settings, longest_ste
 from deepcg.alanine_recorders import SoluteRecorder, WholeRecorder
 from deepcg.dcd import DcdFormat
 from deepcg.files import write_whole
+from deepcg.folders import make_folder
 from deepcg.metadynamics import Filling, Hills, fill
 from deepcg.microscopic_run import (
     Recorder,
@@ -208,7 +209,7 @@ def _start(job: _Job, walker: _Walker, progress: Progress) -> None:
         system.setDefaultPeriodicBoxVectors(*state.getPeriodicBoxVectors())
     acting = _with_bias(system, walker.table)
     context = equilibrate(thermostat, acting, state, n_steps=n_steps, progress=progress)
-    walker.files.folder.mkdir(parents=True, exist_ok=True)
+    make_folder(walker.files.folder)
     for stale in (walker.bias, job.filling):
         stale.unlink(missing_ok=True)
     if walker.table is not None:

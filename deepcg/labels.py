@@ -24,6 +24,7 @@ from deepcg.data import Source, open_source, read
 from deepcg.dcd import to_disk
 from deepcg.errors import InputError
 from deepcg.files import write_whole
+from deepcg.folders import make_folder
 from deepcg.frames import Frames
 from deepcg.progress import Progress, silent
 from deepcg.provenance import file_hash
@@ -106,7 +107,7 @@ def label(
             return labels
     _make_room(labels)
     source = open_source(path, topology=topology, system=system_path)
-    labels.forces.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(labels.forces.parent)
     work = _Work.on(source, task, labels, open_platform(platform), threads)
     try:
         work.run(chunk or min(500, max(1, 4_000_000 // source.n_atoms)), progress)

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from deepcg.figures import COLOURS, DASHES, NOTE
@@ -50,7 +51,7 @@ def surfaces_figure(
     )
     steps = levels(np.stack([one.value for one in landscapes]), top)
     for axes, one in zip(panels[0], landscapes, strict=True):
-        set_up_map(axes, one, every=90)
+        set_up_map(axes, one, every=120)
         axes.set_title(_title(one), fontsize=8.5, loc="left")
         shades = axes.contourf(*padded(one, one.value), levels=steps, cmap="viridis", extend="max")
         axes.contour(
@@ -84,7 +85,7 @@ def profiles_figure(landscapes: Sequence[Landscape], *, top: float) -> Figure:
             _profile(axes, one, k, i)
         axes.set_ylim(-0.04 * top, top)
     figure.axes[0].set_ylabel("F (kJ/mol), from its lowest")
-    figure.axes[0].legend(frameon=False, fontsize=8, loc="upper left")
+    figure.axes[1].legend(frameon=False, fontsize=8, loc="upper right")
     figure.subplots_adjust(left=0.07, right=0.985, bottom=0.2, top=0.96, wspace=0.08)
     _note(figure, landscapes, "bands: ± 1 standard error")
     return figure
@@ -118,7 +119,7 @@ def _difference_row(
         transform=row[0].transAxes, fontsize=8.5,
     )  # fmt: skip
     for axes, one, estimate in zip(row[1:], landscapes[1:], apart[1:], strict=True):
-        set_up_map(axes, one, every=90)
+        set_up_map(axes, one, every=120)
         shades = axes.pcolormesh(
             edges(one, 0),
             edges(one, 1),
@@ -138,7 +139,7 @@ def _error_row(
     known = np.concatenate([error[np.isfinite(error)] for error in errors])
     limit = float(np.percentile(known, 95)) if len(known) else 1.0
     for k, (axes, one, error) in enumerate(zip(row, landscapes, errors, strict=True)):
-        set_up_map(axes, one, every=90)
+        set_up_map(axes, one, every=120)
         shades = axes.pcolormesh(
             edges(one, 0),
             edges(one, 1),
@@ -185,8 +186,20 @@ def _legend(one: Landscape) -> str:
 def _write_marks(axes: Axes, one: Landscape, marks: Mapping[str, tuple[float, float]]) -> None:
     for text, point in marks.items():
         x, y = (float(shown(one, k, np.array(v))) for k, v in enumerate(point))
+        inside = [
+            min(max(value, low + 0.06 * (high - low)), high - 0.06 * (high - low))
+            for value, (low, high) in zip((x, y), (axes.get_xlim(), axes.get_ylim()), strict=True)
+        ]
         axes.text(
-            x, y, text, color="white", fontsize=8.5, ha="center", va="center", fontweight="bold"
+            inside[0],
+            inside[1],
+            text,
+            color="white",
+            fontsize=8.5,
+            ha="center",
+            va="center",
+            fontweight="bold",
+            path_effects=[withStroke(linewidth=2, foreground="0.15")],
         )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from deepcg.figures import png
+from deepcg.folders import make_folder
 from deepcg.landscape import Landscape
 from deepcg.landscape_comparison import (
     LEVEL,
@@ -86,7 +87,7 @@ def write_study(study: Study, output: Path) -> Path:
     ]
     text = json.dumps(as_json(study), indent=1, allow_nan=False, ensure_ascii=False)
     page = _page(study, pictures)
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     for one in study.landscapes:
         one.save(output / f"{_file_name(one.name)}.fes.npz")
     study.landscapes[-1 if len(study.landscapes) == 1 else 1].save(output / "fes.npz")

@@ -22,6 +22,7 @@ from deepcg.configuration import to_flat
 from deepcg.dcd import to_disk
 from deepcg.errors import InputError
 from deepcg.files import write_whole
+from deepcg.folders import make_folder
 from deepcg.molecular_dynamics import Thermostat, advance, read_state, restart, state_of
 from deepcg.progress import Progress
 from deepcg.systems import read_system
@@ -199,7 +200,7 @@ def write_start(
     record: Mapping[str, object],
 ) -> None:
     """Write the files of a run of no frames; the checkpoint last: it says that all are there."""
-    files.folder.mkdir(parents=True, exist_ok=True)
+    make_folder(files.folder)
     files.checkpoint.unlink(missing_ok=True)
     periodic = system.usesPeriodicBoundaryConditions()
     whole = context.getState(positions=True, enforcePeriodicBox=periodic)

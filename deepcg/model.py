@@ -66,8 +66,14 @@ class Architecture:
             pick(dict.fromkeys(known), name, f"option of the network {self.network!r}:")
         try:
             terms: list[torch.nn.Module] = [kind(self.cutoff, self.n_types, **self.options)]
-        except TypeError as error:
-            raise InputError(f"an option of the network {self.network!r}: {error}") from error
+        except (TypeError, ValueError, RuntimeError) as error:
+            if isinstance(error, InputError):
+                raise
+            given = ", ".join(f"{name} = {value!r}" for name, value in self.options.items())
+            raise InputError(
+                f"the network {self.network!r} takes none of such options: {given} ({error}): give "
+                f"whole numbers above 0, and lists of them for layers"
+            ) from error
         if self.repulsion:
             onset = torch.zeros(self.n_types, self.n_types)
             excluded = None if molecular is None else molecular.excluded

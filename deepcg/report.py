@@ -31,6 +31,7 @@ from deepcg.figures import (
     png,
     velocity_figure,
 )
+from deepcg.folders import make_folder
 from deepcg.noise_free import NoiseFree
 from deepcg.observables.comparison import (
     CLOSE,
@@ -135,7 +136,7 @@ def write_report(
     numbers = as_json(comparison, training, tables, checks)
     text = json.dumps(numbers, indent=1, allow_nan=False, ensure_ascii=False)
     html = _page(comparison, pictures, checks, implied, curve, training, tables, title)
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     for picture in [*pictures, *implied, *curve]:
         (output / f"{picture.name}.png").write_bytes(picture.data)
     (output / "report.json").write_text(text + "\n", encoding="utf-8")

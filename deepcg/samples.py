@@ -13,6 +13,7 @@ from torch import Tensor
 
 import sampling
 from deepcg.dcd import DcdFormat, to_disk
+from deepcg.folders import make_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Samples:
 
     def create(self, positions: Tensor) -> None:
         """Make all files, without frames; ``topology.pdb`` shows ``positions`` (n_beads, 3)."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         for path in self.trajectories:
             self.format.create(path)
         numbers = [path.stem for path in self.trajectories]

@@ -49,6 +49,9 @@ LOW = 20.0
 COUNTED = 10
 """Fewer frames in a bin, and the logarithm of their number is too far from a normal variate."""
 
+FEWEST = 10
+"""Bins: on fewer in common, a network and a histogram are not compared."""
+
 MOST_BLOCKS = 500
 """Of a trajectory, for the error of a bin's mean force: more gain nothing."""
 
@@ -186,7 +189,7 @@ def compare(one: Estimate[Floats], other: Estimate[Floats], frames: NDArray[np.i
     known = np.isfinite(error) & np.isfinite(one.value - other.value)
     with np.errstate(invalid="ignore"):
         used = known & (one.value < LOW) & (frames >= COUNTED) & (error > 0)
-    if not used.any():
+    if used.sum() < FEWEST:
         return Agreement(0, float("nan"), float("nan"))
     apart = (one.value - other.value)[used]
     weight = error[used] ** -2

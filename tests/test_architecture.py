@@ -16,7 +16,7 @@ LAYERS = [
     {"deepcg.boxes", "deepcg.dcd", "deepcg.files", "deepcg.memory", "deepcg.progress"},
     {"deepcg.bars", "deepcg.provenance", "deepcg.threads", "deepcg.units"},
     {"deepcg.errors"},
-    {"deepcg.frames", "deepcg.noise"},
+    {"deepcg.folders", "deepcg.frames", "deepcg.noise"},
     {"deepcg.blowups", "deepcg.configuration", "deepcg.formats", "deepcg.samples"},
     {"deepcg.time_step"},
     {"deepcg.pair_search", "deepcg.rotation_loops"},

@@ -131,6 +131,17 @@ def test_bad_input_leaves_no_run_folder(
     assert not (tmp_path / "bad").exists()
 
 
+def test_output_cannot_take_the_place_of_a_file(run: Path, water: Path, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.write_text("mine")
+    for place in (there, there / "inside"):
+        with pytest.raises(InputError, match="there is a file, not a folder"):
+            fit(config(water, place))
+        with pytest.raises(InputError, match="there is a file, not a folder"):
+            compare(CompareConfig(run, output=place))
+    assert there.read_text() == "mine"
+
+
 def test_a_model_is_sampled_at_its_own_temperature(run: Path) -> None:
     with pytest.raises(InputError, match="at 300 K, not at 310 K: give --temperature 300"):
         sample(SampleConfig(run, dynamics=replace(MOVES, temperature=310.0)))

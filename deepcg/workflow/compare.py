@@ -14,6 +14,7 @@ import torch
 
 from deepcg.configuration import read_toml
 from deepcg.errors import InputError
+from deepcg.folders import check_place
 from deepcg.formats import open_recording
 from deepcg.frames import Frames
 from deepcg.model import load_model
@@ -74,13 +75,14 @@ def compare(
     """
     if config.frame_ps is not None and not config.frame_ps > 0:
         raise InputError(f"frame_ps is {config.frame_ps}: it must be positive")
+    output = config.run / "report" if config.output is None else config.output
+    check_place(output)
     fitted = fit_config_of(config.run)
     models = [
         samples_of(run, config.name if run == config.run else None)
         for run in (config.run, *config.also)
     ]
     reference = _reference(config, fitted, models[0].type_names, progress)
-    output = config.run / "report" if config.output is None else config.output
     comparison = compare_structures(reference, models, cutoff=config.cutoff)
     checks = {
         ensemble.name: _checked(run, reference)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from deepcg.errors import InputError
+from deepcg.folders import check_place
 from deepcg.landscape import Landscape
 from deepcg.landscape_comparison import Distance, distance, metrics_of
 from deepcg.landscape_estimates import Sampled, landscape_of
@@ -90,6 +91,8 @@ def fes(
     InputError
         There are no samples, or the surfaces are not of the same coordinates and bins.
     """
+    output = config.output or _default_output(config.run)
+    check_place(output)
     given = Coordinates(config.on, config.topology, config.temperature)
     reference = _reference(config, given, progress)
     grid = None if reference is None else reference[0].grid
@@ -110,7 +113,6 @@ def fes(
         regions,
         PATHS if regions else (),
     )
-    output = config.output or _default_output(config.run)
     write_study(study, output)
     for one in study.distances:
         tell(one.in_words())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,7 +16,8 @@ from deepcg.collective import is_collective
 from deepcg.configuration import write_toml
 from deepcg.errors import InputError
 from deepcg.figures import learning_curve_figure, png
-from deepcg.files import write_whole
+from deepcg.files import write_json
+from deepcg.folders import make_folder
 from deepcg.frames import Frames
 from deepcg.mapping import LinearMapping
 from deepcg.mean_force_labels import are_labels
@@ -245,7 +245,7 @@ def judge(
 
 def start_run(config: FitConfig, beads: Beads) -> None:
     """Make the run folder: what was asked for, and frames for the sampler to start from."""
-    config.output.mkdir(parents=True, exist_ok=True)
+    make_folder(config.output)
     write_toml(config.output / "config.toml", absolute(config))
     frames = beads.frames
     chosen = np.unique(np.linspace(0, len(frames) - 1, START_FRAMES).astype(int))
@@ -299,7 +299,7 @@ def _write_results(result: Fit, beads: Beads, hashes: Mapping[str, str]) -> None
         "seed": result.config.training.seed,
         "versions": versions(),
     }
-    write_whole(folder / "run.json", json.dumps(content, indent=1) + "\n")
+    write_json(folder / "run.json", content)
     figure = learning_curve_figure(
         list(rows(result.history)),
         noise_floor=None if quality.overfits else quality.floor.value,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -15,7 +14,8 @@ from deepcg.collective import VariableFrames
 from deepcg.configuration import write_toml
 from deepcg.errors import InputError, pick
 from deepcg.figures import learning_curve_figure, png
-from deepcg.files import write_whole
+from deepcg.files import write_json
+from deepcg.folders import make_folder
 from deepcg.mean_force_labels import are_labels
 from deepcg.model import SurfaceModel, save_model
 from deepcg.noise import MOST_COORDINATES, close_frames
@@ -89,7 +89,7 @@ def fit_variables(
     samples = samples_of(training)
     held_out = replace(samples_of(validation), scale=samples.scale)
     potential = build_surface(config, mapped.variables.periods, samples)
-    config.output.mkdir(parents=True, exist_ok=True)
+    make_folder(config.output)
     write_toml(config.output / "config.toml", absolute(config))
     history = train_in_folder(config, potential, samples, held_out, progress)
     floors = floors_of(parts, mapped.variables.periods)
@@ -275,7 +275,7 @@ def _write_results(result: SurfaceFit, mapped: MappedVariables) -> None:
         "seed": result.config.training.seed,
         "versions": versions(),
     }
-    write_whole(folder / "run.json", json.dumps(content, indent=1) + "\n")
+    write_json(folder / "run.json", content)
     source = ", ".join(path.name for path in paths)
     curve = learning_curve_figure(
         list(rows(result.history)),

@@ -51,8 +51,8 @@ class Quality:
             )
         return (
             f"{explained}; most of the rest is noise of the hidden atoms, which no function of the "
-            f"coarse coordinates can explain: after a good training its floor is about "
-            f"{_text(self.floor)}{self._without_model}"
+            f"coarse coordinates can explain: its floor is about {_text(self.floor)}, or lower "
+            f"where the training was too short{self._without_model}"
         )
 
     @property

@@ -18,6 +18,7 @@ from deepcg.constraints import Constraints
 from deepcg.data import Source, open_source, read
 from deepcg.errors import InputError
 from deepcg.estimators import ESTIMATORS
+from deepcg.folders import make_folder
 from deepcg.frames import Frames
 from deepcg.mapping import LinearMapping, bead_topology, build_mapping
 from deepcg.mean_force_labels import (
@@ -83,7 +84,7 @@ def label_restrained(
     work = _prepare(files, config, platform, threads)
     labels = _begin(files.labels, work.none)
     frames = work.choose(config, progress)
-    files.labels.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(files.labels.parent)
     if len(labels) < len(frames):
         tell(work.coordinates.estimate.describe())
     for index in range(len(labels), len(frames)):

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from deepcg.configuration import read_toml, to_flat
 from deepcg.errors import InputError
 from deepcg.files import write_whole
+from deepcg.folders import check_place
 from deepcg.progress import Progress, silent
 from deepcg.training import ForceSamples, Inputs, Record, Trainable, rows, train
 from deepcg.workflow.fit_config import FitConfig, absolute
@@ -21,6 +22,7 @@ def check_folder(config: FitConfig) -> None:
     InputError
         Names the setting that differs, or what is in the way.
     """
+    check_place(config.output)
     if not config.resume:
         for name in ("model.pt", "checkpoint.pt"):
             if (config.output / name).exists():

@@ -204,7 +204,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_trajectories_beside_one_another(data: Path, tmp_path: Path) -> None:
     said: list[str] = []
     study = fes(
-        FesConfig(data / "a.npz", reference=data / "b.npz", on=ON, bins=12, output=tmp_path / "o"),
+        FesConfig(
+            data / "a.npz", reference=(data / "b.npz",), on=ON, bins=12, output=tmp_path / "o"
+        ),
         tell=said.append,
     )
     assert [one.name for one in study.landscapes] == ["microscopic", "a"]
@@ -223,7 +225,7 @@ def test_two_trajectories_beside_one_another(data: Path, tmp_path: Path) -> None
     again = fes(
         FesConfig(
             tmp_path / "o" / "a.fes.npz",
-            reference=tmp_path / "o" / "microscopic.fes.npz",
+            reference=(tmp_path / "o" / "microscopic.fes.npz",),
             output=tmp_path / "again",
         )
     )
@@ -253,5 +255,5 @@ def test_what_cannot_be_compared_is_refused(data: Path, tmp_path: Path) -> None:
     known(12).save(tmp_path / "x.fes.npz")
     known(18).save(tmp_path / "y.fes.npz")
     with pytest.raises(InputError, match="make both with the same"):
-        fes(FesConfig(tmp_path / "x.fes.npz", reference=tmp_path / "y.fes.npz"))
+        fes(FesConfig(tmp_path / "x.fes.npz", reference=(tmp_path / "y.fes.npz",)))
     assert default_grid(sampled("it", frames(10, 1)), 7).shape == (7, 7)

@@ -26,8 +26,7 @@ from deepcg.report import Training, write_report
 from deepcg.units import thermal_energy
 from deepcg.workflow.beads import DataConfig, map_positions, open_data
 from deepcg.workflow.fit_config import FitConfig
-from deepcg.workflow.quality import Quality
-from free_energy import Estimate
+from deepcg.workflow.quality import quality_from_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +150,7 @@ def training_of(run: Path) -> Training | None:
     results, metrics = run / "run.json", run / "metrics.jsonl"
     if not (results.is_file() and metrics.is_file()):
         return None
-    saved = json.loads(results.read_text())["quality"]
-    quality = Quality(
-        saved["variance"],
-        saved["training"],
-        Estimate(**saved["validation"]),
-        Estimate(**saved["floor"]),
-    )
+    quality = quality_from_json(json.loads(results.read_text())["quality"])
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     return Training(lines, quality.floor.value, quality.table(), quality.in_words(), str(metrics))
 

@@ -22,7 +22,7 @@ from deepcg.workflow.landscapes import (
     default_grid,
     is_surface_run,
     microscopic,
-    trajectory,
+    trajectories,
 )
 from free_energy import Rectangle
 
@@ -42,8 +42,8 @@ class FesConfig:
     also
         Others to show beside it.
     reference
-        Trajectory or fes.npz of the microscopic model; by default the frames that RUN was fitted
-        to.
+        Trajectories of the microscopic model, taken together, or its fes.npz; by default the
+        frames that RUN was fitted to.
     on
         The two coordinates: dihedrals (phi and psi), or such as
         "dihedral:4,6,8,14;dihedral:6,8,14,16".
@@ -61,7 +61,7 @@ class FesConfig:
 
     run: Path
     also: tuple[Path, ...] = ()
-    reference: Path | None = None
+    reference: tuple[Path, ...] = ()
     on: str = "dihedrals"
     topology: Path | None = None
     temperature: float = 300.0
@@ -124,11 +124,11 @@ def _reference(
     config: FesConfig, given: Coordinates, progress: Progress
 ) -> tuple[Landscape, Sampled | None] | None:
     """Return the first surface: the one given, that of the data of a run, or none."""
-    path = config.reference
-    if path is not None and path.name.endswith("fes.npz"):
-        return any_landscape(path, given, None, config.bins, progress)
-    if path is not None:
-        sampled = replace(trajectory(path, given, progress), name="microscopic")
+    paths = config.reference
+    if len(paths) == 1 and paths[0].name.endswith("fes.npz"):
+        return any_landscape(paths[0], given, None, config.bins, progress)
+    if paths:
+        sampled = replace(trajectories(paths, given, progress), name="microscopic")
     elif (config.run / "config.toml").is_file():
         sampled = microscopic(config.run, config.on, progress)
     else:

@@ -50,11 +50,12 @@ def microscopic(run: Path, on: str, progress: Progress = silent) -> Sampled:
     return _frames(paths, data, config.temperature, "microscopic", run, progress)
 
 
-def trajectory(path: Path, given: Coordinates, progress: Progress = silent) -> Sampled:
-    """Return the frames of a trajectory, with forces if they are beside it."""
+def trajectories(
+    paths: tuple[Path, ...], given: Coordinates, progress: Progress = silent
+) -> Sampled:
+    """Return the frames of trajectories, with forces if they are beside all of them."""
     data = DataConfig(map=given.on, topology=given.topology)
-    name = path.stem
-    return _frames((path,), data, given.temperature, name, path.parent, progress)
+    return _frames(paths, data, given.temperature, paths[0].stem, paths[0].parent, progress)
 
 
 def samples(run: Path, on: str, name: str | None = None) -> Sampled:
@@ -149,7 +150,7 @@ def any_landscape(
     elif path.name.endswith("fes.npz"):
         return load_landscape(path), None
     else:
-        sampled = trajectory(path, given, progress)
+        sampled = trajectories((path,), given, progress)
     return landscape_of(sampled, grid or default_grid(sampled, n_bins)), sampled
 
 

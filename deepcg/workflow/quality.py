@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -72,9 +74,7 @@ class Quality:
         table = {
             f"force variance, {unit}": in_brief(self.variance),
             f"mean square error, training frames, {unit}": in_brief(self.training),
-            f"mean square error, validation frames, {unit}": (
-                f"{in_brief(self.validation.value)} ± {in_brief(self.validation.error)}"
-            ),
+            f"mean square error, validation frames, {unit}": _text(self.validation),
             "explained fraction R²": f"{self.explained:.4f}",
             f"noise floor (estimate), {unit}": "unknown" if self.overfits else _text(self.floor),
         }
@@ -107,6 +107,21 @@ def quality_of(
     validation = Estimate(float(errors.mean()), error)
     floor = Estimate((on_training + validation.value) / 2, error)
     return Quality(variance, on_training, validation, floor, unit, close_frames)
+
+
+def quality_from_json(saved: Mapping[str, Any]) -> Quality:
+    """Return what run.json holds of a fit to beads, where an unknown error is ``null``."""
+    return Quality(
+        saved["variance"],
+        saved["training"],
+        _estimate(saved["validation"]),
+        _estimate(saved["floor"]),
+    )
+
+
+def _estimate(saved: Mapping[str, float | None]) -> Estimate[float]:
+    value, error = saved["value"], saved["error"]
+    return Estimate(math.nan if value is None else value, math.nan if error is None else error)
 
 
 def _text(estimate: Estimate[float]) -> str:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter
 
 from deepcg.landscape import Landscape, difference
-from deepcg.landscape_estimates import Sampled, periods_span_a_turn
+from deepcg.landscape_estimates import Sampled, landscape_of, periods_span_a_turn
 from deepcg.units import thermal_energy
 from free_energy import (
     Estimate,
+    Grid,
     Rectangle,
     barriers,
     free_energies,
@@ -162,6 +163,12 @@ def distance(
     }
     rms = _rms_of(landscape, reference)
     return Distance(landscape.name, int(low.sum()), rms, expected, basins, metrics)
+
+
+def distance_of_halves(sampled: Sampled, grid: Grid, regions: Regions) -> Distance:
+    """Compare the surfaces of an ensemble's two halves: the errors should explain all of it."""
+    one, other = (landscape_of(half, grid) for half in sampled.halves())
+    return distance(replace(other, name=f"{sampled.name}, two halves"), one, regions)
 
 
 def metrics_of(sampled: Sampled, reference: Sampled, *, seed: int = 0) -> tuple[Metric, ...]:

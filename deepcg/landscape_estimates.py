@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +92,17 @@ class Sampled:
         weights = self.weights
         even = weights.sum() ** 2 / (weights**2).sum() / len(weights)
         return float((lengths / slow).sum() * even)
+
+    def halves(self) -> tuple[Sampled, Sampled]:
+        """Return the ensemble's two halves: of the trajectories, or of the time of a single one."""
+        if len(self.trajectories) > 1:
+            middle = len(self.trajectories) // 2
+            parts = self.trajectories[:middle], self.trajectories[middle:]
+        else:
+            (frames,) = self.trajectories
+            middle = len(frames) // 2
+            parts = (frames[:middle],), (frames[middle:],)
+        return replace(self, trajectories=parts[0]), replace(self, trajectories=parts[1])
 
     def histogram(self, n_bins: int) -> Floats:
         """Return the weight of the frames in n_bins x n_bins of whole periods."""

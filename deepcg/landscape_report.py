@@ -41,12 +41,15 @@ class Study:
 
     Parameters
     ----------
+    halves
+        How far the two halves of each ensemble of frames are apart.
     regions, paths
         Named parts of the plane, and between which of them barriers are told.
     """
 
     landscapes: tuple[Landscape, ...]
     distances: tuple[Distance, ...]
+    halves: tuple[Distance, ...]
     regions: Regions
     paths: tuple[tuple[str, str], ...]
 
@@ -125,26 +128,28 @@ def as_json(study: Study) -> dict[str, Any]:
                 study.landscapes, study.basins, study.barriers, strict=True
             )
         ],
-        "distances_from_the_first": {
-            one.model: {
-                "rms_kJ_mol": _pair(one.rms),
-                "expected_from_errors_kJ_mol": _finite(one.expected),
-                "beyond_errors_kJ_mol": _finite(one.excess),
-                "bins": one.bins,
-                "basin_differences_kJ_mol": {k: _pair(v) for k, v in one.basins.items()},
-                "metrics": {
-                    m.name: {
-                        "unit": m.unit,
-                        "value": _finite(m.value),
-                        "floor": _finite(m.floor.value),
-                        "floor_scatter": _finite(m.floor.error),
-                    }
-                    for m in one.metrics
-                },
-            }
-            for one in study.distances
-        },
+        "distances_from_the_first": {one.model: _distance(one) for one in study.distances},
+        "distances_of_halves": {one.model: _distance(one) for one in study.halves},
         "versions": versions(),
+    }
+
+
+def _distance(one: Distance) -> dict[str, Any]:
+    return {
+        "rms_kJ_mol": _pair(one.rms),
+        "expected_from_errors_kJ_mol": _finite(one.expected),
+        "beyond_errors_kJ_mol": _finite(one.excess),
+        "bins": one.bins,
+        "basin_differences_kJ_mol": {k: _pair(v) for k, v in one.basins.items()},
+        "metrics": {
+            m.name: {
+                "unit": m.unit,
+                "value": _finite(m.value),
+                "floor": _finite(m.floor.value),
+                "floor_scatter": _finite(m.floor.error),
+            }
+            for m in one.metrics
+        },
     }
 
 

@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 from deepcg.collective import VariableFrames
 from deepcg.errors import InputError
 from deepcg.landscape import Landscape, difference, load_landscape
-from deepcg.landscape_comparison import barriers_of, basins_of, distance, metrics_of
+from deepcg.landscape_comparison import (
+    barriers_of,
+    basins_of,
+    distance,
+    distance_of_halves,
+    metrics_of,
+)
 from deepcg.landscape_estimates import Sampled, landscape_of
 from deepcg.ramachandran import BASINS
 from deepcg.training import TrainingConfig
@@ -149,6 +155,22 @@ def test_basins_and_barriers_of_the_exact_surface() -> None:
     assert np.isnan(there.forth.error)
 
 
+def test_halves_differ_as_their_errors_say() -> None:
+    """The rms over some 150 bins, of which a third are independent: within a third."""
+    several = sampled("it", *(frames(3000, 40 + k, biased=True) for k in range(4)))
+    alone = sampled("it", frames(12_000, 50, biased=True))
+    for one in (several, alone):
+        found = distance_of_halves(one, grid(24), BASINS)
+        assert 0.67 < found.rms.value / found.expected < 1.5
+        for basin in found.basins.values():
+            assert abs(basin.value) < 4 * basin.error
+    first, second = alone.halves()
+    assert torch.equal(
+        torch.cat([first.trajectories[0].values, second.trajectories[0].values]),
+        alone.trajectories[0].values,
+    )
+
+
 def test_metrics_of_equal_ensembles_are_at_their_floors() -> None:
     one, other = sampled("a", frames(20_000, 5)), sampled("b", frames(20_000, 6))
     for metric in metrics_of(one, other):
@@ -222,6 +244,8 @@ def test_two_trajectories_beside_one_another(data: Path, tmp_path: Path) -> None
     assert set(numbers["distances_from_the_first"]["a"]["metrics"]) == {
         "Jensen-Shannon divergence", "FES-MSE", "PMF error",
     }  # fmt: skip
+    assert set(numbers["distances_of_halves"]) == {"microscopic, two halves", "a, two halves"}
+    assert "a, two halves: F differs by" in said[2]
     again = fes(
         FesConfig(
             tmp_path / "o" / "a.fes.npz",
@@ -229,6 +253,7 @@ def test_two_trajectories_beside_one_another(data: Path, tmp_path: Path) -> None
             output=tmp_path / "again",
         )
     )
+    assert not again.halves
     assert again.distances[0].rms.value == pytest.approx(study.distances[0].rms.value, rel=1e-4)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from deepcg.errors import InputError
 from deepcg.folders import check_place
 from deepcg.landscape import Landscape
-from deepcg.landscape_comparison import Distance, distance, metrics_of
+from deepcg.landscape_comparison import Distance, distance, distance_of_halves, metrics_of
 from deepcg.landscape_estimates import Sampled, landscape_of
 from deepcg.landscape_report import Study, write_study
 from deepcg.progress import Progress, silent
@@ -28,6 +28,9 @@ from free_energy import Rectangle
 
 BINS = 36
 """Of each coordinate."""
+
+FEWEST_FRAMES = 200
+"""Of which halves are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +110,16 @@ def fes(
         grid = landscape.grid if grid is None else grid
     _check_alike(landscapes)
     regions = BASINS if _are_backbone(landscapes[0]) else {}
+    landscapes = _told_apart(landscapes)
     study = Study(
-        tuple(_told_apart(landscapes)),
+        tuple(landscapes),
         _distances(landscapes, frames, regions),
+        _halves(landscapes, frames, regions),
         regions,
         PATHS if regions else (),
     )
     write_study(study, output)
-    for one in study.distances:
+    for one in (*study.distances, *study.halves):
         tell(one.in_words())
     tell(f"report: {output / 'report.html'}")
     return study
@@ -174,6 +179,16 @@ def _distances(
         metrics = metrics_of(sampled, frames[0]) if known else ()  # type: ignore[arg-type]
         found.append(distance(landscape, landscapes[0], regions, metrics))
     return tuple(found)
+
+
+def _halves(
+    landscapes: list[Landscape], frames: list[Sampled | None], regions: dict[str, Rectangle]
+) -> tuple[Distance, ...]:
+    return tuple(
+        distance_of_halves(replace(sampled, name=landscape.name), landscape.grid, regions)
+        for landscape, sampled in zip(landscapes, frames, strict=True)
+        if sampled is not None and len(sampled.values) >= FEWEST_FRAMES
+    )
 
 
 def _told_apart(landscapes: list[Landscape]) -> list[Landscape]:

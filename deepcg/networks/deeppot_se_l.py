@@ -13,6 +13,7 @@ from deepcg.neighbors import Neighbors
 from deepcg.networks.base import Perceptron
 from deepcg.networks.bispectrum import bispectrum, plain_bispectrum, products_of
 from deepcg.networks.density import density, plain_density, plain_spectrum, spectrum
+from deepcg.networks.fused import Columns, Fitting, energy_and_pulls
 from deepcg.networks.loops import Basis
 
 
@@ -111,6 +112,19 @@ class DeepPotSEL(nn.Module):
             energies.append(energy.view(len(rho), -1))
         return torch.cat(energies, dim=1)[:, torch.argsort(order)]
 
+    def energy_and_pulls(self, neighbors: Neighbors, types: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return bead energies and dU/dr_ij (n_frames, n_beads, width, 3), detached, kJ/mol/nm.
+
+        Compiled as a whole, on the CPU; ``None`` where there is only autograd.
+        """
+        displacement = neighbors.displacement.detach()
+        if self.plain or displacement.device.type != "cpu":
+            return None
+        fittings: list[Fitting] = list(self.fitting)
+        return energy_and_pulls(
+            displacement, neighbors.species(types), types, self._columns(), fittings
+        )
+
     @torch.no_grad()
     def standardise(self, neighbors: Neighbors, types: Tensor) -> None:
         """Centre and scale densities and features by their spread in a sample."""
@@ -143,6 +157,13 @@ class DeepPotSEL(nn.Module):
     def _density(self, neighbors: Neighbors, types: Tensor) -> Tensor:
         build = plain_density if self.plain else density
         return build(neighbors.displacement, neighbors.species(types), self.basis, self.n_types)
+
+    @torch.no_grad()
+    def _columns(self) -> Columns:
+        mix = self.radial.expand(self.n_types, -1, -1) * self.get_buffer("density_scale")[..., None]
+        offset = torch.einsum("tk,tkm->tm", self.get_buffer("density_mean"), mix)
+        mean, scale = self.get_buffer("feature_mean"), self.get_buffer("feature_scale")
+        return Columns(self.basis, self.axis, self.triples, mix, offset, mean, scale)
 
     def _features(self, rho: Tensor, kind: int) -> Tensor:
         """Return A_0, D_l and the bispectrum of beads of one kind, (beads, features)."""

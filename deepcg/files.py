@@ -6,13 +6,33 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from deepcg.errors import InputError
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Name ``path`` where the operating system does not let us write it.
+
+    Raises
+    ------
+    InputError
+        In place of any ``OSError``: the disk is full, the folder is closed or has vanished.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written ({error.strerror or error}): mend this and go on with the "
+            "last checkpoint, if there is one; it is whole"
+        ) from error
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -42,11 +62,17 @@ def write_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
 def _replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a file that takes the place of ``path`` once it is whole and on the disk."""
     part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    with writing(path):
+        try:
+            with part.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except OSError:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)  # it may fill the disk
+            raise
 
 
 def _finite(value: Any) -> Any:

@@ -18,6 +18,7 @@ from deepcg.bars import progress_on, say
 from deepcg.configuration import Setting, flat_fields, from_flat, from_text, read_values, summary
 from deepcg.errors import InputError
 from deepcg.progress import Progress
+from deepcg.stopping import Stopped, stoppable
 
 Job = Callable[[Any, Progress, Callable[[str], None]], object]
 """Does what a config asks for; tells how far it is, and what came out."""
@@ -61,18 +62,18 @@ class ConfigCommand(click.Command):
         super().__init__(name, params=[*params, _config_file()], help=summary(config))
 
     def invoke(self, ctx: click.Context) -> None:
-        """Do the job; Ctrl-C ends it with status 130."""
+        """Do the job; Ctrl-C ends it with status 130, SIGTERM with 143."""
         try:
             config = self._resolved(ctx)
             notes = logging_redirect_tqdm([logging.getLogger("deepcg")])
-            with notes, progress_on(sys.stderr) as progress:
+            with notes, progress_on(sys.stderr) as shown, stoppable(shown) as progress:
                 self.job(config, progress, say)
         except InputError as error:
             raise click.UsageError(str(error), ctx) from error
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             resume = " with --resume" if "resume" in self.settings else ""
             click.echo(f"stopped; give the same command{resume} to go on", err=True)
-            ctx.exit(130)
+            ctx.exit(stop.status if isinstance(stop, Stopped) else 130)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the arguments, then the options in the groups of the config."""

@@ -243,8 +243,8 @@ def train(
 
     The potential is left with the averaged weights: the last ones, or with ``patience`` those
     that validated best. With ``checkpoint`` the state is kept in
-    that file at every validation; with ``resume`` training goes on from it, bit for bit as
-    if it had never stopped.
+    that file at every validation, and when ``progress`` raises ``KeyboardInterrupt``; with
+    ``resume`` training goes on from it, bit for bit as if it had never stopped.
 
     Raises
     ------
@@ -267,7 +267,12 @@ def train(
             report(record)
             if _has_settled(trainer.history, config.patience):
                 break
-        progress(step, config.steps, f"training, loss {in_brief(trainer.last_loss)}")
+        try:
+            progress(step, config.steps, f"training, loss {in_brief(trainer.last_loss)}")
+        except KeyboardInterrupt:
+            if checkpoint is not None:
+                write_tensors(checkpoint, trainer.state())
+            raise
     trainer.finish()
     return trainer.history
 
@@ -340,6 +345,7 @@ class _Trainer(Generic[Inputs]):
         return {
             "config": asdict(self.config),
             "step": self.step,
+            "losses": self.losses,
             "parameters": [p.detach() for p in self.parameters],
             "average": self.average,
             "best": self.best if self.config.patience else [],
@@ -360,7 +366,7 @@ class _Trainer(Generic[Inputs]):
         self.average = [a.to(p) for a, p in zip(saved["average"], self.parameters, strict=True)]
         self.best = [b.to(p) for b, p in zip(saved.get("best", []), self.parameters, strict=False)]
         self.optimizer.load_state_dict(saved["optimizer"])
-        self.step = saved["step"]
+        self.step, self.losses = saved["step"], saved.get("losses", 0.0)
         self.history = [Record(**r) for r in saved["history"]]
 
 

@@ -13,11 +13,13 @@ PACKAGES = ("sampling", "free_energy", "deepcg")
 LAYERS = [
     {"sampling", "free_energy"},
     {"deepcg"},  # the version only
-    {"deepcg.boxes", "deepcg.dcd", "deepcg.files", "deepcg.memory", "deepcg.progress"},
-    {"deepcg.bars", "deepcg.provenance", "deepcg.threads", "deepcg.units"},
     {"deepcg.errors"},
+    {"deepcg.boxes", "deepcg.files", "deepcg.memory", "deepcg.progress"},
+    {"deepcg.dcd"},
+    {"deepcg.bars", "deepcg.provenance", "deepcg.stopping", "deepcg.threads", "deepcg.units"},
     {"deepcg.folders", "deepcg.frames", "deepcg.noise"},
     {"deepcg.blowups", "deepcg.configuration", "deepcg.formats", "deepcg.samples"},
+    {"deepcg.locks"},
     {"deepcg.time_step"},
     {"deepcg.pair_search", "deepcg.rotation_loops"},
     {"deepcg.systems", "deepcg.topology", "deepcg.water_box"},

@@ -18,6 +18,7 @@ from deepcg.configuration import to_flat
 from deepcg.dynamics import DynamicsConfig, Summary, run_dynamics
 from deepcg.errors import InputError, pick
 from deepcg.files import write_whole
+from deepcg.locks import folder_locked
 from deepcg.memory import keep_freed_memory
 from deepcg.model import Model, load_model
 from deepcg.potential import VerletForces
@@ -79,7 +80,8 @@ def sample(
     Raises
     ------
     InputError
-        If there is no model, samples are there already, or a replica blows up.
+        If there is no model, samples are there already, another process works on them, or a
+        replica blows up.
     """
     if config.replicas < 1:
         raise InputError(f"{config.replicas} replicas: use 1 or more")
@@ -91,6 +93,17 @@ def sample(
             f"{config.run} is a free energy at {model.temperature:g} K, not at "
             f"{config.dynamics.temperature:g} K: give --temperature {model.temperature:g}"
         )
+    with folder_locked(config.run / "samples"):
+        return _sample(config, model, device, progress, tell)
+
+
+def _sample(
+    config: SampleConfig,
+    model: Model,
+    device: torch.device,
+    progress: Progress,
+    tell: Callable[[str], None],
+) -> Summary:
     model.potential.requires_grad_(False)
     frames, box = starts(config.run, model, device)
     forces = VerletForces(model.potential, box, skin=config.skin)

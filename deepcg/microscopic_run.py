@@ -21,7 +21,7 @@ from deepcg import __version__
 from deepcg.configuration import to_flat
 from deepcg.dcd import to_disk
 from deepcg.errors import InputError
-from deepcg.files import write_whole, writing
+from deepcg.files import read_json, write_whole, writing
 from deepcg.molecular_dynamics import Thermostat, advance, read_state, restart, state_of
 from deepcg.progress import Progress
 from deepcg.systems import read_system
@@ -183,7 +183,10 @@ def check_start(files: RunFiles, trajectory: Path, config: Any, *, resume: bool)
         )
     if not (resume and files.checkpoint.exists()):
         return False
-    before = json.loads(files.run.read_text())["config"]
+    record = read_json(files.run)
+    before = record.get("config") if isinstance(record, dict) else None
+    if not isinstance(before, dict):
+        raise InputError(f"{files.run} does not say what was run: give another output folder")
     for name, value in identity(config).items():
         if before.get(name) != value:
             raise InputError(

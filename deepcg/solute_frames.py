@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepcg.dcd import to_disk
-from deepcg.files import write_arrays, writing
+from deepcg.files import read_arrays, write_arrays, writing
 
 _GROWTH = 1.1  # the .npz is written anew when the frames are so many more: ten times in all
 
@@ -95,5 +95,4 @@ class SoluteFrames:
     def _n_published(self) -> int:
         if not self.path.exists():
             return 0
-        with np.load(self.path, allow_pickle=False) as saved:
-            return len(saved["bias"])
+        return len(read_arrays(self.path)["bias"])

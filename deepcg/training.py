@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from deepcg.errors import InputError, pick
-from deepcg.files import write_tensors
+from deepcg.files import read_tensors, write_tensors
 from deepcg.frames import Frames
 from deepcg.memory import keep_freed_memory
 from deepcg.neighbors import Neighbors, PairList, find_pairs
@@ -354,7 +354,7 @@ class _Trainer(Generic[Inputs]):
         }
 
     def load(self, path: Path) -> None:
-        saved = torch.load(path, weights_only=True)
+        saved = read_tensors(path)
         shapes = [p.shape for p in self.parameters]
         if saved["config"] != asdict(self.config) or shapes != [
             p.shape for p in saved["parameters"]

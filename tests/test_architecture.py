@@ -25,6 +25,7 @@ LAYERS = [
     {"deepcg.systems", "deepcg.topology", "deepcg.water_box"},
     {"deepcg.bead_types"},
     {"deepcg.agreement", "deepcg.frame_weights", "deepcg.mapping", "deepcg.neighbors"},
+    {"deepcg.plausibility"},
     {"deepcg.chirality"},
     {"deepcg.collective", "deepcg.constraints", "deepcg.data", "deepcg.priors", "deepcg.stein"},
     {"deepcg.force_estimators", "deepcg.labels", "deepcg.mean_force_labels", "deepcg.networks"},

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepcg.errors import InputError
-from deepcg.formats.recording import Block, Floats, Integers, spans
+from deepcg.formats.recording import Block, Integers, spans
 from deepcg.formats.xtc_loops import unpack
 
 MAGIC = 1995
@@ -137,10 +137,10 @@ def _size(data: mmap.mmap, begin: int) -> int | None:
     """Return the bytes of a frame, ``None`` where the file ends in its header or that is bad."""
     if begin + _HEAD.size > len(data):
         return None
-    n_atoms = _HEAD.unpack_from(data, begin)[-1]
+    n_atoms = int(_HEAD.unpack_from(data, begin)[-1])
     if n_atoms <= FEW:
         return _HEAD.size + 12 * n_atoms
     if begin + _HEAD.size + _PACKED.size > len(data):
         return None
-    n_bytes = _PACKED.unpack_from(data, begin + _HEAD.size)[-1]
+    n_bytes = int(_PACKED.unpack_from(data, begin + _HEAD.size)[-1])
     return None if n_bytes < 0 else _HEAD.size + _PACKED.size + -(-n_bytes // 4) * 4

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import mdtraj
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +16,7 @@ from deepcg.biasing import BiasConfig, enhance
 from deepcg.configuration import to_flat
 from deepcg.dynamics import DynamicsConfig, Summary, run_dynamics
 from deepcg.errors import InputError, pick
-from deepcg.files import write_whole
+from deepcg.files import read_arrays, write_whole
 from deepcg.locks import folder_locked
 from deepcg.memory import keep_freed_memory
 from deepcg.model import Model, load_model
@@ -159,7 +158,11 @@ def starts(run: Path, model: Model, device: torch.device) -> tuple[Tensor, Tenso
     path = run / "start.npz"
     if not path.is_file():
         raise InputError(f"there is no {path}: fit the model with 'deepcg fit'")
-    saved = np.load(path, allow_pickle=False)
+    saved = read_arrays(path)
+    if "positions" not in saved or saved["positions"].shape[1:] != (len(model.masses), 3):
+        raise InputError(
+            f"{path} does not hold positions of the {len(model.masses)} beads of {run}"
+        )
     dtype = next(model.potential.parameters()).dtype
     positions = torch.as_tensor(saved["positions"]).to(device, dtype)
     if "box" not in saved:

@@ -44,8 +44,13 @@ def writing(path: Path) -> Iterator[None]:
 
 def write_whole(path: Path, text: str) -> None:
     """Write ``text`` so that a power cut leaves the old file or the new one, nothing between."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write ``data`` as ``write_whole`` does."""
     with _replacing(path) as file:
-        file.write(text.encode())
+        file.write(data)
 
 
 def write_json(path: Path, content: Any) -> None:

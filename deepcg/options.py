@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import re
@@ -31,6 +32,23 @@ _METAVARS = {
     dict: "JSON",
     tuple: "A,B,...",
 }
+
+_OUTSIDE = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EIO,
+        errno.ESTALE,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+    }
+)
+"""What goes wrong outside of us: disks that are full, folders that are closed or gone."""
 
 _DEFAULT_IN_WORDS = re.compile(
     r"[;,]? \(by default (?P<inside>[^)]+)\)|[;,]? by default (?P<words>.+?)(?=[.;:](?:\s|$)|$)"
@@ -70,6 +88,12 @@ class ConfigCommand(click.Command):
                 self.job(config, progress, say)
         except InputError as error:
             raise click.UsageError(str(error), ctx) from error
+        except OSError as error:
+            if error.errno not in _OUTSIDE:
+                raise
+            place = "" if error.filename is None else f"{error.filename}: "
+            line = f"{place}{error.strerror}; checkpoints that were written before are whole"
+            raise click.UsageError(line, ctx) from error
         except KeyboardInterrupt as stop:
             resume = " with --resume" if "resume" in self.settings else ""
             click.echo(f"stopped; give the same command{resume} to go on", err=True)

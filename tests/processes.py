@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import resource
 import signal
 import sys
 from collections.abc import Sequence
@@ -33,13 +34,15 @@ def begin(
     *,
     strike: tuple[signal.Signals, int] | None = None,
     count: Path | None = None,
+    largest: int | None = None,
 ) -> multiprocessing.Process:
     """Start a command; what it tells goes to the file ``told``.
 
     ``strike`` is a signal that it gets just before the so many-th change of a file beside ``told``
-    or below; ``count`` is a file for the number of changes.
+    or below; ``count`` is a file for the number of changes. No file may have more than ``largest``
+    bytes: to write beyond fails, as on a full disk.
     """
-    arguments = (list(map(str, words)), told, strike, count)
+    arguments = (list(map(str, words)), told, strike, count, largest)
     process = CONTEXT.Process(target=_run, args=arguments)
     process.start()
     return process
@@ -55,7 +58,11 @@ def finish(process: multiprocessing.Process, timeout: float = 300) -> int:
 
 
 def _run(
-    words: list[str], told: Path, strike: tuple[signal.Signals, int] | None, count: Path | None
+    words: list[str],
+    told: Path,
+    strike: tuple[signal.Signals, int] | None,
+    count: Path | None,
+    largest: int | None,
 ) -> None:
     from deepcg.cli import main
 
@@ -79,6 +86,8 @@ def _run(
                 os.kill(os.getpid(), strike[0])
 
     sys.addaudithook(note)
+    if largest is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
     try:
         main(words)
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import shutil
 import signal
 import time
@@ -158,7 +159,8 @@ def timeless(path: Path) -> Any:
 
 
 def _is_time(name: str) -> bool:
-    return name == "seconds" or name.startswith("ns_per_day")
+    """Whether a value tells a wall time, or is a hash of such values."""
+    return name in ("seconds", "sha256") or name.startswith("ns_per_day")
 
 
 def _plain(value: Any) -> Any:
@@ -261,3 +263,23 @@ def test_what_a_killed_simulation_leaves_is_whole_frames(made: Made, tmp_path: P
     (tmp_path / "traj.dcd").write_bytes(data[:-1])
     with pytest.raises(InputError, match=f"the last good frame is {left - 2}, from 0"):
         open_recording(tmp_path / "traj.dcd")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_full_disk_is_named_and_what_was_saved_is_whole(
+    name: str, made: Made, tmp_path: Path
+) -> None:
+    """Files of limited size stand for the disk: a write ends in the middle, the next one fails."""
+    job, whole = made[name]
+    place, told = tmp_path / "run", tmp_path / "told"
+    job.prepare(place)
+    before = {path.stat().st_size for path in place.rglob("*") if path.is_file()}
+    sizes = {path.stat().st_size for path in whole.folder.rglob("*") if path.is_file()} - before
+    assert finish(begin(job.words(place), told, largest=int(0.97 * max(sizes)))) == 2
+    assert told.read_text().splitlines()[-1].startswith("deepcg ")
+    assert re.search(rf"{place}/\S+ cannot be written \(File too large\)", told.read_text())
+    assert "Traceback" not in told.read_text()
+    assert not list(place.rglob("*.part"))
+    again = [*job.words(place), *job.again]
+    assert finish(begin(again, told)) == 0, told.read_text()
+    assert_same(files_in(place), whole)

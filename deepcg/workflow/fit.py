@@ -16,7 +16,7 @@ from deepcg.collective import is_collective
 from deepcg.configuration import write_toml
 from deepcg.errors import InputError
 from deepcg.figures import learning_curve_figure, png
-from deepcg.files import write_arrays, write_json
+from deepcg.files import write_arrays, write_bytes, write_json
 from deepcg.frames import Frames
 from deepcg.locks import folder_locked
 from deepcg.mapping import LinearMapping
@@ -32,6 +32,7 @@ from deepcg.report import versions
 from deepcg.training import (
     ForceSamples,
     Record,
+    TrainingError,
     force_error,
     in_brief,
     label_weights,
@@ -89,7 +90,8 @@ def fit(
     ------
     InputError
         Something in the input is not usable: nothing is written to the run folder then but
-        forces that were computed for it. Or training failed: the last checkpoint stays. Or
+        forces that were computed for it. Or training failed: the last checkpoint stays, and
+        the best weights so far are in ``best.pt``. Or
         another process works in the run folder.
     """
     config = with_preset(config)
@@ -118,9 +120,6 @@ def _fit_beads(config: FitConfig, progress: Progress, tell: Callable[[str], None
     held_out = prepare(potential, validation, progress=progress)
     standardise(potential, samples)
     start_run(config, beads)
-    history = train_in_folder(config, potential, samples, held_out, progress)
-    quality = judge(potential, samples, held_out, validation)
-    tell(quality.in_words())
     model = Model(
         architecture,
         potential,
@@ -129,6 +128,13 @@ def _fit_beads(config: FitConfig, progress: Progress, tell: Callable[[str], None
         config.data.map,
         config.temperature,
     )
+    try:
+        history = train_in_folder(config, potential, samples, held_out, progress)
+    except TrainingError:
+        save_model(config.output / "best.pt", model)
+        raise
+    quality = judge(potential, samples, held_out, validation)
+    tell(quality.in_words())
     save_model(config.output / "model.pt", model)
     result = Fit(config, model, history, quality)
     _write_results(result, beads, hashes)
@@ -305,4 +311,4 @@ def _write_results(result: Fit, beads: Beads, hashes: Mapping[str, str]) -> None
         noise_floor=None if quality.overfits else quality.floor.value,
         source=str(result.config.trajectory),
     )
-    (folder / "learning-curve.png").write_bytes(png(figure))
+    write_bytes(folder / "learning-curve.png", png(figure))

@@ -14,7 +14,7 @@ from deepcg.collective import VariableFrames
 from deepcg.configuration import write_toml
 from deepcg.errors import InputError, pick
 from deepcg.figures import learning_curve_figure, png
-from deepcg.files import write_json
+from deepcg.files import write_bytes, write_json
 from deepcg.mean_force_labels import are_labels
 from deepcg.model import SurfaceModel, save_model
 from deepcg.noise import MOST_COORDINATES, close_frames
@@ -287,7 +287,7 @@ def _write_results(result: SurfaceFit, mapped: MappedVariables) -> None:
         title = f"U of {' and '.join(model.names)}, {mapped.n_frames} frames"
         figures |= surface_figures(surface, title=title, source=source)
     for name, figure in figures.items():
-        (folder / f"{name}.png").write_bytes(png(figure))
+        write_bytes(folder / f"{name}.png", png(figure))
 
 
 def _relative_floor(quality: tuple[Quality, ...]) -> float | None:

@@ -16,9 +16,9 @@ from deepcg.collective import is_collective
 from deepcg.configuration import write_toml
 from deepcg.errors import InputError
 from deepcg.figures import learning_curve_figure, png
-from deepcg.files import write_json
-from deepcg.folders import make_folder
+from deepcg.files import write_arrays, write_bytes, write_json
 from deepcg.frames import Frames
+from deepcg.locks import folder_locked
 from deepcg.mapping import LinearMapping
 from deepcg.mean_force_labels import are_labels
 from deepcg.model import Architecture, Model, save_model
@@ -32,6 +32,7 @@ from deepcg.report import versions
 from deepcg.training import (
     ForceSamples,
     Record,
+    TrainingError,
     force_error,
     in_brief,
     label_weights,
@@ -89,13 +90,16 @@ def fit(
     ------
     InputError
         Something in the input is not usable: nothing is written to the run folder then but
-        forces that were computed for it. Or training failed: the last checkpoint stays.
+        forces that were computed for it. Or training failed: the last checkpoint stays, and
+        the best weights so far are in ``best.pt``. Or
+        another process works in the run folder.
     """
     config = with_preset(config)
-    check_folder(config)
-    if is_collective(config.data.map):
-        return fit_variables(config, progress, tell)
-    return _fit_beads(config, progress, tell)
+    with folder_locked(config.output):
+        check_folder(config)
+        if is_collective(config.data.map):
+            return fit_variables(config, progress, tell)
+        return _fit_beads(config, progress, tell)
 
 
 def _fit_beads(config: FitConfig, progress: Progress, tell: Callable[[str], None]) -> Fit:
@@ -116,9 +120,6 @@ def _fit_beads(config: FitConfig, progress: Progress, tell: Callable[[str], None
     held_out = prepare(potential, validation, progress=progress)
     standardise(potential, samples)
     start_run(config, beads)
-    history = train_in_folder(config, potential, samples, held_out, progress)
-    quality = judge(potential, samples, held_out, validation)
-    tell(quality.in_words())
     model = Model(
         architecture,
         potential,
@@ -127,6 +128,13 @@ def _fit_beads(config: FitConfig, progress: Progress, tell: Callable[[str], None
         config.data.map,
         config.temperature,
     )
+    try:
+        history = train_in_folder(config, potential, samples, held_out, progress)
+    except TrainingError:
+        save_model(config.output / "best.pt", model)
+        raise
+    quality = judge(potential, samples, held_out, validation)
+    tell(quality.in_words())
     save_model(config.output / "model.pt", model)
     result = Fit(config, model, history, quality)
     _write_results(result, beads, hashes)
@@ -244,16 +252,14 @@ def judge(
 
 
 def start_run(config: FitConfig, beads: Beads) -> None:
-    """Make the run folder: what was asked for, and frames for the sampler to start from."""
-    make_folder(config.output)
+    """Begin the run folder: what was asked for, and frames for the sampler to start from."""
     write_toml(config.output / "config.toml", absolute(config))
     frames = beads.frames
     chosen = np.unique(np.linspace(0, len(frames) - 1, START_FRAMES).astype(int))
-    positions = frames.positions[chosen].numpy()
-    if frames.box is None:
-        np.savez(config.output / "start.npz", positions=positions)
-    else:
-        np.savez(config.output / "start.npz", positions=positions, box=frames.box[chosen].numpy())
+    arrays = {"positions": frames.positions[chosen].numpy()}
+    if frames.box is not None:
+        arrays["box"] = frames.box[chosen].numpy()
+    write_arrays(config.output / "start.npz", arrays)
     if beads.topology is not None:
         save_topology(config.output / "beads.pdb", frames[:1], beads.topology)
 
@@ -305,4 +311,4 @@ def _write_results(result: Fit, beads: Beads, hashes: Mapping[str, str]) -> None
         noise_floor=None if quality.overfits else quality.floor.value,
         source=str(result.config.trajectory),
     )
-    (folder / "learning-curve.png").write_bytes(png(figure))
+    write_bytes(folder / "learning-curve.png", png(figure))

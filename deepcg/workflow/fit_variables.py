@@ -14,8 +14,7 @@ from deepcg.collective import VariableFrames
 from deepcg.configuration import write_toml
 from deepcg.errors import InputError, pick
 from deepcg.figures import learning_curve_figure, png
-from deepcg.files import write_json
-from deepcg.folders import make_folder
+from deepcg.files import write_bytes, write_json
 from deepcg.mean_force_labels import are_labels
 from deepcg.model import SurfaceModel, save_model
 from deepcg.noise import MOST_COORDINATES, close_frames
@@ -89,7 +88,6 @@ def fit_variables(
     samples = samples_of(training)
     held_out = replace(samples_of(validation), scale=samples.scale)
     potential = build_surface(config, mapped.variables.periods, samples)
-    make_folder(config.output)
     write_toml(config.output / "config.toml", absolute(config))
     history = train_in_folder(config, potential, samples, held_out, progress)
     floors = floors_of(parts, mapped.variables.periods)
@@ -289,7 +287,7 @@ def _write_results(result: SurfaceFit, mapped: MappedVariables) -> None:
         title = f"U of {' and '.join(model.names)}, {mapped.n_frames} frames"
         figures |= surface_figures(surface, title=title, source=source)
     for name, figure in figures.items():
-        (folder / f"{name}.png").write_bytes(png(figure))
+        write_bytes(folder / f"{name}.png", png(figure))
 
 
 def _relative_floor(quality: tuple[Quality, ...]) -> float | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 from deepcg.configuration import read_toml, to_flat
 from deepcg.errors import InputError
-from deepcg.files import write_whole
+from deepcg.files import write_whole, writing
 from deepcg.folders import check_place
 from deepcg.progress import Progress, silent
 from deepcg.training import ForceSamples, Inputs, Record, Trainable, rows, train
@@ -24,10 +25,13 @@ def check_folder(config: FitConfig) -> None:
     """
     check_place(config.output)
     if not config.resume:
-        for name in ("model.pt", "checkpoint.pt"):
-            if (config.output / name).exists():
-                what = "holds a model" if name == "model.pt" else "holds an interrupted fit"
-                raise InputError(f"{config.output} {what}: give --resume or another --output")
+        if (config.output / "model.pt").exists():
+            raise InputError(f"{config.output} holds a model: give --resume or another --output")
+        if (config.output / "checkpoint.pt").exists():
+            raise InputError(
+                f"{config.output} holds an interrupted fit: give --resume to go on at step "
+                f"{_last_step(config.output)}, or another --output"
+            )
         return
     if not (config.output / "config.toml").exists():
         return
@@ -44,6 +48,15 @@ def check_folder(config: FitConfig) -> None:
                 f"{config.output} is a fit with {name} = {old[name]}, not {new[name]}: "
                 f"resume it with the same settings, or give another --output"
             )
+
+
+def _last_step(folder: Path) -> int:
+    """Return how far an interrupted fit was at its last record."""
+    try:
+        last = (folder / "metrics.jsonl").read_text().splitlines()[-1]
+        return int(json.loads(last)["step"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return 0
 
 
 def train_in_folder(
@@ -63,7 +76,7 @@ def train_in_folder(
     metrics = config.output / "metrics.jsonl"
 
     def report(record: Record) -> None:
-        with metrics.open("a", encoding="utf-8") as file:
+        with writing(metrics), metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(record)) + "\n")
 
     if not config.resume:

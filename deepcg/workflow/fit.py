@@ -14,6 +14,7 @@ import torch
 from deepcg.chirality import check_handedness
 from deepcg.collective import is_collective
 from deepcg.configuration import write_toml
+from deepcg.ensemble import EnsemblePotential, member_folder
 from deepcg.errors import InputError
 from deepcg.figures import learning_curve_figure, png
 from deepcg.files import write_json
@@ -50,6 +51,7 @@ from deepcg.workflow.device import device_of
 from deepcg.workflow.fit_config import DTYPES, FitConfig, absolute, with_preset
 from deepcg.workflow.fit_variables import SurfaceFit, fit_variables
 from deepcg.workflow.from_labels import beads_of_labels
+from deepcg.workflow.members import begin_beads, drawn_frames, member_seed
 from deepcg.workflow.prior import PRIORS
 from deepcg.workflow.quality import Quality, quality_of
 from deepcg.workflow.run_folder import check_folder, train_in_folder
@@ -65,12 +67,17 @@ CUTOFF, MOLECULE_CUTOFF = 0.6, 0.9
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fit:
-    """What a fit leaves behind: the run folder holds the same."""
+    """What a fit leaves behind: the run folder holds the same.
+
+    ``model``, ``history`` and ``quality`` are of the first of the ``models``, the members of the
+    ensemble.
+    """
 
     config: FitConfig
     model: Model
     history: list[Record]
     quality: Quality
+    models: tuple[Model, ...]
 
 
 def fit(
@@ -105,7 +112,8 @@ def _fit_beads(config: FitConfig, progress: Progress, tell: Callable[[str], None
     prior = PRIORS[config.prior](beads, config.temperature)
     frames = beads.frames.to(device, DTYPES[config.dtype])
     training, validation = split(frames, config.validation_fraction, beads.lengths)
-    potential, architecture = build(config, frames, None if prior is None else prior[0])
+    molecular = None if prior is None else prior[0]
+    potential, architecture = build(config, frames, molecular)
     samples = prepare(potential, training, progress=progress)
     if prior is not None:
         tell(f"{prior[1]}; {_explained(training, samples)}")
@@ -114,21 +122,32 @@ def _fit_beads(config: FitConfig, progress: Progress, tell: Callable[[str], None
             samples, weights=label_weights(beads.errors[: len(samples)]).to(frames.forces)
         )
     held_out = prepare(potential, validation, progress=progress)
-    standardise(potential, samples)
+    begin_beads(potential, architecture, config.members, 0)  # find what is wrong with it now
     start_run(config, beads)
-    history = train_in_folder(config, potential, samples, held_out, progress)
-    quality = judge(potential, samples, held_out, validation)
+    fitted = []
+    for k in range(config.members.ensemble):
+        potential, _ = build(config, frames, molecular, seed=member_seed(config.training.seed, k))
+        seen = _frames_of_member(config, samples, k)
+        standardise(potential, seen)
+        begin_beads(potential, architecture, config.members, k)
+        told = _of_member(progress, k, config.members.ensemble)
+        history = train_in_folder(config, k, potential, seen, held_out, told)
+        model = Model(
+            architecture,
+            potential,
+            beads.mapping.type_names,
+            beads.mapping.masses,
+            config.data.map,
+            config.temperature,
+        )
+        save_model(member_folder(config.output, k) / "model.pt", model)
+        fitted.append((model, history))
+    models = tuple(model for model, _ in fitted)
+    quality = judge(models[0].potential, samples, held_out, validation)
     tell(quality.in_words())
-    model = Model(
-        architecture,
-        potential,
-        beads.mapping.type_names,
-        beads.mapping.masses,
-        config.data.map,
-        config.temperature,
-    )
-    save_model(config.output / "model.pt", model)
-    result = Fit(config, model, history, quality)
+    result = Fit(config, models[0], fitted[0][1], quality, models)
+    if len(models) > 1:
+        tell(_about_members(result, held_out))
     _write_results(result, beads, hashes)
     return result
 
@@ -202,7 +221,11 @@ def size_of(config: FitConfig, frames: Frames) -> Mapping[str, object]:
 
 
 def build(
-    config: FitConfig, frames: Frames, molecular: ForceField | None = None
+    config: FitConfig,
+    frames: Frames,
+    molecular: ForceField | None = None,
+    *,
+    seed: int | None = None,
 ) -> tuple[NetworkPotential, Architecture]:
     """Return the untrained potential that a config describes, with a force field or without."""
     n_types = int(frames.types.max()) + 1
@@ -212,7 +235,7 @@ def build(
     cutoff, repulsion = cutoff_of(config, frames), config.repulsion and not walls
     architecture = Architecture(config.network, options, cutoff, n_types, repulsion)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.training.seed)
+        torch.manual_seed(config.training.seed if seed is None else seed)
         potential = architecture.build(frames.types.cpu(), config.temperature, molecular)
     potential.to(frames.positions.device, frames.positions.dtype)
     return potential, architecture
@@ -241,6 +264,34 @@ def judge(
     on_training = float(force_error(potential, samples[::every]).mean())
     errors = force_error(potential, validation).double().cpu().numpy()
     return quality_of(float(frames.forces.var()), on_training, errors)
+
+
+def _frames_of_member(
+    config: FitConfig, samples: ForceSamples[Neighbors], member: int
+) -> ForceSamples[Neighbors]:
+    if not config.members.resample:
+        return samples
+    return samples[drawn_frames([len(samples)], member_seed(config.training.seed, member))]
+
+
+def _of_member(progress: Progress, member: int, n_members: int) -> Progress:
+    """Return the progress of a member's training as that of all."""
+    if n_members == 1:
+        return progress
+    return lambda done, total, what: progress(
+        member * total + done, n_members * total, f"member {member + 1} of {n_members}, {what}"
+    )
+
+
+def _about_members(result: Fit, held_out: ForceSamples[Neighbors]) -> str:
+    """Say how good the mean of the members is."""
+    potentials = [model.potential for model in result.models]
+    errors = [float(force_error(potential, held_out).mean()) for potential in potentials]
+    mean = float(force_error(EnsemblePotential(potentials), held_out).mean())
+    return (
+        f"{len(errors)} members, validation errors {in_brief(min(errors))} to "
+        f"{in_brief(max(errors))}, of the mean of their forces {in_brief(mean)} (kJ/mol/nm)^2"
+    )
 
 
 def start_run(config: FitConfig, beads: Beads) -> None:
@@ -296,6 +347,7 @@ def _write_results(result: Fit, beads: Beads, hashes: Mapping[str, str]) -> None
         "seconds": result.history[-1].seconds,
         "quality": asdict(quality) | {"explained": quality.explained},
         "hashes": dict(hashes),
+        "members": len(result.models),
         "seed": result.config.training.seed,
         "versions": versions(),
     }

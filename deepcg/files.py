@@ -38,6 +38,12 @@ def write_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
         np.savez(file, allow_pickle=False, **arrays)
 
 
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Write an array as .npy, as ``write_whole`` does; read without pickles."""
+    with _replacing(path) as file:
+        np.save(file, array, allow_pickle=False)
+
+
 @contextmanager
 def _replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a file that takes the place of ``path`` once it is whole and on the disk."""

@@ -93,7 +93,8 @@ def fit_variables(
     samples = samples_of(training)
     held_out = replace(samples_of(validation), scale=samples.scale)
     periods = mapped.variables.periods
-    build_surface(config, periods, samples)  # find what is wrong before there is a folder
+    # find what is wrong before there is a folder
+    begin_surface(build_surface(config, periods, samples), config.members, 0)
     make_folder(config.output)
     write_toml(config.output / "config.toml", absolute(config))
     members, history = train_members(config, periods, training, held_out, progress)

@@ -26,6 +26,7 @@ from deepcg.provenance import file_hash
 from deepcg.report import versions
 from deepcg.time_step import fastest, time_step
 from deepcg.workflow.device import device_of
+from deepcg.workflow.trust import TrustConfig, trust, write_spread
 
 FREQUENCY_FRAMES = 16
 """On which the stiffest motion is looked for."""
@@ -48,6 +49,8 @@ class SampleConfig:
         and which allows longer time steps); by default uniform for a molecule in the open.
     enhanced
         A bias or replica exchange.
+    uncertainty
+        Of an ensemble: which of its members, and where they are not to be trusted.
     skin
         How far the list of neighbors reaches beyond the cutoff, nm.
     device
@@ -63,6 +66,7 @@ class SampleConfig:
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
     masses: str | None = None
     enhanced: BiasConfig = field(default_factory=BiasConfig)
+    uncertainty: TrustConfig = field(default_factory=TrustConfig)
     skin: float = 0.08
     device: str = "auto"
     threads: int | None = None
@@ -86,14 +90,14 @@ def sample(
     keep_freed_memory()
     device = device_of(config.device, config.threads)
     model = load_model(config.run, device)
+    trusted = trust(config.uncertainty, config.run, device)
     if abs(config.dynamics.temperature - model.temperature) > 0.1:
         raise InputError(
             f"{config.run} is a free energy at {model.temperature:g} K, not at "
             f"{config.dynamics.temperature:g} K: give --temperature {model.temperature:g}"
         )
-    model.potential.requires_grad_(False)
     frames, box = starts(config.run, model, device)
-    forces = VerletForces(model.potential, box, skin=config.skin)
+    forces = VerletForces(trusted.potential, box, skin=config.skin)
     masses = _masses(config.masses, model.masses.to(frames), box)
     dynamics = _dynamics(config, forces, frames, masses, box, tell)
     topology = mdtraj.load_topology(str(config.run / "beads.pdb"))
@@ -108,23 +112,26 @@ def sample(
         dt=dynamics.step,
     )
     output = config.run / "samples"
-    summary = run_dynamics(
-        enhanced.force_field,
-        enhanced.start,
-        masses,
-        box=box,
-        topology=topology,
-        config=dynamics,
-        output=output,
-        method=enhanced.method,
-        settings=config.enhanced.settings,
-        resume=config.resume,
-        progress=progress,
-        forget=forces.renew,
-    )
+    with trusted.explained(config.run):
+        summary = run_dynamics(
+            enhanced.force_field,
+            enhanced.start,
+            masses,
+            box=box,
+            topology=topology,
+            config=dynamics,
+            output=output,
+            method=trusted.fence(box, enhanced.method),
+            settings=config.enhanced.settings | config.uncertainty.settings,
+            resume=config.resume,
+            progress=progress,
+            forget=forces.renew,
+        )
     write_bias(output / "bias.npz", enhanced, model.temperature)
     trajectories = sorted(output.glob("[0-9]*.dcd"), key=lambda path: int(path.stem))
     write_values(output / "values.npz", enhanced, trajectories)
+    if trusted.ensemble is not None:
+        tell(write_spread(output / "spread.npy", trusted.ensemble, trajectories, box))
     record = {
         "model": file_hash(config.run / "model.pt"),
         "settings": to_flat(replace(config, dynamics=replace(config.dynamics, dt=dynamics.step))),

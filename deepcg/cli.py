@@ -109,6 +109,12 @@ COMMANDS = Topic(
             "FesConfig",
             "fes",
         ),
+        "variance": Entry(
+            "Where an ensemble knows the free energy.",
+            "deepcg.workflow.variance",
+            "VarianceConfig",
+            "variance",
+        ),
         "info": Entry(
             "Tell what is in files and run folders.", "deepcg.workflow.info", "InfoConfig", "info"
         ),

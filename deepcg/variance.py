@@ -183,9 +183,14 @@ class BeadSpread:
     source: str
 
     @property
+    def rms_force(self) -> float:
+        """Root mean square of the mean force on a bead, kJ/mol/nm."""
+        return _rms(self.force)
+
+    @property
     def relative(self) -> float:
         """Rms of Sigma over the rms of the mean force."""
-        return _rms(self.sigma) / _rms(self.force)
+        return _rms(self.sigma) / self.rms_force
 
     def of_type(self, kind: int) -> Floats:
         """Return Sigma of all beads of a type in all frames, kJ/mol/nm."""
@@ -200,7 +205,7 @@ class BeadSpread:
         """Say how large Sigma is."""
         return (
             f"{self.name}: Sigma is {_rms(self.sigma):.3g} kJ/mol/nm rms, "
-            f"{100 * self.relative:.2g} % of the rms mean force {_rms(self.force):.4g}, at most "
+            f"{100 * self.relative:.2g} % of the rms mean force {self.rms_force:.4g}, at most "
             f"{self.sigma.max():.3g}"
         )
 

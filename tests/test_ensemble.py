@@ -35,6 +35,7 @@ from deepcg.workflow.info import describe
 from deepcg.workflow.members import MembersConfig, drawn_frames, part_of
 from deepcg.workflow.sample import SampleConfig, sample
 from deepcg.workflow.trust import TrustConfig
+from deepcg.workflow.variance import VarianceConfig, variance
 
 TURN = 2 * np.pi
 SHORT = TrainingConfig(steps=30, batch_size=32, learning_rate=1e-2, validations=3)
@@ -388,3 +389,31 @@ def test_members_that_are_not_there_are_refused(of_beads: Path):
         sample(sampled(of_beads, member="3"))
     with pytest.raises(InputError, match="give a number from 0, or mean"):
         TrustConfig(member="first")
+
+
+# the report
+
+
+def test_a_report_run(copied: Callable[[], Path]):
+    run = copied()
+    sample(SampleConfig(run, replicas=2, dynamics=MOVES, threads=1))
+    found = variance(VarianceConfig(run, frames=20, largest=3))
+    microscopic, own = found.beads
+    assert microscopic.sigma.shape == (20, 4)
+    assert own.sigma.shape == (20, 4)
+    folder = run / "variance"
+    stored = np.load(run / "samples" / "spread.npy")
+    expected = np.sqrt((stored.astype(float) ** 2).sum(-1)).max()
+    assert own.sigma.max() == pytest.approx(expected, rel=1e-3)
+    worst = mdtraj.load(str(folder / "largest-own.dcd"), top=str(folder / "largest-own.pdb"))
+    assert worst.n_frames == 3
+    column = [
+        float(line[60:66])
+        for line in (folder / "largest-own.pdb").read_text().splitlines()
+        if line.startswith(("ATOM", "HETATM"))
+    ]
+    percent = 100 * own.sigma[own.largest(1)[0]] / np.sqrt((own.force**2).mean())
+    expected_column = np.minimum(percent, 99.99)
+    np.testing.assert_allclose(column, expected_column, atol=0.006)
+    numbers = json.loads((folder / "variance.json").read_text())["beads"]
+    assert set(numbers) == {"microscopic frames", "own samples"}

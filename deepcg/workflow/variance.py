@@ -193,7 +193,8 @@ def _of_beads(
         _write_largest(output / stem, frames, spread, topology, config.largest)
         written[f"{stem}.dcd, {stem}.pdb"] = (
             f"{min(config.largest, len(frames))} frames of largest spread of the {name}, the "
-            f"largest first; in the PDB file, of the first alone, Sigma is in the B-factors"
+            f"largest first; in the PDB file, of the first alone, Sigma is in the B-factors, in "
+            f"percent of the rms mean force"
         )
     return Findings(
         config.run.name,
@@ -278,8 +279,8 @@ def _write_largest(
     if some.box is not None:
         trajectory.unitcell_vectors = some.box.cpu().numpy()
     trajectory.save_dcd(str(stem.with_suffix(".dcd")))
-    # the column of B-factors holds no more than 999.99
-    factors = np.minimum(spread.sigma[worst[0]], 999.99)
+    # the column of B-factors has room for less than 100
+    factors = np.minimum(100 * spread.sigma[worst[0]] / spread.rms_force, 99.99)
     trajectory[0].save_pdb(str(stem.with_suffix(".pdb")), bfactors=factors)
 
 

@@ -109,6 +109,12 @@ COMMANDS = Topic(
             "FesConfig",
             "fes",
         ),
+        "learn": Entry(
+            "Data where an ensemble does not know the free energy.",
+            "deepcg.workflow.learn",
+            "LearnConfig",
+            "learn",
+        ),
         "variance": Entry(
             "Where an ensemble knows the free energy.",
             "deepcg.workflow.variance",

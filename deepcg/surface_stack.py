@@ -72,6 +72,8 @@ class SurfaceStack(nn.Module):
             }
             constants = {name: value[k] for name, value in self.constants.items()}
             member.load_state_dict(weights | constants, strict=False)
+            for parameter, stacked in zip(member.parameters(), self.weights, strict=True):
+                parameter.requires_grad_(stacked.requires_grad)
             found.append(member)
         return found
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
-from deepcg.figures import COLOURS, DASHES, NOTE
+from deepcg.figures import COLOURS, NOTE
 from deepcg.landscape import Landscape
 from deepcg.plane import edges, label, levels, padded, set_up_map, set_up_profile, shown
 from deepcg.variance import BeadSpread, SurfaceSpread
@@ -148,7 +148,7 @@ def time_figure(spreads: Sequence[BeadSpread]) -> Figure:
     panels[0].yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     panels[0].yaxis.set_minor_formatter("")
     panels[0].set_ylabel("Σ (kJ/mol/nm)")
-    panels[0].legend(frameon=False, fontsize=8.5)
+    panels[0].legend(fontsize=8.5, framealpha=0.9, edgecolor="none")
     figure.subplots_adjust(left=0.1, right=0.98, bottom=0.2, top=0.92, wspace=0.06)
     _note(figure, "", "; ".join(dict.fromkeys(one.source for one in spreads)))
     return figure
@@ -168,6 +168,7 @@ def calibration_figure(error: Floats, spread: Floats, factor: float, unit: str) 
     found = [float(np.sqrt((y[g] ** 2).mean())) for g in groups if len(g)]
     axes.plot(middle, found, "o-", color=COLOURS[2], markersize=4, label="rms error of a twelfth")
     ends = np.array([x.min(), x.max()])
+    axes.set_ylim(float(np.quantile(y, 0.01)), 1.5 * float(y.max()))
     axes.plot(ends, ends, color=COLOURS[0], linewidth=0.9, label="error = spread")
     if factor > 0:
         label_text = f"error = {factor:.2f} x spread"
@@ -212,9 +213,7 @@ def _by_type(axes: Axes, spreads: Sequence[BeadSpread]) -> None:
     places = np.arange(len(names))
     for k, one in enumerate(spreads):
         rms = [float(np.sqrt((one.of_type(t) ** 2).mean())) for t in range(len(names))]
-        axes.plot(
-            places, rms, "o", color=COLOURS[k + 1], markersize=5, label=one.name, dashes=DASHES[k]
-        )
+        axes.plot(places, rms, "os^D"[k % 4], color=COLOURS[k + 1], markersize=6, label=one.name)
     axes.set_xticks(places, names, rotation=60 if len(names) > 8 else 0, fontsize=8)
     axes.set(ylabel="rms Σ (kJ/mol/nm)", ylim=(0, None), xlabel="bead type")
     axes.spines[["top", "right"]].set_visible(False)

@@ -109,6 +109,18 @@ COMMANDS = Topic(
             "FesConfig",
             "fes",
         ),
+        "learn": Entry(
+            "Data where an ensemble does not know the free energy.",
+            "deepcg.workflow.learn",
+            "LearnConfig",
+            "learn",
+        ),
+        "variance": Entry(
+            "Where an ensemble knows the free energy.",
+            "deepcg.workflow.variance",
+            "VarianceConfig",
+            "variance",
+        ),
         "info": Entry(
             "Tell what is in files and run folders.", "deepcg.workflow.info", "InfoConfig", "info"
         ),

@@ -173,6 +173,12 @@ def _digest(content: Mapping[str, Any]) -> str:
     return sha.hexdigest()
 
 
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Write an array as .npy, as ``write_whole`` does; read without pickles."""
+    with _replacing(path) as file:
+        np.save(file, array, allow_pickle=False)
+
+
 @contextmanager
 def _replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a file that takes the place of ``path`` once it is whole and on the disk."""

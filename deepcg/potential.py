@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,23 @@ class Compiled(Protocol):
 
     def energy_and_pulls(self, neighbors: Neighbors, types: Tensor) -> tuple[Tensor, Tensor] | None:
         """Return bead energies and dU/dr_ij, detached; ``None`` where there is only autograd."""
+        ...
+
+
+class ShortRanged(Potential, Protocol):
+    """A potential that needs to know pairs within a cutoff only."""
+
+    cutoff: float
+
+    @property
+    def types(self) -> Tensor:
+        """(n_beads,), integers from 0."""
+        ...
+
+    def all_forces(
+        self, positions: Tensor, pairs: PairList, *, create_graph: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Return U (n_frames,), kJ/mol, and -dU/dR (n_frames, n_beads, 3), kJ/mol/nm."""
         ...
 
 
@@ -116,7 +133,7 @@ def energy_and_forces(
     potential: Potential, positions: Tensor, box: Tensor | None, *, create_graph: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Return U (n_frames,), kJ/mol, and -dU/dR (n_frames, n_beads, 3), kJ/mol/nm."""
-    if isinstance(potential, NetworkPotential):
+    if is_short_ranged(potential):
         pairs = find_pairs(positions, box, potential.cutoff)
         return potential.all_forces(positions, pairs, create_graph=create_graph)
     positions = positions.detach().requires_grad_()
@@ -142,7 +159,7 @@ class VerletForces:
         nm.
     """
 
-    def __init__(self, potential: NetworkPotential, box: Tensor | None, *, skin: float) -> None:
+    def __init__(self, potential: ShortRanged, box: Tensor | None, *, skin: float) -> None:
         if box is not None:  # a small box may leave no room for the whole skin
             room = float(box_heights(box[None]).min()) / 2 - potential.cutoff
             skin = max(0.0, min(skin, 0.999 * room))
@@ -171,6 +188,11 @@ class VerletForces:
         return not bool(farthest < (self.skin / 2) ** 2)
 
 
+def is_short_ranged(potential: Potential) -> TypeGuard[ShortRanged]:
+    """Return whether a potential takes pairs that were found before."""
+    return hasattr(potential, "all_forces")
+
+
 def force_field(
     potential: Potential, box: Tensor | None, *, skin: float = 0.05
 ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
@@ -178,7 +200,7 @@ def force_field(
 
     The skin of the Verlet list, nm, is cut down where half the box leaves no room for it.
     """
-    if isinstance(potential, NetworkPotential):
+    if is_short_ranged(potential):
         return VerletForces(potential, box, skin=skin)
 
     def forces(positions: Tensor) -> tuple[Tensor, Tensor]:

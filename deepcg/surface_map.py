@@ -156,8 +156,8 @@ def surface_of(
     grid = grid_over(values, periods, min(BINS[len(names)], max(1, filled)))
     counts = np.bincount(grid.index(values), minlength=int(np.prod(grid.shape)))
     counts = counts.reshape(grid.shape)
-    bare = ~_is_near(counts, grid)
-    energies = np.stack([_bin_energies(potential, grid, kT) for potential in potentials])
+    bare = ~is_near(counts, grid)
+    energies = np.stack([bin_energies(potential, grid, kT) for potential in potentials])
     energies[:, bare] = np.nan
     energies = kT * normalised(energies / kT, grid)
     lowest = np.nanmin(energies[0])
@@ -198,7 +198,8 @@ def compare(one: Estimate[Floats], other: Estimate[Floats], frames: NDArray[np.i
     return Agreement(int(used.sum()), _rms(apart), _rms(z))
 
 
-def _bin_energies(potential: SurfacePotential, grid: Grid, kT: float) -> Floats:
+def bin_energies(potential: SurfacePotential, grid: Grid, kT: float) -> Floats:
+    """Return -kT ln of the mean of exp(-U/kT) in each bin, (*grid), in the unit of kT."""
     points = grid.points(_POINTS)
     like = potential.center
     with torch.no_grad():
@@ -209,7 +210,8 @@ def _bin_energies(potential: SurfacePotential, grid: Grid, kT: float) -> Floats:
     return energies_of_bins
 
 
-def _is_near(counts: NDArray[np.int64], grid: Grid) -> NDArray[np.bool_]:
+def is_near(counts: NDArray[np.int64], grid: Grid) -> NDArray[np.bool_]:
+    """Return which bins have enough frames in or around them for U to be shown, (*grid)."""
     modes = ["constant" if period is None else "wrap" for period in grid.periods]
     around = 3 ** len(modes) * uniform_filter(counts.astype(float), 3, mode=modes)
     near: NDArray[np.bool_] = around > NEAR - 0.5

@@ -33,6 +33,9 @@ Inputs = TypeVar("Inputs", Neighbors, Tensor)
 """What a potential is evaluated on: the surroundings of beads, or values of coordinates."""
 Seen = TypeVar("Seen", Neighbors, Tensor, contravariant=True)
 
+Row = TypeVar("Row")
+"""What a validation tells: a record, or one for each member of a stack."""
+
 CHUNK = 13_000
 """Force components that are evaluated at a time."""
 
@@ -258,39 +261,98 @@ def train(
         validated best. Or the checkpoint is of another training.
     """
     keep_freed_memory()
-    variance = float((samples.forces / samples.scale).var())
-    trainer = _Trainer(potential, variance, config)
+    trainer = _Trainer(potential, samples, validation, config)
+    return follow(
+        trainer, config, report=report, checkpoint=checkpoint, resume=resume, progress=progress
+    )
+
+
+class Course(Protocol[Row]):
+    """A training between steps: what `follow` takes to its end."""
+
+    step: int
+    last_loss: float
+    history: list[Row]
+
+    def take_step(self, step: int) -> None:
+        """Improve the weights once."""
+        ...
+
+    def validate(self, seconds: float) -> Row:
+        """Return, and add to the history, what is known after so many seconds."""
+        ...
+
+    @property
+    def seconds(self) -> float:
+        """Time that was spent up to the last validation."""
+        ...
+
+    @property
+    def has_settled(self) -> bool:
+        """Whether nothing has become better for as long as the patience lasts."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Return all that a bitwise resume needs."""
+        ...
+
+    def load(self, path: Path) -> None:
+        """Go on from a file with a state."""
+        ...
+
+    def finish(self) -> None:
+        """Leave the potential with the weights that are the result."""
+        ...
+
+
+def follow(
+    course: Course[Row],
+    config: TrainingConfig,
+    *,
+    report: Callable[[Row], None],
+    checkpoint: Path | None,
+    resume: bool,
+    progress: Progress,
+) -> list[Row]:
+    """Take a training to its end, or go on with it; see `train`."""
     if resume and checkpoint is not None and checkpoint.exists():
-        trainer.load(checkpoint)
+        course.load(checkpoint)
     every = max(1, config.steps // config.validations)
-    began = time.monotonic() - (trainer.history[-1].seconds if trainer.history else 0.0)
-    for step in range(trainer.step + 1, config.steps + 1):
-        trainer.take_step(samples, step)
+    began = time.monotonic() - course.seconds
+    for step in range(course.step + 1, config.steps + 1):
+        if course.has_settled:
+            break
+        course.take_step(step)
         if step % every == 0 or step == config.steps:
-            record = trainer.validate(validation, time.monotonic() - began)
+            record = course.validate(time.monotonic() - began)
             if checkpoint is not None:
-                write_tensors(checkpoint, trainer.state())
+                write_tensors(checkpoint, course.state())
             report(record)
-            if _has_settled(trainer.history, config.patience):
-                break
         try:
-            progress(step, config.steps, f"training, loss {in_brief(trainer.last_loss)}")
+            progress(step, config.steps, f"training, loss {in_brief(course.last_loss)}")
         except KeyboardInterrupt:
             if checkpoint is not None:
-                write_tensors(checkpoint, trainer.state())
+                write_tensors(checkpoint, course.state())
             raise
-    trainer.finish()
-    return trainer.history
+    course.finish()
+    return course.history
 
 
 class _Trainer(Generic[Inputs]):
     """The state of a training: weights, their average, optimiser, history."""
 
     def __init__(
-        self, potential: Trainable[Inputs], force_variance: float, config: TrainingConfig
+        self,
+        potential: Trainable[Inputs],
+        samples: ForceSamples[Inputs],
+        validation: ForceSamples[Inputs],
+        config: TrainingConfig,
     ) -> None:
         self.potential: Trainable[Inputs] = potential
-        self.config, self.force_variance = config, force_variance
+        self.config = config
+        self.samples: ForceSamples[Inputs] = samples
+        self.validation: ForceSamples[Inputs] = validation
+        self.force_variance = float((samples.forces / samples.scale).var())
         self.parameters = [p for p in potential.parameters() if p.requires_grad]
         self.average = [p.detach().clone() for p in self.parameters]
         self.best = [a.clone() for a in self.average]  # by validation
@@ -298,10 +360,10 @@ class _Trainer(Generic[Inputs]):
         self.step, self.losses, self.last_loss = 0, 0.0, math.nan
         self.history: list[Record] = []
 
-    def take_step(self, samples: ForceSamples[Inputs], step: int) -> None:
+    def take_step(self, step: int) -> None:
         config = self.config
-        frames = batch_of(step, len(samples), config)
-        batch = samples[frames]
+        frames = batch_of(step, len(self.samples), config)
+        batch = self.samples[frames]
         _, forces = self.potential.forces(batch.inputs, create_graph=True)
         errors = ((forces - batch.forces) / batch.scale).square()
         loss = (errors if batch.weights is None else batch.weights * errors).mean()
@@ -314,11 +376,7 @@ class _Trainer(Generic[Inputs]):
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, config)
         self.optimizer.step()
-        # a young average must not remember the random start
-        memory = min(config.ema, step / (step + 10))
-        with torch.no_grad():
-            for average, parameter in zip(self.average, self.parameters, strict=True):
-                average.lerp_(parameter, 1 - memory)
+        update_average(self.average, self.parameters, step, config)
         self.step, self.losses = step, self.losses + self.last_loss
 
     def _diverged(self, step: int, frames: Tensor, errors: Tensor) -> TrainingError:
@@ -339,11 +397,11 @@ class _Trainer(Generic[Inputs]):
             f"{shown}{more}, from 0){kept}"
         )
 
-    def validate(self, validation: ForceSamples[Inputs], seconds: float) -> Record:
+    def validate(self, seconds: float) -> Record:
         since = self.step - (self.history[-1].step if self.history else 0)
         kept = copy.deepcopy([p.detach() for p in self.parameters])
         self.use_average()
-        error = float(force_error(self.potential, validation).mean())
+        error = float(force_error(self.potential, self.validation).mean())
         self._set(kept)
         rate = learning_rate(self.step, self.config)
         self.history.append(Record(self.step, self.losses / since, error, rate, seconds))
@@ -351,6 +409,14 @@ class _Trainer(Generic[Inputs]):
         if error <= min(r.validation for r in self.history):
             self.best = [a.clone() for a in self.average]
         return self.history[-1]
+
+    @property
+    def seconds(self) -> float:
+        return self.history[-1].seconds if self.history else 0.0
+
+    @property
+    def has_settled(self) -> bool:
+        return has_settled(self.history, self.config.patience)
 
     def use_average(self) -> None:
         self._set(self.average)
@@ -399,17 +465,46 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
     return rate
 
 
+def update_average(
+    averages: list[Tensor], parameters: list[nn.Parameter], step: int, config: TrainingConfig
+) -> None:
+    """Let the exponential moving averages of the weights follow these."""
+    # a young average must not remember the random start
+    memory = min(config.ema, step / (step + 10))
+    with torch.no_grad():
+        for average, parameter in zip(averages, parameters, strict=True):
+            average.lerp_(parameter, 1 - memory)
+
+
+def check_finite(loss: float, step: int, config: TrainingConfig) -> None:
+    """Stop a training that has gone astray.
+
+    Raises
+    ------
+    TrainingError
+        The loss is not finite.
+    """
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"the loss is not finite at step {step}: reduce --learning-rate "
+            f"(now {config.learning_rate:g}) or check the forces"
+        )
+
+
 def batch_of(step: int, n_frames: int, config: TrainingConfig) -> Tensor:
     """Return the frames of a step: a shuffled deck, dealt and shuffled anew.
 
     It follows from the seed and the step alone, so that a resumed training goes on alike.
     """
     size = min(config.batch_size, n_frames)
-    per_epoch = n_frames // size
-    epoch, place = divmod(step - 1, per_epoch)
-    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
-    order = torch.randperm(n_frames, generator=generator)
-    return order[place * size : (place + 1) * size]
+    epoch, place = divmod(step - 1, n_frames // size)
+    return shuffled(n_frames, config.seed, epoch)[place * size : (place + 1) * size]
+
+
+def shuffled(n_frames: int, seed: int, epoch: int) -> Tensor:
+    """Return the order of the frames in a turn through all of them."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return torch.randperm(n_frames, generator=generator)
 
 
 def in_brief(error: float) -> str:
@@ -423,7 +518,8 @@ def rows(history: list[Record]) -> Iterator[dict[str, float]]:
         yield asdict(record)
 
 
-def _has_settled(history: list[Record], patience: int) -> bool:
+def has_settled(history: list[Record], patience: int) -> bool:
+    """Return whether none of the last ``patience`` records is better than one before."""
     if patience == 0 or len(history) <= patience:
         return False
     best = min(range(len(history)), key=lambda k: history[k].validation)

@@ -3,6 +3,7 @@
 from sampling.bias import Bias, Biased, Coordinates
 from sampling.checkpoint import Checkpoint, load, save
 from sampling.exchange import Exchange
+from sampling.fence import Fence, Trespass
 from sampling.langevin import baoab
 from sampling.metadynamics import Metadynamics
 from sampling.method import Method
@@ -24,6 +25,7 @@ __all__ = [
     "Checkpoint",
     "Coordinates",
     "Exchange",
+    "Fence",
     "ForceField",
     "Metadynamics",
     "Method",
@@ -31,6 +33,7 @@ __all__ = [
     "Sound",
     "Springs",
     "Step",
+    "Trespass",
     "baoab",
     "calm",
     "finite",

@@ -58,6 +58,8 @@ def test_the_commands_are_those_of_the_readme():
         "sample",
         "compare",
         "fes",
+        "learn",
+        "variance",
         "info",
     ]
 

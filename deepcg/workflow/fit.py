@@ -14,6 +14,7 @@ import torch
 from deepcg.chirality import check_handedness
 from deepcg.collective import is_collective
 from deepcg.configuration import write_toml
+from deepcg.ensemble import EnsemblePotential, member_folder
 from deepcg.errors import InputError
 from deepcg.figures import learning_curve_figure, png
 from deepcg.files import write_arrays, write_bytes, write_json
@@ -51,6 +52,7 @@ from deepcg.workflow.device import device_of
 from deepcg.workflow.fit_config import DTYPES, FitConfig, absolute, with_preset
 from deepcg.workflow.fit_variables import SurfaceFit, fit_variables
 from deepcg.workflow.from_labels import beads_of_labels
+from deepcg.workflow.members import begin_beads, drawn_frames, member_seed
 from deepcg.workflow.prior import PRIORS
 from deepcg.workflow.quality import Quality, quality_of
 from deepcg.workflow.run_folder import check_folder, train_in_folder
@@ -66,12 +68,17 @@ CUTOFF, MOLECULE_CUTOFF = 0.6, 0.9
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fit:
-    """What a fit leaves behind: the run folder holds the same."""
+    """What a fit leaves behind: the run folder holds the same.
+
+    ``model``, ``history`` and ``quality`` are of the first of the ``models``, the members of the
+    ensemble.
+    """
 
     config: FitConfig
     model: Model
     history: list[Record]
     quality: Quality
+    models: tuple[Model, ...]
 
 
 def fit(
@@ -109,7 +116,8 @@ def _fit_beads(config: FitConfig, progress: Progress, tell: Callable[[str], None
     prior = PRIORS[config.prior](beads, config.temperature)
     frames = beads.frames.to(device, DTYPES[config.dtype])
     training, validation = split(frames, config.validation_fraction, beads.lengths)
-    potential, architecture = build(config, frames, None if prior is None else prior[0])
+    molecular = None if prior is None else prior[0]
+    potential, architecture = build(config, frames, molecular)
     samples = prepare(potential, training, progress=progress)
     if prior is not None:
         tell(f"{prior[1]}; {_explained(training, samples)}")
@@ -118,27 +126,45 @@ def _fit_beads(config: FitConfig, progress: Progress, tell: Callable[[str], None
             samples, weights=label_weights(beads.errors[: len(samples)]).to(frames.forces)
         )
     held_out = prepare(potential, validation, progress=progress)
-    standardise(potential, samples)
+    begin_beads(potential, architecture, config.members, 0)  # find what is wrong with it now
     start_run(config, beads)
-    model = Model(
-        architecture,
-        potential,
-        beads.mapping.type_names,
-        beads.mapping.masses,
-        config.data.map,
-        config.temperature,
-    )
-    try:
-        history = train_in_folder(config, potential, samples, held_out, progress)
-    except TrainingError:
-        save_model(config.output / "best.pt", model)
-        raise
-    quality = judge(potential, samples, held_out, validation)
+    models, histories = [], []
+    for k in range(config.members.ensemble):
+        potential, _ = build(config, frames, molecular, seed=member_seed(config.training.seed, k))
+        seen = _frames_of_member(config, samples, k)
+        standardise(potential, seen)
+        begin_beads(potential, architecture, config.members, k)
+        names, masses = beads.mapping.type_names, beads.mapping.masses
+        model = Model(architecture, potential, names, masses, config.data.map, config.temperature)
+        told = _of_member(progress, k, config.members.ensemble)
+        histories.append(_trained(config, k, model, seen, held_out, told))
+        models.append(model)
+    quality = judge(models[0].potential, samples, held_out, validation)
     tell(quality.in_words())
-    save_model(config.output / "model.pt", model)
-    result = Fit(config, model, history, quality)
+    result = Fit(config, models[0], histories[0], quality, tuple(models))
+    if len(models) > 1:
+        tell(_about_members(result, held_out))
     _write_results(result, beads, hashes)
     return result
+
+
+def _trained(
+    config: FitConfig,
+    member: int,
+    model: Model,
+    samples: ForceSamples[Neighbors],
+    held_out: ForceSamples[Neighbors],
+    progress: Progress,
+) -> list[Record]:
+    """Train and save a member; where the training fails, with the best weights there were."""
+    folder = member_folder(config.output, member)
+    try:
+        history = train_in_folder(config, member, model.potential, samples, held_out, progress)
+    except TrainingError:
+        save_model(folder / "best.pt", model)
+        raise
+    save_model(folder / "model.pt", model)
+    return history
 
 
 def _beads_of(config: FitConfig, progress: Progress) -> tuple[Beads, Mapping[str, str]]:
@@ -210,7 +236,11 @@ def size_of(config: FitConfig, frames: Frames) -> Mapping[str, object]:
 
 
 def build(
-    config: FitConfig, frames: Frames, molecular: ForceField | None = None
+    config: FitConfig,
+    frames: Frames,
+    molecular: ForceField | None = None,
+    *,
+    seed: int | None = None,
 ) -> tuple[NetworkPotential, Architecture]:
     """Return the untrained potential that a config describes, with a force field or without."""
     n_types = int(frames.types.max()) + 1
@@ -220,7 +250,7 @@ def build(
     cutoff, repulsion = cutoff_of(config, frames), config.repulsion and not walls
     architecture = Architecture(config.network, options, cutoff, n_types, repulsion)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.training.seed)
+        torch.manual_seed(config.training.seed if seed is None else seed)
         potential = architecture.build(frames.types.cpu(), config.temperature, molecular)
     potential.to(frames.positions.device, frames.positions.dtype)
     return potential, architecture
@@ -249,6 +279,34 @@ def judge(
     on_training = float(force_error(potential, samples[::every]).mean())
     errors = force_error(potential, validation).double().cpu().numpy()
     return quality_of(float(frames.forces.var()), on_training, errors)
+
+
+def _frames_of_member(
+    config: FitConfig, samples: ForceSamples[Neighbors], member: int
+) -> ForceSamples[Neighbors]:
+    if not config.members.resample:
+        return samples
+    return samples[drawn_frames([len(samples)], member_seed(config.training.seed, member))]
+
+
+def _of_member(progress: Progress, member: int, n_members: int) -> Progress:
+    """Return the progress of a member's training as that of all."""
+    if n_members == 1:
+        return progress
+    return lambda done, total, what: progress(
+        member * total + done, n_members * total, f"member {member + 1} of {n_members}, {what}"
+    )
+
+
+def _about_members(result: Fit, held_out: ForceSamples[Neighbors]) -> str:
+    """Say how good the mean of the members is."""
+    potentials = [model.potential for model in result.models]
+    errors = [float(force_error(potential, held_out).mean()) for potential in potentials]
+    mean = float(force_error(EnsemblePotential(potentials), held_out).mean())
+    return (
+        f"{len(errors)} members, validation errors {in_brief(min(errors))} to "
+        f"{in_brief(max(errors))}, of the mean of their forces {in_brief(mean)} (kJ/mol/nm)^2"
+    )
 
 
 def start_run(config: FitConfig, beads: Beads) -> None:
@@ -302,6 +360,7 @@ def _write_results(result: Fit, beads: Beads, hashes: Mapping[str, str]) -> None
         "seconds": result.history[-1].seconds,
         "quality": asdict(quality) | {"explained": quality.explained},
         "hashes": dict(hashes),
+        "members": len(result.models),
         "seed": result.config.training.seed,
         "versions": versions(),
     }

@@ -14,6 +14,7 @@ from deepcg.errors import InputError, pick
 from deepcg.networks import NETWORKS, SIZES
 from deepcg.training import TrainingConfig
 from deepcg.workflow.beads import DataConfig
+from deepcg.workflow.members import MembersConfig
 from deepcg.workflow.prior import PRIORS
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -78,6 +79,8 @@ class FitConfig:
         Temperature of the data, K.
     training
         How to train.
+    members
+        How many fits, and what they begin with.
     validation_fraction
         Part of the frames, the last ones, that is kept for validation.
     quality
@@ -89,7 +92,7 @@ class FitConfig:
     threads
         CPU threads; by default all cores.
     resume
-        Go on with an interrupted fit in the same folder.
+        Go on with an interrupted fit in the same folder, or add members to its ensemble.
     """
 
     trajectory: Path
@@ -104,6 +107,7 @@ class FitConfig:
     force_achiral: bool = False
     temperature: float = 300.0
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    members: MembersConfig = field(default_factory=MembersConfig)
     validation_fraction: float = 0.1
     quality: bool = False
     device: str = "auto"
@@ -162,7 +166,8 @@ def absolute(config: FitConfig) -> FitConfig:
         forces=resolved(config.data.forces),
         also=tuple(path.resolve() for path in config.data.also),
     )
-    return replace(config, trajectory=config.trajectory.resolve(), data=data)
+    members = replace(config.members, start_from=resolved(config.members.start_from))
+    return replace(config, trajectory=config.trajectory.resolve(), data=data, members=members)
 
 
 def _for_variables(config: FitConfig) -> FitConfig:

@@ -12,14 +12,16 @@ from torch import Tensor
 
 from deepcg.collective import VariableFrames
 from deepcg.configuration import write_toml
+from deepcg.ensemble import member_folder
 from deepcg.errors import InputError, pick
 from deepcg.figures import learning_curve_figure, png
-from deepcg.files import write_bytes, write_json
+from deepcg.files import read_tensors, write_bytes, write_json
 from deepcg.mean_force_labels import are_labels
 from deepcg.model import SurfaceModel, save_model
 from deepcg.noise import MOST_COORDINATES, close_frames
 from deepcg.progress import Progress, silent
 from deepcg.report import versions
+from deepcg.stack_training import train_stack
 from deepcg.surface import SurfacePotential
 from deepcg.surface_figures import surface_figures
 from deepcg.surface_map import BINS, Surface, agreement, surface_of
@@ -29,22 +31,22 @@ from deepcg.training import (
     label_weights,
     rows,
     squared_errors,
-    train,
 )
 from deepcg.units import thermal_energy
 from deepcg.workflow.device import device_of
 from deepcg.workflow.fit_config import DTYPES, FitConfig, absolute
 from deepcg.workflow.from_labels import variables_of_labels
+from deepcg.workflow.members import begin_surface, drawn_frames, member_seed
 from deepcg.workflow.quality import Quality, quality_of
-from deepcg.workflow.run_folder import train_in_folder
+from deepcg.workflow.run_folder import train_stack_in_folder
 from deepcg.workflow.variables import MappedVariables, check_variables, map_variables
-from free_energy import Estimate, block_labels
+from free_energy import Estimate
 
-MEMBERS = 8
+REFITS = 8
 """Fits to resampled blocks of frames, for the error of U."""
 
-BLOCKS = 20
-"""Of each trajectory, to resample."""
+FIRST_REFIT = 500
+"""Their seeds are those of members from this one on."""
 
 FEWEST_FRAMES = 1000
 """From which pairs of them are close enough to tell the noise."""
@@ -57,7 +59,8 @@ class SurfaceFit:
     """What a fit on collective variables leaves behind: the run folder holds the same.
 
     ``quality`` has an entry for each coordinate; ``surface`` is ``None`` where there are more
-    than two.
+    than two. These, ``model`` and ``history`` are of the first of the ``models``, the members of
+    the ensemble.
     """
 
     config: FitConfig
@@ -65,6 +68,7 @@ class SurfaceFit:
     history: list[Record]
     quality: tuple[Quality, ...]
     surface: Surface | None
+    models: tuple[SurfaceModel, ...]
 
 
 def fit_variables(
@@ -87,22 +91,28 @@ def fit_variables(
     training, validation = split_each(parts, config.validation_fraction)
     samples = samples_of(training)
     held_out = replace(samples_of(validation), scale=samples.scale)
-    potential = build_surface(config, mapped.variables.periods, samples)
+    periods = mapped.variables.periods
+    # find what is wrong before there is a folder
+    begin_surface(build_surface(config, periods, samples), config.members, 0)
     write_toml(config.output / "config.toml", absolute(config))
-    history = train_in_folder(config, potential, samples, held_out, progress)
-    floors = floors_of(parts, mapped.variables.periods)
+    members, history = train_members(config, periods, training, held_out, progress)
+    potential = members[0]
+    floors = floors_of(parts, periods)
     quality = judge_each(potential, samples, held_out, mapped.variables.units, floors)
     for name, of_one in zip(mapped.variables.names, quality, strict=True):
         tell(f"{name}: {of_one.in_words()}")
     names, units = mapped.variables.names, mapped.variables.units
-    model = SurfaceModel(potential, names, units, config.data.map, config.temperature)
-    save_model(config.output / "model.pt", model)
+    models = [SurfaceModel(u, names, units, config.data.map, config.temperature) for u in members]
+    for k, model in enumerate(models):
+        save_model(member_folder(config.output, k) / "model.pt", model)
     surface = None
     if len(names) in BINS:
-        members = resampled_fits(config, mapped.variables.periods, training, held_out, progress)
+        refits = resampled_fits(config, periods, training, held_out, progress)
         kT = thermal_energy(config.temperature)
-        surface = surface_of([potential, *members], parts, names, units, kT)
-    result = SurfaceFit(config, model, history, quality, surface)
+        surface = surface_of([potential, *refits], parts, names, units, kT)
+    result = SurfaceFit(config, models[0], history[0], quality, surface, tuple(models))
+    if len(models) > 1:
+        tell(_about_members(history))
     _write_results(result, mapped)
     tell(_about_surface(result, mapped))
     return result
@@ -186,6 +196,32 @@ def judge_each(
     )
 
 
+def train_members(
+    config: FitConfig,
+    periods: tuple[float | None, ...],
+    training: list[VariableFrames],
+    held_out: Samples,
+    progress: Progress = silent,
+) -> tuple[list[SurfacePotential], list[list[Record]]]:
+    """Train the members of the ensemble in the run folder; return them and the records of each.
+
+    They are trained at once, but for those that are added to others: these have the checkpoint of
+    their own that was written when they began.
+    """
+    found: list[SurfacePotential] = []
+    histories: list[list[Record]] = []
+    while len(found) < config.members.ensemble:
+        first = len(found)
+        together = _trained_together(config, first)
+        potentials, drawn, samples = _beginnings(config, periods, training, together)
+        members, history = train_stack_in_folder(
+            config, together, potentials, samples, held_out, drawn=drawn, progress=progress
+        )
+        found += members
+        histories += history
+    return found, histories
+
+
 def resampled_fits(
     config: FitConfig,
     periods: tuple[float | None, ...],
@@ -197,20 +233,55 @@ def resampled_fits(
 
     Their spread is the error of U that frames and network have (Efron's bootstrap, of blocks).
     """
-    whole = samples_of(training)
-    blocks = torch.from_numpy(block_labels([len(frames) for frames in training], BLOCKS))
-    frames_of = [torch.nonzero(blocks == k)[:, 0] for k in range(int(blocks.max()) + 1)]
-    fits = []
-    for member in range(1, MEMBERS + 1):
-        progress(member, MEMBERS, "fits to resampled frames")
-        seed = 1000 * config.training.seed + member
-        generator = torch.Generator().manual_seed(seed)
-        drawn = torch.randint(len(frames_of), (len(frames_of),), generator=generator).tolist()
-        samples = whole[torch.cat([frames_of[k] for k in drawn])]
-        potential = build_surface(config, periods, samples, seed=seed)
-        train(potential, samples, held_out, replace(config.training, seed=seed, validations=1))
-        fits.append(potential)
-    return fits
+    samples, lengths = samples_of(training), [len(frames) for frames in training]
+    seeds = [member_seed(config.training.seed, FIRST_REFIT + k) for k in range(REFITS)]
+    drawn = [drawn_frames(lengths, seed) for seed in seeds]
+    potentials = [
+        build_surface(config, periods, samples[rows], seed=seed)
+        for seed, rows in zip(seeds, drawn, strict=True)
+    ]
+    plain = replace(config.training, validations=1, patience=0)
+    told: Progress = lambda done, total, what: progress(done, total, "fits to resampled frames")
+    return train_stack(
+        potentials, samples, held_out, plain, seeds=seeds, drawn=drawn, progress=told
+    )[0]
+
+
+def _trained_together(config: FitConfig, first: int) -> list[int]:
+    """Return the numbers of members that are trained at once, from the first that is left."""
+    last = config.members.ensemble
+    checkpoint = member_folder(config.output, first) / "checkpoint.pt"
+    if config.resume and checkpoint.is_file():
+        saved = read_tensors(checkpoint).get("seeds", [])
+        last = first + max(1, len(saved))
+    return list(range(first, last))
+
+
+def _beginnings(
+    config: FitConfig,
+    periods: tuple[float | None, ...],
+    training: list[VariableFrames],
+    members: list[int],
+) -> tuple[list[SurfacePotential], list[Tensor] | None, Samples]:
+    """Return what members begin with, the frames that each sees, and all frames."""
+    samples, lengths = samples_of(training), [len(frames) for frames in training]
+    seeds = [member_seed(config.training.seed, k) for k in members]
+    drawn = [drawn_frames(lengths, seed) for seed in seeds] if config.members.resample else None
+    potentials = []
+    for k, (member, seed) in enumerate(zip(members, seeds, strict=True)):
+        seen = samples if drawn is None else samples[drawn[k]]
+        potential = build_surface(config, periods, seen, seed=seed)
+        begin_surface(potential, config.members, member)
+        potentials.append(potential)
+    return potentials, drawn, samples
+
+
+def _about_members(history: list[list[Record]]) -> str:
+    losses = [records[-1].validation for records in history]
+    return (
+        f"{len(history)} members, validation losses {min(losses):.4g} to {max(losses):.4g} in "
+        f"variances of the force"
+    )
 
 
 def _mapped(config: FitConfig, progress: Progress) -> MappedVariables:
@@ -270,6 +341,7 @@ def _write_results(result: SurfaceFit, mapped: MappedVariables) -> None:
         },
         "histogram": None if surface is None else asdict(agreement(surface)),
         "hashes": mapped.hashes,
+        "members": len(result.models),
         "seed": result.config.training.seed,
         "versions": versions(),
     }

@@ -184,7 +184,9 @@ def _torch_file(path: Path) -> Facts:
     if "format" in saved:
         return _model(path)
     if "optimizer" in saved:
-        last = {k: v for k, v in (saved["history"] or [{}])[-1].items() if k != "step"}
+        rows = saved["history"] or [{}]
+        row = rows[-1][0] if isinstance(rows[-1], list) else rows[-1]  # of a stack: its first
+        last = {k: v for k, v in row.items() if k != "step"}
         return {
             "kind": "checkpoint of a training",
             "step": saved["step"],

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
+from torch import Tensor
+
 from deepcg.configuration import read_toml, to_flat
+from deepcg.ensemble import member_folder
 from deepcg.errors import InputError
 from deepcg.files import write_whole, writing
-from deepcg.folders import check_place
+from deepcg.folders import check_place, make_folder
 from deepcg.progress import Progress, silent
+from deepcg.stack_training import Records, train_stack
+from deepcg.surface import SurfacePotential
 from deepcg.training import ForceSamples, Inputs, Record, Trainable, rows, train
 from deepcg.workflow.fit_config import FitConfig, absolute
+from deepcg.workflow.members import member_seed
 
 
 def check_folder(config: FitConfig) -> None:
@@ -40,6 +47,8 @@ def check_folder(config: FitConfig) -> None:
     for name in new:
         if name in ("output", "resume", "threads", "device"):
             continue
+        if name == "ensemble" and new[name] >= old[name]:
+            continue  # members are added
         # a file knows lists only, and keeps no order of options
         if json.dumps(old[name], sort_keys=True, default=str) != json.dumps(
             new[name], sort_keys=True, default=str
@@ -61,36 +70,95 @@ def _last_step(folder: Path) -> int:
 
 def train_in_folder(
     config: FitConfig,
+    member: int,
     potential: Trainable[Inputs],
     samples: ForceSamples[Inputs],
     validation: ForceSamples[Inputs],
     progress: Progress = silent,
 ) -> list[Record]:
-    """Train, and keep the records and a checkpoint in the run folder; return the records.
+    """Train a member, and keep the records and a checkpoint in its folder; return the records.
 
     Raises
     ------
     TrainingError
         As ``deepcg.training.train``.
     """
-    metrics = config.output / "metrics.jsonl"
-
-    def report(record: Record) -> None:
-        with writing(metrics), metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(record)) + "\n")
-
-    if not config.resume:
-        metrics.unlink(missing_ok=True)
+    folder, seed = member_folder(config.output, member), config.training.seed
+    make_folder(folder)
+    metrics = Metrics(folder, config.resume)
     whole = train(
         potential,
         samples,
         validation,
-        config.training,
-        report=report,
-        checkpoint=config.output / "checkpoint.pt",
+        replace(config.training, seed=member_seed(seed, member)),
+        report=metrics.add,
+        checkpoint=folder / "checkpoint.pt",
         resume=config.resume,
         progress=progress,
     )
-    # after an interruption the file may hold lines that the checkpoint does not know
-    write_whole(metrics, "".join(json.dumps(row) + "\n" for row in rows(whole)))
+    metrics.write(whole)
     return whole
+
+
+def train_stack_in_folder(
+    config: FitConfig,
+    members: Sequence[int],
+    potentials: Sequence[SurfacePotential],
+    samples: ForceSamples[Tensor],
+    validation: ForceSamples[Tensor],
+    *,
+    drawn: Sequence[Tensor] | None,
+    progress: Progress = silent,
+) -> tuple[list[SurfacePotential], list[list[Record]]]:
+    """Train several members at once; return them, and the records of each.
+
+    Records are kept in the folder of each, a checkpoint of all in that of the first.
+
+    Raises
+    ------
+    TrainingError
+        As ``deepcg.training.train``.
+    """
+    folders = [member_folder(config.output, k) for k in members]
+    for folder in folders:
+        make_folder(folder)
+    metrics = [Metrics(folder, config.resume) for folder in folders]
+
+    def report(records: Records) -> None:
+        for of_member, record in zip(metrics, records, strict=True):
+            of_member.add(record)
+
+    trained, history = train_stack(
+        potentials,
+        samples,
+        validation,
+        config.training,
+        seeds=[member_seed(config.training.seed, k) for k in members],
+        drawn=drawn,
+        report=report,
+        checkpoint=folders[0] / "checkpoint.pt",
+        resume=config.resume,
+        progress=progress,
+    )
+    whole = [list(column) for column in zip(*history, strict=True)]
+    for of_member, records in zip(metrics, whole, strict=True):
+        of_member.write(records)
+    return trained, whole
+
+
+class Metrics:
+    """The records of a training as lines of a file, one by one as they come."""
+
+    def __init__(self, folder: Path, resume: bool) -> None:
+        self.path = folder / "metrics.jsonl"
+        if not resume:
+            self.path.unlink(missing_ok=True)
+
+    def add(self, record: Record) -> None:
+        """Add a line."""
+        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(record)) + "\n")
+
+    def write(self, records: list[Record]) -> None:
+        """Write all lines: an interruption may have left some that no checkpoint knows."""
+        write_whole(self.path, "".join(json.dumps(row) + "\n" for row in rows(records)))

@@ -26,6 +26,7 @@ from deepcg.provenance import file_hash
 from deepcg.report import versions
 from deepcg.time_step import fastest, time_step
 from deepcg.workflow.device import device_of
+from deepcg.workflow.trust import TrustConfig, trust, write_spread
 
 FREQUENCY_FRAMES = 16
 """On which the stiffest motion is looked for."""
@@ -48,6 +49,8 @@ class SampleConfig:
         and which allows longer time steps); by default uniform for a molecule in the open.
     enhanced
         A bias or replica exchange.
+    uncertainty
+        Of an ensemble: which of its members, and where they are not to be trusted.
     skin
         How far the list of neighbors reaches beyond the cutoff, nm.
     device
@@ -63,6 +66,7 @@ class SampleConfig:
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
     masses: str | None = None
     enhanced: BiasConfig = field(default_factory=BiasConfig)
+    uncertainty: TrustConfig = field(default_factory=TrustConfig)
     skin: float = 0.08
     device: str = "auto"
     threads: int | None = None
@@ -103,9 +107,9 @@ def _sample(
     progress: Progress,
     tell: Callable[[str], None],
 ) -> Summary:
-    model.potential.requires_grad_(False)
+    trusted = trust(config.uncertainty, config.run, device)
     frames, box = starts(config.run, model, device)
-    forces = VerletForces(model.potential, box, skin=config.skin)
+    forces = VerletForces(trusted.potential, box, skin=config.skin)
     masses = _masses(config.masses, model.masses.to(frames), box)
     dynamics = _dynamics(config, forces, frames, masses, box, tell)
     topology = mdtraj.load_topology(str(config.run / "beads.pdb"))
@@ -120,23 +124,26 @@ def _sample(
         dt=dynamics.step,
     )
     output = config.run / "samples"
-    summary = run_dynamics(
-        enhanced.force_field,
-        enhanced.start,
-        masses,
-        box=box,
-        topology=topology,
-        config=dynamics,
-        output=output,
-        method=enhanced.method,
-        settings=config.enhanced.settings,
-        resume=config.resume,
-        progress=progress,
-        forget=forces.renew,
-    )
+    with trusted.explained(config.run):
+        summary = run_dynamics(
+            enhanced.force_field,
+            enhanced.start,
+            masses,
+            box=box,
+            topology=topology,
+            config=dynamics,
+            output=output,
+            method=trusted.fence(box, enhanced.method),
+            settings=config.enhanced.settings | config.uncertainty.settings,
+            resume=config.resume,
+            progress=progress,
+            forget=forces.renew,
+        )
     write_bias(output / "bias.npz", enhanced, model.temperature)
     trajectories = sorted(output.glob("[0-9]*.dcd"), key=lambda path: int(path.stem))
     write_values(output / "values.npz", enhanced, trajectories)
+    if trusted.ensemble is not None:
+        tell(write_spread(output / "spread.npy", trusted.ensemble, trajectories, box))
     record = {
         "model": file_hash(config.run / "model.pt"),
         "settings": to_flat(replace(config, dynamics=replace(config.dynamics, dt=dynamics.step))),

@@ -1,0 +1,161 @@
+"""Rounds of active learning on collective variables: explore, pick, ask, train."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+from torch import Generator, Tensor
+
+from deepcg.collective import VariableFrames
+from deepcg.ensemble import SurfaceEnsemble
+from deepcg.exploration import Box, Trust, explore
+from deepcg.surface import SurfacePotential
+
+Floats = NDArray[np.float64]
+
+RADIUS = 0.15
+"""Within which frames answer for a place, in the coordinates' lengths: 9 degrees of an angle."""
+
+
+class Oracle(Protocol):
+    """Whoever can tell forces at places: a simulation, or frames that are kept."""
+
+    def __call__(self, places: Tensor) -> tuple[VariableFrames | None, NDArray[np.bool_]]:
+        """Return frames with forces at places (n, d), and which of these (n,) were answered.
+
+        No frames are ``None``.
+        """
+        ...
+
+
+class StoredFrames:
+    """Frames of a trajectory that are kept: each is given once.
+
+    Parameters
+    ----------
+    frames
+        With forces.
+    box
+        Of the coordinates.
+    each
+        How many of the nearest frames answer for a place.
+    """
+
+    def __init__(self, frames: VariableFrames, box: Box, each: int) -> None:
+        self.frames, self.each = frames, each
+        self._lengths = box.lengths.double().numpy()
+        turns = [0.0 if p is None else p / s for p, s in zip(box.periods, self._lengths)]  # noqa: B905
+        self._turns = np.array(turns)
+        self._points = self._scaled(frames.values)
+        self._tree = cKDTree(self._points, boxsize=self._turns)
+        self.given = np.zeros(len(frames), bool)
+
+    def __call__(self, places: Tensor) -> tuple[VariableFrames | None, NDArray[np.bool_]]:
+        """Return the nearest frames that were not given before; see `Oracle`."""
+        chosen: list[int] = []
+        answered = np.zeros(len(places), bool)
+        near = self._tree.query_ball_point(self._scaled(places), RADIUS)
+        for k, found in enumerate(near):
+            left = np.array([i for i in found if not self.given[i]], dtype=int)
+            if not len(left):
+                continue
+            apart = self._points[left] - self._scaled(places[k : k + 1])
+            turns = np.where(self._turns > 0, self._turns, np.inf)
+            apart = apart - np.where(np.isfinite(turns), turns * np.round(apart / turns), 0.0)
+            nearest = left[np.argsort((apart**2).sum(1), kind="stable")[: self.each]]
+            self.given[nearest] = True
+            chosen += nearest.tolist()
+            answered[k] = True
+        if not chosen:
+            return None, answered
+        return self.frames[torch.tensor(chosen)], answered
+
+    def take(self, n: int, rng: np.random.Generator) -> VariableFrames:
+        """Return n frames at random that were not given before, or all that are left."""
+        left = np.flatnonzero(~self.given)
+        chosen = rng.choice(left, min(n, len(left)), replace=False)
+        self.given[chosen] = True
+        return self.frames[torch.from_numpy(chosen)]
+
+    def _scaled(self, values: Tensor) -> Floats:
+        points: Floats = values.double().numpy() / self._lengths
+        return np.where(self._turns > 0, points % np.where(self._turns > 0, self._turns, 1), points)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Survey:
+    """What walkers found.
+
+    Parameters
+    ----------
+    places, spread
+        (n, d), (n,), where they were, and Sigma there.
+    unknown
+        (n,), where Sigma is above the lower trust level, and an answer can be hoped for.
+    """
+
+    places: Tensor
+    spread: Tensor
+    unknown: Tensor
+
+    @property
+    def fraction(self) -> float:
+        """Part of the places that is not known."""
+        return float(self.unknown.double().mean())
+
+
+def survey(
+    members: Sequence[SurfacePotential],
+    start: Tensor,
+    trust: Trust,
+    box: Box,
+    *,
+    kT: float,
+    steps: int,
+    silent: Tensor,
+    generator: Generator,
+) -> Survey:
+    """Return where the members do not agree, as walkers from ``start`` (n, d) find it.
+
+    ``silent`` (m, d) are places at which nobody could answer: what is near them does not count.
+    """
+    ensemble = SurfaceEnsemble(members)
+    places, spread = explore(
+        ensemble, start, trust, box, kT=kT, steps=steps, every=10, generator=generator
+    )
+    unknown = spread > trust.low
+    if len(silent):
+        apart = box.put_back((places[:, None] - silent).flatten(0, 1)) / box.lengths
+        squares = apart.square().sum(-1).view(len(places), len(silent))
+        unknown = unknown & (squares.min(1).values > RADIUS**2)
+    return Survey(places, spread, unknown)
+
+
+def pick(found: Survey, number: int, box: Box, generator: Generator) -> Tensor:
+    """Return places (number, d) that are not known and differ from one another.
+
+    Each is the one farthest from those picked before, the first the one of largest Sigma.
+    """
+    places, spread = found.places[found.unknown], found.spread[found.unknown]
+    if not len(places):
+        return places
+    columns = []
+    for k, period in enumerate(box.periods):
+        angle = places[:, k] / box.lengths[k]
+        columns += [angle] if period is None else [angle.cos(), angle.sin()]
+    points = torch.stack(columns, -1)
+    chosen = [int(spread.argmax())]
+    apart = torch.full((len(points),), torch.inf, dtype=points.dtype)
+    while len(chosen) < min(number, len(points)):
+        apart = torch.minimum(apart, (points - points[chosen[-1]]).square().sum(1))
+        if not bool((apart > 0).any()):
+            break
+        chosen.append(int(apart.argmax()))
+    order = torch.randperm(len(chosen), generator=generator)
+    return places[torch.tensor(chosen)[order]]

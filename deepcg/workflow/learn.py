@@ -266,27 +266,22 @@ class _Job:
         seed = 1000 * config.seed + number
         before = self.oracle.given.copy()
         if config.at_random:
-            n = config.places * config.each
-            frames: VariableFrames | None = self.oracle.take(n, np.random.default_rng(seed))
+            self.oracle.take(config.places * config.each, np.random.default_rng(seed))
             places, answered = torch.zeros(0, len(self.box.periods)), torch.zeros(0).bool()
         else:
             generator = torch.Generator().manual_seed(seed)
             places = pick(found, config.places, self.box, generator)
-            frames, known = self.oracle(places)
-            answered = torch.from_numpy(known)
+            answered = torch.from_numpy(self.oracle(places)[1])
+        given = np.flatnonzero(self.oracle.given & ~before)
+        frames = self.oracle.frames[torch.from_numpy(given)]
         spread = float(found.spread.square().mean().sqrt())
-        n_frames = 0 if frames is None else len(frames)
-        done = Round(number, found.fraction, spread, len(places), int(answered.sum()), n_frames)
-        members = self._trained(state, frames, number, progress) if n_frames else state.members
-        state = _State(
-            tuple(members),
-            (*state.rounds, done),
-            state.frames if frames is None else (*state.frames, frames),
-            (*state.asked, (places, answered)),
-        )
+        done = Round(number, found.fraction, spread, len(places), int(answered.sum()), len(given))
+        whole = (*state.frames, frames) if len(given) else state.frames
+        members = self._trained(state.members, whole, number, progress)
+        asked = (*state.asked, (places, answered))
+        state = _State(members, (*state.rounds, done), whole, asked)
         folder = config.output / f"round-{number}"
         self.write(folder, state)
-        given = np.flatnonzero(self.oracle.given & ~before)
         arrays = {"given": given, "places": places.numpy(), "answered": answered.numpy()}
         write_arrays(folder / "asked.npz", arrays)
         write_json(folder / "round.json", asdict(done))  # last: the round is whole now
@@ -329,8 +324,12 @@ class _Job:
             surface.save(folder / "surface.npz")
 
     def _trained(
-        self, state: _State, frames: VariableFrames | None, number: int, progress: Progress
-    ) -> list[SurfacePotential]:
+        self,
+        members: Sequence[SurfacePotential],
+        frames: Sequence[VariableFrames],
+        number: int,
+        progress: Progress,
+    ) -> tuple[SurfacePotential, ...]:
         plain = self.fitted.training
         training = replace(
             plain,
@@ -339,19 +338,18 @@ class _Job:
             validations=1,
             patience=0,
         )
-        seeds = [
-            member_seed(plain.seed + 7919 * number, k) for k in range(len(state.members))
-        ]  # other orders of frames than in the rounds before
-        more = [] if frames is None else [frames]
+        # other orders of frames than in the rounds before
+        seeds = [member_seed(plain.seed + 7919 * number, k) for k in range(len(members))]
         told: Progress = lambda done, total, what: progress(done, total, f"round {number}, {what}")
-        return refitted(
-            state.members,
-            [_bare(part) for part in [*self.own, *state.frames, *more]],
+        found = refitted(
+            members,
+            [_bare(part) for part in [*self.own, *frames]],
             training,
             seeds=seeds,
             resample=self.fitted.members.resample,
             progress=told,
         )
+        return tuple(found)
 
     def _trust(self, models: Sequence[SurfaceModel]) -> Trust:
         """Return the trust levels: those asked for, or those that fit the run's own frames."""

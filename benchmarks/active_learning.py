@@ -1,4 +1,4 @@
-"""Frames that an ensemble asks for, against frames at random, that mend a surface.
+"""Frames that an ensemble asks for against frames at random: how soon either mends a surface.
 
 An ensemble of four is fitted to the frames of alanine dipeptide with phi < 0 alone; all frames are
 the pool. Each round adds frames where the members disagree (`deepcg learn`), or as many at random.

@@ -19,6 +19,7 @@ from deepcg.provenance import file_hash
 from deepcg.topology import atomic_numbers
 
 SAME_PLACE = 0.005  # nm; .xtc rounds to 0.001 nm
+HELD = 0.001  # nm, root mean square: rounding makes 0.0004, bonds of hydrogen swing by 0.0023
 
 
 def check_elements(recording: Recording, numbers: Integers, whose: str) -> None:
@@ -52,6 +53,26 @@ def check_system(path: Path, topology: mdtraj.Topology) -> None:
             f"{masses[atom]} Da in the System {path}: "
             f"the atoms are in another order"
         )
+
+
+def check_held(path: Path, positions: Floats, trajectory: Path) -> None:
+    """Check a frame (n_atoms, 3), nm, of whole molecules against the constraints of a System."""
+    pairs, lengths = _constraints(path)
+    if not len(pairs):
+        return
+    if pairs.min() < 0 or pairs.max() >= len(positions):
+        raise InputError(f"the System {path} has constraints of particles that it does not have")
+    apart = np.linalg.norm(positions[pairs[:, 0]] - positions[pairs[:, 1]], axis=-1)
+    off = np.abs(apart - lengths)
+    if np.sqrt(np.square(off).mean()) < HELD and off.max() < SAME_PLACE:
+        return
+    worst = int(off.argmax())
+    a, b = pairs[worst]
+    raise InputError(
+        f"the System {path} holds atoms {a} and {b} at {lengths[worst]:.4f} nm, but in the first "
+        f"frame of {trajectory} they are {apart[worst]:.4f} nm apart: give the System that made "
+        "the frames with --system"
+    )
 
 
 def check_forces(forces: Recording, trajectory: Recording, numbers: Integers) -> None:
@@ -131,6 +152,21 @@ def _particle_masses(path: Path) -> Floats:
             raise
         raise InputError(f"{path} cannot be read as an OpenMM System: {error}") from error
     return np.array(masses)
+
+
+def _constraints(path: Path) -> tuple[Integers, Floats]:
+    """Return the pairs (n, 2) that an OpenMM System holds and their distances (n,), nm."""
+    pairs, lengths = [], []
+    try:
+        for _, element in ElementTree.iterparse(path):
+            if element.tag == "Constraint":
+                pairs.append((int(element.attrib["p1"]), int(element.attrib["p2"])))
+                lengths.append(float(element.attrib["d"]))
+            if element.tag in ("Constraints", "Forces"):
+                break  # those of the forces come later
+    except (ElementTree.ParseError, KeyError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as an OpenMM System: {error}") from error
+    return np.array(pairs, np.int64).reshape(-1, 2), np.array(lengths)
 
 
 def _another_origin(forces: Recording, what: str) -> InputError:

@@ -14,7 +14,7 @@ from deepcg.alanine_config import AlanineSimulation, check_settings, longest_ste
 from deepcg.alanine_recorders import SoluteRecorder, WholeRecorder
 from deepcg.dcd import DcdFormat
 from deepcg.files import write_whole
-from deepcg.folders import make_folder
+from deepcg.locks import folder_locked
 from deepcg.metadynamics import Filling, Hills, fill
 from deepcg.microscopic_run import (
     Recorder,
@@ -59,19 +59,26 @@ def simulate_alanine(config: AlanineSimulation, progress: Progress = silent) -> 
     ------
     InputError
         A field is out of its range; the cutoff does not fit in the box; the file of the bias
-        cannot be used; the folder holds a run already, or another than the one to resume; the
-        energy is no longer finite.
+        cannot be used; the folder holds a run already, or another than the one to resume;
+        another process works in it; the energy is no longer finite.
     """
     job = _Job.of(config)
+    with folder_locked(config.output):
+        _simulate(job, progress)
+    return tuple(walker.trajectory for walker in job.walkers)
+
+
+def _simulate(job: _Job, progress: Progress) -> None:
+    config = job.config
     for walker in job.walkers:
         if not check_start(walker.files, walker.frames, config, resume=config.resume):
             _start(job, walker, progress)
     if config.biasing.kind == "metadynamics" and not all(w.bias.exists() for w in job.walkers):
         _fill(job, progress)
+    job.filling.unlink(missing_ok=True)
     for number, walker in enumerate(job.walkers, 1):
         name = f" walker {number} of {len(job.walkers)}" if len(job.walkers) > 1 else ""
         _produce(job, walker, progress, name)
-    return tuple(walker.trajectory for walker in job.walkers)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -209,13 +216,11 @@ def _start(job: _Job, walker: _Walker, progress: Progress) -> None:
         system.setDefaultPeriodicBoxVectors(*state.getPeriodicBoxVectors())
     acting = _with_bias(system, walker.table)
     context = equilibrate(thermostat, acting, state, n_steps=n_steps, progress=progress)
-    make_folder(walker.files.folder)
     for stale in (walker.bias, job.filling):
         stale.unlink(missing_ok=True)
     if walker.table is not None:
         write_table(walker.bias, walker.table, config.temperature)
-    recorder = _recorder(job, walker, system, topology, walker.table)
-    write_start(walker.files, system, topology, context, recorder, _record(job, context))
+    write_start(walker.files, system, topology, context, _record(job, context))
 
 
 def _edge(job: _Job, walker: _Walker) -> float:
@@ -255,7 +260,6 @@ def _fill(job: _Job, progress: Progress) -> None:
     # last, and all of them before any production: they say that the checkpoints are those above
     for walker in job.walkers:
         write_table(walker.bias, filling.table, job.config.temperature)
-    checkpoint.unlink()
 
 
 def _produce(job: _Job, walker: _Walker, progress: Progress, name: str) -> None:

@@ -16,6 +16,7 @@ from deepcg.agreement import (
     check_elements,
     check_finite,
     check_forces,
+    check_held,
     check_same_origin,
     check_same_place,
     check_system,
@@ -35,6 +36,7 @@ from deepcg.formats import (
 from deepcg.formats.recording import Floats, Integers
 from deepcg.frame_weights import weights_beside
 from deepcg.frames import Frames
+from deepcg.plausibility import Bonds, Repeats, check_sizes
 from deepcg.provenance import file_hash
 from deepcg.topology import (
     atomic_numbers,
@@ -161,6 +163,8 @@ def open_source(
     system_path = _named_or_beside(path, system, (".system.xml",), "System")
     if system_path is not None:
         check_system(system_path, complete if atoms is None or full is None else full)
+        if atoms is None:
+            check_held(system_path, _first_whole(recording, complete), path)
     own = forces is None and recording.has_forces
     force_recording = None
     if force_path is not None and not own:
@@ -200,7 +204,7 @@ def read(
         Positions, forces or a box are not usable; the message names the frame.
     """
     stop = source.n_frames if stop is None else min(stop, source.n_frames)
-    tree = spanning_tree(source.topology)
+    tree, bonded, repeats = spanning_tree(source.topology), Bonds(source.topology), Repeats()
     types = torch.as_tensor(atomic_numbers(source.topology))
     for first, block, apart in _paired(source, chunk, start, stop, with_forces):
         block, rotated = _upright(source.trajectory, first, block)
@@ -210,7 +214,11 @@ def read(
             files = source.trajectory, source.force_recording
             forces = _matching_forces(*files, first, block, apart, rotated=rotated)
         check_finite(source.forces, "forces", first, forces)
-        positions = make_whole(_present(block.positions), block.box, tree)
+        there = _present(block.positions)
+        check_sizes(source.trajectory, first, there, block.box)
+        repeats.check(source.trajectory, first, there)
+        positions = make_whole(there, block.box, tree)
+        bonded.check(source.trajectory, first, positions)
         weights = block.weights
         if weights is None and source.weights is not None:
             weights = source.weights[first : first + len(positions)]
@@ -325,13 +333,24 @@ def _complete(recording: Recording, topology: mdtraj.Topology | None) -> mdtraj.
     """Return the topology with all bonds, from the first frame where it lacks some."""
     block, _ = _upright(recording.path, 0, next(recording.blocks(1, 0, 1)))
     check_finite(recording.path, "positions", 0, block.positions)
+    check_sizes(recording.path, 0, _present(block.positions), block.box)
     positions = _present(block.positions)[0]
     box = None if block.box is None else block.box[0]
     if topology is not None:
-        return with_bonds(topology, positions, box)
-    if recording.numbers is None:
+        complete = with_bonds(topology, positions, box)
+    elif recording.numbers is None:
         raise _no_topology(recording.path)
-    return guessed_topology(recording.numbers, positions, box)
+    else:
+        complete = guessed_topology(recording.numbers, positions, box)
+    Bonds(complete).check_hydrogens(recording.path, positions)
+    return complete
+
+
+def _first_whole(recording: Recording, topology: mdtraj.Topology) -> Floats:
+    """Return the first frame (n_atoms, 3), nm, with its molecules whole."""
+    block, _ = _upright(recording.path, 0, next(recording.blocks(1, 0, 1)))
+    whole: Floats = make_whole(_present(block.positions), block.box, spanning_tree(topology))[0]
+    return whole
 
 
 def _labelled(forces: Recording | None) -> bool:
@@ -357,11 +376,13 @@ def _upright(path: Path, first: int, block: Block) -> tuple[Block, bool]:
     """Return a block with its boxes reduced, and whether its vectors had to be rotated."""
     if block.box is None:
         return block, False
-    bad = np.flatnonzero(~(volumes(block.box) > 0))
+    with np.errstate(invalid="ignore", over="ignore"):
+        size = volumes(block.box)
+        flat = size < 1e-3 * np.linalg.norm(block.box, axis=-1).prod(-1)
+    bad = np.flatnonzero(~((size > 0) & np.isfinite(size)) | flat)
     if len(bad):
         raise InputError(
-            f"{path}: the box of frame {first + bad[0]} has volume "
-            f"{volumes(block.box)[bad[0]]:.4g} nm^3"
+            f"{path}: the box of frame {first + bad[0]} has volume {size[bad[0]]:.4g} nm^3"
         )
     box, rotation = reduced(block.box)
     if rotation is None:

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from openmm import app, unit
 
+from deepcg.files import writing
+
 _HEADER = 276  # bytes that OpenMM writes before the first frame
 _DATE = slice(180, 260)  # within them: the second title, which holds the time of day
 
@@ -52,14 +54,14 @@ class DcdFormat:
 
     def create(self, path: Path) -> None:
         """Write a file of no frames, the same bytes at any time of day."""
-        with path.open("w+b") as file:
+        with writing(path), path.open("w+b") as file:
             app.DCDFile(file, self.topology, self.dt, self.first_step, self.every)
             file.seek(_DATE.start)
             file.write(bytes(_DATE.stop - _DATE.start))
 
     def append(self, path: Path, positions: NDArray[np.float32]) -> None:
         """Add a frame, (n_sites, 3) in nm; it is written as it is, never wrapped."""
-        with path.open("r+b") as file:
+        with writing(path), path.open("r+b") as file:
             dcd = app.DCDFile(
                 file, self.topology, self.dt, self.first_step, self.every, append=True
             )
@@ -85,5 +87,5 @@ class DcdFormat:
 
 def to_disk(path: Path) -> None:
     """Wait until what was written to ``path`` would survive a power cut."""
-    with path.open("rb") as file:
+    with writing(path), path.open("rb") as file:
         os.fsync(file.fileno())

@@ -18,6 +18,7 @@ from torch import Generator, Tensor
 import sampling
 from deepcg.blowups import describe
 from deepcg.errors import InputError, pick
+from deepcg.files import write_whole
 from deepcg.samples import Samples
 from deepcg.units import BOLTZMANN, thermal_energy
 from sampling import (
@@ -346,9 +347,9 @@ def _begin(job: _Job, force_field: ForceField, positions: Tensor, notes: Setting
         state = sampling.start(force_field, positions, job.masses, kT=job.kT, generator=generator)
     except FloatingPointError as error:
         raise SamplingError(f"{error} at the start: beads overlap, or the model is bad") from error
-    job.samples.create(positions[0])
     checkpoint = job.checkpoint(0, state, {**notes, "seconds": 0.0})
-    job.samples.save(checkpoint)
+    job.samples.save(checkpoint)  # first: frames without a checkpoint are somebody else's
+    job.samples.create(positions[0])
     return checkpoint
 
 
@@ -360,7 +361,11 @@ def _resume(job: _Job, force_field: ForceField, positions: Tensor, notes: Settin
         _check_same_run(path, checkpoint, positions, notes)
         job.recall(checkpoint)
         _check_same_model(path, checkpoint.state, force_field)
-        job.samples.truncate(max(0, checkpoint.step // config.every - config.n_equilibration))
+        n_frames = checkpoint.step // config.every - config.n_equilibration
+        if n_frames > 0:
+            job.samples.truncate(n_frames)
+        else:  # the files may not be there yet
+            job.samples.create(positions[0])
     except (ValueError, OSError) as error:
         if isinstance(error, InputError):
             raise
@@ -376,7 +381,12 @@ def _is_resumable(output: Path, resume: bool) -> bool:
     found = [checkpoint] if checkpoint.exists() else sorted(output.glob("[0-9]*.dcd"))
     if found:
         way_out = "cannot be resumed without checkpoint.pt" if resume else "resume them"
-        raise InputError(f"{output} holds samples already ({found[0].name}): {way_out}, or delete")
+        log = output / "log.csv"
+        frames = max(0, log.read_bytes().count(b"\n") - 1) if log.exists() else 0
+        raise InputError(
+            f"{output} holds samples already ({found[0].name}), {frames} frames: {way_out}, or "
+            "delete"
+        )
     return False
 
 
@@ -453,6 +463,5 @@ def _summarize(job: _Job, checkpoint: Checkpoint, n_beads: int) -> Summary:
         if isinstance(job.method, Exchange)
         else (),
     )
-    text = json.dumps(asdict(summary), indent=2) + "\n"
-    (samples.folder / "summary.json").write_text(text)
+    write_whole(samples.folder / "summary.json", json.dumps(asdict(summary), indent=2) + "\n")
     return summary

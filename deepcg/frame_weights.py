@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepcg.errors import InputError
+from deepcg.files import read_arrays
 from deepcg.units import thermal_energy
 
 _COLUMN = "bias_kJ_mol"
@@ -28,8 +29,10 @@ def weights_beside(trajectory: Path, n_frames: int) -> NDArray[np.float64] | Non
     table, log = trajectory.with_suffix(".bias.npz"), trajectory.with_suffix(".log.csv")
     if not table.is_file() or not log.is_file():
         return None
-    with np.load(table, allow_pickle=False) as saved:
-        kT = thermal_energy(float(saved["temperature"]))
+    saved = read_arrays(table)
+    if "temperature" not in saved:
+        raise InputError(f"{table} does not tell the temperature of the bias")
+    kT = thermal_energy(float(saved["temperature"]))
     with log.open(newline="") as file:
         cells = [row.get(_COLUMN) for row in csv.DictReader(file)]
     if len(cells) != n_frames:

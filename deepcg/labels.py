@@ -8,10 +8,12 @@ force is 0, so that the forces of a molecule's particles add up to the force on 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
 import os
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,14 +25,18 @@ from deepcg import __version__
 from deepcg.data import Source, open_source, read
 from deepcg.dcd import to_disk
 from deepcg.errors import InputError
-from deepcg.files import write_whole
-from deepcg.folders import make_folder
+from deepcg.files import write_whole, writing
 from deepcg.frames import Frames
+from deepcg.locks import folder_locked
 from deepcg.progress import Progress, silent
 from deepcg.provenance import file_hash
 from deepcg.systems import open_context, open_platform, read_system
 
 _log = logging.getLogger(__name__)
+
+
+class FrameError(InputError):
+    """A frame cannot be labelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,17 @@ class Labels:
             folder / f"{stem}.energies.npy",
             folder / f"{stem}.forces.json",
         )
+
+    @property
+    def parts(self) -> Labels:
+        """Those that are not complete."""
+        stem = self.forces.name.removesuffix(".forces.npy")
+        return Labels.of(self.forces.with_name(stem + ".partial.dcd"))
+
+    @property
+    def lock(self) -> Path:
+        """The lock file of who makes them."""
+        return self.forces.with_name(f".{self.forces.name}.lock")
 
     @property
     def files(self) -> tuple[Path, Path, Path]:
@@ -97,24 +114,41 @@ def label(
     ------
     InputError
         There is no System, or it has other particles than the trajectory; a frame has no finite
-        energy (it is named); a file of forces is in the way that was not computed here.
+        energy (it is named); a file of forces is in the way that was not computed here; another
+        process computes these labels.
     """
     path = Path(trajectory)
     system_path = _system_path(path, system)
     task = _task(path, system_path)
-    for labels in (Labels.of(path), Labels.of(path, output)):
-        if _describes(labels.provenance, task) and labels.forces.exists():
+    beside, labels = Labels.of(path), Labels.of(path, output)
+    if _are_done(beside, task):
+        _tidy(beside)
+        return beside
+    with _locked(labels):
+        if _are_done(labels, task):
+            labels.parts.remove()
             return labels
-    _make_room(labels)
-    source = open_source(path, topology=topology, system=system_path)
-    make_folder(labels.forces.parent)
-    work = _Work.on(source, task, labels, open_platform(platform), threads)
-    try:
-        work.run(chunk or min(500, max(1, 4_000_000 // source.n_atoms)), progress)
-    except InputError:
-        work.parts.remove()
-        raise
+        _make_room(labels)
+        source = open_source(path, topology=topology, system=system_path)
+        work = _Work.on(source, task, labels, open_platform(platform), threads)
+        try:
+            work.run(chunk or min(500, max(1, 4_000_000 // source.n_atoms)), progress)
+        except FrameError:
+            work.parts.remove()
+            raise
     return labels
+
+
+def _take_room(file: Path) -> None:
+    """Take all that a file will need from the disk: to write a full one by memory is to die."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with file.open("r+b") as opened:
+        try:
+            os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # some file systems cannot
+                raise
 
 
 def _system_path(trajectory: Path, named: str | Path | None) -> Path:
@@ -151,6 +185,21 @@ def _record(path: Path) -> dict[str, object]:
 
 def _describes(provenance: Path, task: dict[str, object]) -> bool:
     return task.items() <= _record(provenance).items()
+
+
+def _are_done(labels: Labels, task: dict[str, object]) -> bool:
+    return _describes(labels.provenance, task) and labels.forces.exists()
+
+
+def _locked(labels: Labels) -> AbstractContextManager[None]:
+    return folder_locked(labels.lock.parent, labels.lock.name)
+
+
+def _tidy(labels: Labels) -> None:
+    """Remove what a process left that was killed when all was done."""
+    if labels.lock.exists():
+        with suppress(InputError), _locked(labels):
+            labels.parts.remove()
 
 
 def _make_room(labels: Labels) -> None:
@@ -195,9 +244,7 @@ class _Work:
             )
         context = open_context(system, openmm.VerletIntegrator(0.001), platform, threads)
         sites = [i for i in range(n_particles) if system.isVirtualSite(i)]
-        stem = labels.forces.name.removesuffix(".forces.npy")
-        parts = Labels.of(labels.forces.with_name(stem + ".partial.dcd"))
-        return cls(source, task, labels, parts, context, sites)
+        return cls(source, task, labels, labels.parts, context, sites)
 
     def run(self, chunk: int, progress: Progress) -> None:
         """Do what is not done yet."""
@@ -218,13 +265,18 @@ class _Work:
         """Return how many frames are done; make files for all of them where none are."""
         record = _record(self.parts.provenance)
         files = (self.parts.forces, self.parts.energies)
+        if self.parts.forces.exists() and not self.parts.energies.exists():
+            with suppress(FileNotFoundError):  # what finished was killed between the two
+                os.replace(self.labels.energies, self.parts.energies)
         if self.task.items() <= record.items() and all(file.exists() for file in files):
             return int(str(record["frames_done"]))
         self.parts.remove()
         n_frames, n_atoms = self.source.n_frames, self.source.n_atoms
         for file, shape in zip(files, ((n_frames, n_atoms, 3), (n_frames,)), strict=True):
             dtype = np.float32 if file == self.parts.forces else np.float64
-            np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
+            with writing(file):
+                np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
+                _take_room(file)
         return 0
 
     def evaluate(
@@ -249,27 +301,24 @@ class _Work:
         if box is not None:
             self.context.setPeriodicBoxVectors(*box)
         elif self.context.getSystem().usesPeriodicBoundaryConditions():
-            raise InputError(f"{where} has no box, but its System is periodic")
+            raise FrameError(f"{where} has no box, but its System is periodic")
         self.context.setPositions(positions)
         self.context.computeVirtualSites()
         try:
             state = self.context.getState(energy=True, forces=True)
         except openmm.OpenMMException as error:
-            raise InputError(f"{where}: {str(error).splitlines()[0]}") from error
+            raise FrameError(f"{where}: {str(error).splitlines()[0]}") from error
         energy: float = state.getPotentialEnergy()._value
         forces: NDArray[np.float64] = state.getForces(asNumpy=True)._value
         if not (np.isfinite(energy) and np.isfinite(forces).all()):
-            raise InputError(
+            raise FrameError(
                 f"{where}: energy {energy:g} kJ/mol, or a force, is not finite: do atoms overlap?"
             )
         forces[self.virtual_sites] = 0
         return energy, forces
 
     def finish(self) -> None:
-        """Give the files their names, the provenance last."""
-        for part, whole in zip(self.parts.files[:2], self.labels.files[:2], strict=True):
-            to_disk(part)
-            os.replace(part, whole)
+        """Give the files their names, the forces last: without them there are no labels."""
         record = {
             **self.task,
             "n_frames": self.source.n_frames,
@@ -277,5 +326,9 @@ class _Work:
             "versions": {"deepcg": __version__, "openmm": openmm.version.full_version},
             "platform": self.context.getPlatform().getName(),
         }
+        to_disk(self.parts.energies)
+        to_disk(self.parts.forces)
+        os.replace(self.parts.energies, self.labels.energies)
         write_whole(self.labels.provenance, json.dumps(record, indent=2) + "\n")
+        os.replace(self.parts.forces, self.labels.forces)
         self.parts.remove()

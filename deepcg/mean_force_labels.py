@@ -14,7 +14,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, ZipFile, is_zipfile
+from zipfile import ZipFile, is_zipfile
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from scipy.sparse import eye_array
 
 from deepcg.collective import KINDS, CollectiveVariables, Variable
 from deepcg.errors import InputError
-from deepcg.files import write_arrays
+from deepcg.files import read_arrays, write_arrays
 from deepcg.mapping import LinearMapping
 from free_energy import Estimate, block_average
 
@@ -248,12 +248,10 @@ def load_labels(path: Path) -> MeanForceLabels:
     if not path.is_file():
         raise InputError(f"there is no file {path}")
     try:
-        # NumPy leaves a damaged file open that it has opened itself
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = read_arrays(path)
         task = json.loads(str(arrays.pop("task")))
         tables = {name: arrays.pop(name) for name in _TABLES}
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
+    except (ValueError, KeyError) as error:
         raise InputError(f"{path} is not a file of deepcg label --restrain: {error}") from error
     box = arrays.pop("box", None)
     return MeanForceLabels(task, arrays, **tables, box=box)

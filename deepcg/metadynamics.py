@@ -14,8 +14,8 @@ import numpy as np
 import openmm
 
 from deepcg.alanine import torsions
-from deepcg.files import write_arrays
-from deepcg.molecular_dynamics import Thermostat, advance, restart, state_of
+from deepcg.files import read_arrays, write_arrays
+from deepcg.molecular_dynamics import Thermostat, advance, parse_state, restart, state_of
 from deepcg.progress import Progress
 from deepcg.torsion_bias import POINTS, BiasedSystem, Table, bias_energy, hill, tempered
 
@@ -67,9 +67,9 @@ class Filling:
     @classmethod
     def load(cls, path: Path) -> Filling:
         """Read what ``save`` wrote."""
-        with np.load(path, allow_pickle=False) as saved:
-            states = [openmm.XmlSerializer.deserialize(str(text)) for text in saved["states"]]
-            return cls(saved["bias"], int(saved["hills"]), states)
+        saved = read_arrays(path)
+        states = [parse_state(str(text), path) for text in saved["states"]]
+        return cls(saved["bias"], int(saved["hills"]), states)
 
 
 def fill(

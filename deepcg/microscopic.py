@@ -10,6 +10,7 @@ import openmm
 
 from deepcg.dcd import DcdFormat, to_disk
 from deepcg.errors import InputError, pick
+from deepcg.locks import folder_locked
 from deepcg.microscopic_run import (
     RunFiles,
     Schedule,
@@ -127,9 +128,15 @@ def simulate_water(config: WaterSimulation, progress: Progress = silent) -> Path
     ------
     InputError
         A field is out of its range; the cutoff does not fit in the box; the folder holds a
-        run already, or another than the one to resume; the energy is no longer finite.
+        run already, or another than the one to resume; another process works in it; the
+        energy is no longer finite.
     """
     plan, cutoff = _plan(config), default_cutoff(config)
+    with folder_locked(config.output):
+        return _simulate(config, plan, cutoff, progress)
+
+
+def _simulate(config: WaterSimulation, plan: Schedule, cutoff: float, progress: Progress) -> Path:
     files = RunFiles(config.output)
     trajectory = files.named(".dcd")
     begun = check_start(files, trajectory, config, resume=config.resume)
@@ -235,12 +242,10 @@ def _start(
         )
     topology.setPeriodicBoxVectors(state.getPeriodicBoxVectors())
     context = equilibrate(thermostat, system, state, n_steps=plan.equilibration, progress=progress)
-    frames = DcdFormat(topology, plan.dt, first_step=plan.every, every=plan.every)
-    recorder = _WaterRecorder(files.named(".dcd"), frames, config.molecules)
     record = {
         "config": identity(config),
         "dt_fs": plan.dt * 1000,
         "cutoff_nm": cutoff,
         "edge_nm": edge_of(context.getState()),
     }
-    write_start(files, system, topology, context, recorder, record)
+    write_start(files, system, topology, context, record)

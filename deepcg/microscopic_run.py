@@ -21,8 +21,7 @@ from deepcg import __version__
 from deepcg.configuration import to_flat
 from deepcg.dcd import to_disk
 from deepcg.errors import InputError
-from deepcg.files import write_whole
-from deepcg.folders import make_folder
+from deepcg.files import read_json, write_whole, writing
 from deepcg.molecular_dynamics import Thermostat, advance, read_state, restart, state_of
 from deepcg.progress import Progress
 from deepcg.systems import read_system
@@ -173,7 +172,10 @@ def check_start(files: RunFiles, trajectory: Path, config: Any, *, resume: bool)
         with other settings.
     """
     if trajectory.exists() and not resume:
-        raise InputError(f"{trajectory} exists: resume it, or give another output folder")
+        found = _n_rows(files.log) if files.log.exists() else 0
+        raise InputError(
+            f"{trajectory} exists, with {found} frames: resume it, or give another output folder"
+        )
     if trajectory.exists() and not files.checkpoint.exists():
         raise InputError(
             f"{trajectory} cannot be resumed without {files.checkpoint.name}: "
@@ -181,7 +183,10 @@ def check_start(files: RunFiles, trajectory: Path, config: Any, *, resume: bool)
         )
     if not (resume and files.checkpoint.exists()):
         return False
-    before = json.loads(files.run.read_text())["config"]
+    record = read_json(files.run)
+    before = record.get("config") if isinstance(record, dict) else None
+    if not isinstance(before, dict):
+        raise InputError(f"{files.run} does not say what was run: give another output folder")
     for name, value in identity(config).items():
         if before.get(name) != value:
             raise InputError(
@@ -196,22 +201,20 @@ def write_start(
     system: openmm.System,
     topology: app.Topology,
     context: openmm.Context,
-    recorder: Recorder,
     record: Mapping[str, object],
 ) -> None:
-    """Write the files of a run of no frames; the checkpoint last: it says that all are there."""
-    make_folder(files.folder)
+    """Write what a run starts from; the checkpoint last: it says that all is there.
+
+    The files of frames come after it, in `produce`: without a checkpoint they are somebody else's.
+    """
     files.checkpoint.unlink(missing_ok=True)
     periodic = system.usesPeriodicBoundaryConditions()
     whole = context.getState(positions=True, enforcePeriodicBox=periodic)
-    with files.topology.open("w") as file:
+    with writing(files.topology), files.topology.open("w") as file:
         app.PDBFile.writeFile(topology, whole.getPositions(), file)
     write_whole(files.system, openmm.XmlSerializer.serialize(system))
     write_whole(files.run, json.dumps({**record, **_versions(context)}, indent=2) + "\n")
-    recorder.create()
-    columns = ("step", "time_ps", *recorder.columns, "speed_ns_day")
-    files.log.write_text(",".join(columns) + "\n")
-    _checkpoint(files, recorder, context)
+    write_whole(files.checkpoint, openmm.XmlSerializer.serialize(state_of(context)))
 
 
 def read_start(files: RunFiles) -> tuple[openmm.System, app.Topology]:
@@ -240,13 +243,16 @@ def produce(
     InputError
         The energy is no longer finite.
     """
-    if _n_rows(files.log) >= plan.frames:
+    if files.log.exists() and _n_rows(files.log) >= plan.frames:
         return
     state = read_state(files.checkpoint)
     context = thermostat.context(system)
     first = state.getStepCount() // plan.every
-    recorder.truncate(first)
-    _truncate_log(files.log, first)
+    if first > 0:
+        recorder.truncate(first)
+        _truncate_log(files.log, first)
+    else:
+        _create(files, recorder)
     began = time.monotonic()
     for frame in range(first, plan.frames):
         if frame % plan.frames_per_segment == 0:
@@ -258,6 +264,14 @@ def produce(
         speed = (frame + 1 - first) * plan.every * plan.dt / 1000 / days
         _record_frame(files, recorder, context, speed)
         progress(frame + 1, plan.frames, f"simulate{name}, {speed:.0f} ns/day")
+
+
+def _create(files: RunFiles, recorder: Recorder) -> None:
+    """Write files of no frames."""
+    recorder.create()
+    columns = ("step", "time_ps", *recorder.columns, "speed_ns_day")
+    with writing(files.log):
+        files.log.write_text(",".join(columns) + "\n")
 
 
 def _versions(context: openmm.Context) -> dict[str, object]:
@@ -276,7 +290,7 @@ def _record_frame(
     """Add a frame to the trajectory, then its row to the log."""
     values = recorder.append(context)
     row = (context.getTime()._value, *values, speed)
-    with files.log.open("a") as file:
+    with writing(files.log), files.log.open("a") as file:
         file.write(",".join([str(context.getStepCount()), *(f"{v:.6f}" for v in row)]) + "\n")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from deepcg.errors import InputError, pick
-from deepcg.files import write_tensors
+from deepcg.files import read_tensors, write_tensors
 from deepcg.networks import NETWORKS
 from deepcg.potential import NetworkPotential
 from deepcg.priors import KINDS, ForceField, Repulsion, Table
@@ -149,16 +148,20 @@ def load_any(path: Path, device: torch.device | str = "cpu") -> Model | SurfaceM
     if not path.is_file():
         raise InputError(f"there is no model {path}: fit one with 'deepcg fit'")
     try:
-        saved = torch.load(path, map_location=device, weights_only=True)
+        saved = read_tensors(path, device)
         version = saved["format"]
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not a whole model file of deepcg") from error
-    if version not in _LOADERS:
+    except (InputError, KeyError) as error:
+        raise InputError(f"{path} is not a whole model file of deepcg ({error})") from error
+    if not isinstance(version, int) or version not in _LOADERS:
         raise InputError(
             f"{path} has format {version}, this version reads {BEADS} to {MOLECULES}: "
             f"use a later deepcg"
         )
-    return _LOADERS[version](saved, device)
+    try:
+        return _LOADERS[version](saved, device)
+    except Exception as error:  # whatever a file from elsewhere makes of the parts of a model
+        reason = " ".join(str(error).split())[:150]
+        raise InputError(f"{path} does not describe a model of deepcg: {reason}") from error
 
 
 def _bead_content(model: Model) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from deepcg.errors import InputError
 from deepcg.progress import Progress
-from deepcg.systems import open_context
+from deepcg.systems import open_context, parse_xml
 from deepcg.units import BOLTZMANN
 
 _CUTOFF = 0.9  # nm, that for which the water models were made, or near it
@@ -172,8 +172,28 @@ def state_of(context: openmm.Context) -> openmm.State:
 
 
 def read_state(path: Path) -> openmm.State:
-    """Return a saved State."""
-    return openmm.XmlSerializer.deserialize(path.read_text())
+    """Return a saved State.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, or is something else.
+    """
+    try:
+        return parse_state(path.read_text(encoding="utf-8"), path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def parse_state(text: str, path: Path) -> openmm.State:
+    """Return the State that a text says, read from ``path``.
+
+    Raises
+    ------
+    InputError
+        It says something else.
+    """
+    return parse_xml(text, openmm.State, path)
 
 
 def edge_of(state: openmm.State) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import re
@@ -18,6 +19,7 @@ from deepcg.bars import progress_on, say
 from deepcg.configuration import Setting, flat_fields, from_flat, from_text, read_values, summary
 from deepcg.errors import InputError
 from deepcg.progress import Progress
+from deepcg.stopping import Stopped, stoppable
 
 Job = Callable[[Any, Progress, Callable[[str], None]], object]
 """Does what a config asks for; tells how far it is, and what came out."""
@@ -30,6 +32,23 @@ _METAVARS = {
     dict: "JSON",
     tuple: "A,B,...",
 }
+
+_OUTSIDE = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EIO,
+        errno.ESTALE,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+    }
+)
+"""What goes wrong outside of us: disks that are full, folders that are closed or gone."""
 
 _DEFAULT_IN_WORDS = re.compile(
     r"[;,]? \(by default (?P<inside>[^)]+)\)|[;,]? by default (?P<words>.+?)(?=[.;:](?:\s|$)|$)"
@@ -61,18 +80,24 @@ class ConfigCommand(click.Command):
         super().__init__(name, params=[*params, _config_file()], help=summary(config))
 
     def invoke(self, ctx: click.Context) -> None:
-        """Do the job; Ctrl-C ends it with status 130."""
+        """Do the job; Ctrl-C ends it with status 130, SIGTERM with 143."""
         try:
             config = self._resolved(ctx)
             notes = logging_redirect_tqdm([logging.getLogger("deepcg")])
-            with notes, progress_on(sys.stderr) as progress:
+            with notes, progress_on(sys.stderr) as shown, stoppable(shown) as progress:
                 self.job(config, progress, say)
         except InputError as error:
             raise click.UsageError(str(error), ctx) from error
-        except KeyboardInterrupt:
+        except OSError as error:
+            if error.errno not in _OUTSIDE:
+                raise
+            place = "" if error.filename is None else f"{error.filename}: "
+            line = f"{place}{error.strerror}; checkpoints that were written before are whole"
+            raise click.UsageError(line, ctx) from error
+        except KeyboardInterrupt as stop:
             resume = " with --resume" if "resume" in self.settings else ""
             click.echo(f"stopped; give the same command{resume} to go on", err=True)
-            ctx.exit(130)
+            ctx.exit(stop.status if isinstance(stop, Stopped) else 130)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the arguments, then the options in the groups of the config."""

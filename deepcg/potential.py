@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol, TypeGuard
+from typing import Protocol, TypeGuard, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,15 @@ class Potential(Protocol):
 
     def __call__(self, positions: Tensor, box: Tensor | None) -> Tensor:
         """Map (n_frames, n_beads, 3) and (n_frames, 3, 3), nm, onto (n_frames,), kJ/mol."""
+        ...
+
+
+@runtime_checkable
+class Compiled(Protocol):
+    """A term whose forces need no autograd."""
+
+    def energy_and_pulls(self, neighbors: Neighbors, types: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return bead energies and dU/dr_ij, detached; ``None`` where there is only autograd."""
         ...
 
 
@@ -92,12 +101,21 @@ class NetworkPotential(nn.Module):
 
         With ``create_graph`` both can be differentiated in the parameters.
         """
+        if not create_graph:
+            return self._detached_forces(neighbors)
         displacement = neighbors.displacement.detach().requires_grad_()
         with torch.enable_grad():
             energy = self.energy(replace(neighbors, displacement=displacement))
-            (pull,) = torch.autograd.grad(energy.sum(), displacement, create_graph=create_graph)
-        forces = _gathered(pull, neighbors)
-        return (energy, forces) if create_graph else (energy.detach(), forces)
+            (pull,) = torch.autograd.grad(energy.sum(), displacement, create_graph=True)
+        return energy, _gathered(pull, neighbors)
+
+    def _detached_forces(self, neighbors: Neighbors) -> tuple[Tensor, Tensor]:
+        """Return what ``forces`` does, without autograd where a term can do without."""
+        energies, pulls = zip(
+            *(_energy_and_pulls(term, neighbors, self.types) for term in self.terms), strict=True
+        )
+        energy, pull = torch.stack(energies).sum((0, 2)), torch.stack(pulls).sum(0)
+        return energy, _gathered(pull, neighbors)
 
     def all_forces(
         self, positions: Tensor, pairs: PairList, *, create_graph: bool = False
@@ -190,6 +208,18 @@ def force_field(
         return energy_and_forces(potential, positions, boxes)
 
     return forces
+
+
+def _energy_and_pulls(term: nn.Module, near: Neighbors, types: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the bead energies of a term and dU/dr_ij, by its own loops if it has any."""
+    own = term.energy_and_pulls(near, types) if isinstance(term, Compiled) else None
+    if own is not None:
+        return own
+    displacement = near.displacement.detach().requires_grad_()
+    with torch.enable_grad():
+        energy = term(replace(near, displacement=displacement), types)
+        (pull,) = torch.autograd.grad(energy.sum(), displacement)
+    return energy.detach(), pull
 
 
 def _gathered(pull: Tensor, near: Neighbors) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 import sampling
 from deepcg.dcd import DcdFormat, to_disk
+from deepcg.files import writing
 from deepcg.folders import make_folder
 
 
@@ -68,13 +69,13 @@ class Samples:
 
     def create(self, positions: Tensor) -> None:
         """Make all files, without frames; ``topology.pdb`` shows ``positions`` (n_beads, 3)."""
-        make_folder(self.folder)
         for path in self.trajectories:
             self.format.create(path)
         numbers = [path.stem for path in self.trajectories]
         names = ["time_ps", "energy_kJ_mol", "temperature_K"]
         names += [f"energy_{i}" for i in numbers] + [f"temperature_{i}" for i in numbers]
-        self.log.write_text(",".join(names) + "\n")
+        with writing(self.log):
+            self.log.write_text(",".join(names) + "\n")
         frame = mdtraj.Trajectory(positions.cpu().float().numpy()[None], self.topology)
         if self.box is not None:
             frame.unitcell_vectors = self.box[None].astype(np.float32)
@@ -90,7 +91,7 @@ class Samples:
             self.format.append(path, x)
         e, t, n = energy.double(), kinetic.double(), self.n_target
         row = [time, float(e[:n].mean()), float(t[:n].mean()), *e.tolist(), *t.tolist()]
-        with self.log.open("a") as file:
+        with writing(self.log), self.log.open("a") as file:
             file.write(",".join(f"{value:.6f}" for value in row) + "\n")
 
     def truncate(self, n_frames: int) -> None:
@@ -111,6 +112,9 @@ class Samples:
 
     def save(self, checkpoint: sampling.Checkpoint) -> None:
         """Write the checkpoint once all frames that it counts on are on the disk."""
+        make_folder(self.folder)
         for path in (*self.trajectories, self.log):
-            to_disk(path)
-        sampling.save(self.checkpoint, checkpoint)
+            if path.exists():  # before the first frame they need not
+                to_disk(path)
+        with writing(self.checkpoint):
+            sampling.save(self.checkpoint, checkpoint)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepcg.dcd import to_disk
-from deepcg.files import write_arrays
+from deepcg.files import read_arrays, write_arrays, writing
 
 _GROWTH = 1.1  # the .npz is written anew when the frames are so many more: ten times in all
 
@@ -56,7 +56,8 @@ class SoluteFrames:
     def create(self) -> None:
         """Write a file of no frames."""
         self.path.unlink(missing_ok=True)
-        self.records.write_bytes(b"")
+        with writing(self.records):
+            self.records.write_bytes(b"")
 
     def append(
         self,
@@ -67,7 +68,7 @@ class SoluteFrames:
         psi: float,
     ) -> None:
         """Add a frame: nm, kJ/mol/nm, kJ/mol, rad."""
-        with self.records.open("ab") as file:
+        with writing(self.records), self.records.open("ab") as file:
             file.write(np.array((positions, forces, bias, phi, psi), self._kind).tobytes())
 
     def truncate(self, n_frames: int) -> None:
@@ -94,5 +95,4 @@ class SoluteFrames:
     def _n_published(self) -> int:
         if not self.path.exists():
             return 0
-        with np.load(self.path, allow_pickle=False) as saved:
-            return len(saved["bias"])
+        return len(read_arrays(self.path)["bias"])

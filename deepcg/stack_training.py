@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deepcg.files import read_tensors
 from deepcg.memory import keep_freed_memory
 from deepcg.progress import Progress, silent
 from deepcg.surface import SurfacePotential
@@ -162,7 +163,7 @@ class _StackCourse:
         }
 
     def load(self, path: Path) -> None:
-        saved = torch.load(path, weights_only=True)
+        saved = read_tensors(path)
         shapes = [p.shape for p in self.parameters]
         same = saved["config"] == asdict(self.config) and saved.get("seeds") == self.seeds
         if not same or shapes != [p.shape for p in saved["parameters"]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import openmm
 
@@ -21,21 +22,36 @@ def read_system(path: Path) -> openmm.System:
         raise InputError(f"no System at {path}: give the XML file of an OpenMM System")
     try:
         text = path.read_text(encoding="utf-8")
-        # Asked of the text, before OpenMM sees it: a PythonForce is unpickled while it is read.
-        if "PythonForce" in text:
-            raise InputError(
-                f"{path} holds a PythonForce, which would run code from the file as it is read: "
-                "remove this force from the System"
-            )
-        system = openmm.XmlSerializer.deserialize(text)
-    except InputError:
-        raise
-    except (openmm.OpenMMException, ValueError) as error:
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not the XML file of an OpenMM System: {error}") from error
+    return parse_xml(text, openmm.System, path)
+
+
+def parse_xml(text: str, kind: type, path: Path) -> Any:
+    """Return the object of OpenMM that a text says, read from ``path``; no code in it is run.
+
+    Raises
+    ------
+    InputError
+        It says no such object, or holds a ``PythonForce``.
+    """
+    # Asked of the text, before OpenMM sees it: a PythonForce is unpickled while it is read.
+    # A name may hide behind character references, which OpenMM has no other use for.
+    if "PythonForce" in text or "&#" in text:
+        raise InputError(
+            f"{path} holds a PythonForce, which would run code from the file as it is read: "
+            "remove this force from the System"
+        )
+    try:
+        found = openmm.XmlSerializer.deserialize(text)
+    except Exception as error:  # the parser raises whatever it stumbles over
         reason = (str(error).splitlines() or ["unreadable"])[0]
-        raise InputError(f"{path} is not the XML file of an OpenMM System: {reason}") from error
-    if not isinstance(system, openmm.System):
-        raise InputError(f"{path} holds an OpenMM {type(system).__name__}, not a System")
-    return system
+        raise InputError(
+            f"{path} is not the XML file of an OpenMM {kind.__name__}: {reason}"
+        ) from error
+    if not isinstance(found, kind):
+        raise InputError(f"{path} holds an OpenMM {type(found).__name__}, not a {kind.__name__}")
+    return found
 
 
 def open_platform(name: str = "auto") -> openmm.Platform:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from deepcg.errors import InputError, pick
-from deepcg.files import write_tensors
+from deepcg.files import read_tensors, write_tensors
 from deepcg.frames import Frames
 from deepcg.memory import keep_freed_memory
 from deepcg.neighbors import Neighbors, PairList, find_pairs
@@ -38,6 +38,11 @@ Row = TypeVar("Row")
 
 CHUNK = 13_000
 """Force components that are evaluated at a time."""
+
+DIVERGED = 1e6
+"""Mean square error of a batch, in variances of the force, from which training does not return."""
+
+_MOST_SHOWN = 8  # frames of a batch
 
 
 class TrainingError(InputError):
@@ -246,13 +251,14 @@ def train(
 
     The potential is left with the averaged weights: the last ones, or with ``patience`` those
     that validated best. With ``checkpoint`` the state is kept in
-    that file at every validation; with ``resume`` training goes on from it, bit for bit as
-    if it had never stopped.
+    that file at every validation, and when ``progress`` raises ``KeyboardInterrupt``; with
+    ``resume`` training goes on from it, bit for bit as if it had never stopped.
 
     Raises
     ------
     TrainingError
-        If the loss is not finite, or the checkpoint is of another training.
+        The loss is not finite, or beyond all bounds: the potential is left with the weights that
+        validated best. Or the checkpoint is of another training.
     """
     keep_freed_memory()
     trainer = _Trainer(potential, samples, validation, config)
@@ -322,7 +328,12 @@ def follow(
             if checkpoint is not None:
                 write_tensors(checkpoint, course.state())
             report(record)
-        progress(step, config.steps, f"training, loss {in_brief(course.last_loss)}")
+        try:
+            progress(step, config.steps, f"training, loss {in_brief(course.last_loss)}")
+        except KeyboardInterrupt:
+            if checkpoint is not None:
+                write_tensors(checkpoint, course.state())
+            raise
     course.finish()
     return course.history
 
@@ -344,19 +355,21 @@ class _Trainer(Generic[Inputs]):
         self.force_variance = float((samples.forces / samples.scale).var())
         self.parameters = [p for p in potential.parameters() if p.requires_grad]
         self.average = [p.detach().clone() for p in self.parameters]
-        self.best = self.average  # by validation; followed with patience only
+        self.best = [a.clone() for a in self.average]  # by validation
         self.optimizer = OPTIMIZERS[config.optimizer](self.parameters, lr=config.learning_rate)
         self.step, self.losses, self.last_loss = 0, 0.0, math.nan
         self.history: list[Record] = []
 
     def take_step(self, step: int) -> None:
         config = self.config
-        batch = self.samples[batch_of(step, len(self.samples), config)]
+        frames = batch_of(step, len(self.samples), config)
+        batch = self.samples[frames]
         _, forces = self.potential.forces(batch.inputs, create_graph=True)
         errors = ((forces - batch.forces) / batch.scale).square()
         loss = (errors if batch.weights is None else batch.weights * errors).mean()
         self.last_loss = loss.item()
-        check_finite(self.last_loss, step, config)
+        if not self.last_loss < DIVERGED * self.force_variance:
+            raise self._diverged(step, frames, errors.detach())
         self.optimizer.zero_grad()
         (loss / self.force_variance).backward(inputs=self.parameters)
         nn.utils.clip_grad_norm_(self.parameters, config.clip)
@@ -365,6 +378,24 @@ class _Trainer(Generic[Inputs]):
         self.optimizer.step()
         update_average(self.average, self.parameters, step, config)
         self.step, self.losses = step, self.losses + self.last_loss
+
+    def _diverged(self, step: int, frames: Tensor, errors: Tensor) -> TrainingError:
+        """Return what to tell; the potential gets the best weights there were."""
+        of_frames = errors.flatten(1).mean(1)
+        worst = int(frames[int(of_frames.nan_to_num(math.inf, math.inf).argmax())])
+        shown = ", ".join(map(str, sorted(frames.tolist())[:_MOST_SHOWN]))
+        more = ", ..." if len(frames) > _MOST_SHOWN else ""
+        self._set(self.best)
+        best = min(self.history, key=lambda record: record.validation, default=None)
+        kept = "" if best is None else f"; the best weights, those of step {best.step}, are kept"
+        what = f"the loss is {self.last_loss:.3g}"
+        if not math.isfinite(self.last_loss):
+            what = "the loss is not finite"
+        return TrainingError(
+            f"{what} at step {step}: reduce --learning-rate (now {self.config.learning_rate:g}) or "
+            f"check the forces, above all those of training frame {worst} (of the batch "
+            f"{shown}{more}, from 0){kept}"
+        )
 
     def validate(self, seconds: float) -> Record:
         since = self.step - (self.history[-1].step if self.history else 0)
@@ -375,7 +406,7 @@ class _Trainer(Generic[Inputs]):
         rate = learning_rate(self.step, self.config)
         self.history.append(Record(self.step, self.losses / since, error, rate, seconds))
         self.losses = 0.0
-        if self.config.patience and error <= min(r.validation for r in self.history):
+        if error <= min(r.validation for r in self.history):
             self.best = [a.clone() for a in self.average]
         return self.history[-1]
 
@@ -402,15 +433,16 @@ class _Trainer(Generic[Inputs]):
         return {
             "config": asdict(self.config),
             "step": self.step,
+            "losses": self.losses,
             "parameters": [p.detach() for p in self.parameters],
             "average": self.average,
-            "best": self.best if self.config.patience else [],
+            "best": self.best,
             "optimizer": self.optimizer.state_dict(),
             "history": [asdict(r) for r in self.history],
         }
 
     def load(self, path: Path) -> None:
-        saved = torch.load(path, weights_only=True)
+        saved = read_tensors(path)
         shapes = [p.shape for p in self.parameters]
         if saved["config"] != asdict(self.config) or shapes != [
             p.shape for p in saved["parameters"]
@@ -420,9 +452,10 @@ class _Trainer(Generic[Inputs]):
             )
         self._set(saved["parameters"])
         self.average = [a.to(p) for a, p in zip(saved["average"], self.parameters, strict=True)]
-        self.best = [b.to(p) for b, p in zip(saved.get("best", []), self.parameters, strict=False)]
+        best = saved.get("best") or saved["average"]  # older files have it with patience only
+        self.best = [b.to(p) for b, p in zip(best, self.parameters, strict=True)]
         self.optimizer.load_state_dict(saved["optimizer"])
-        self.step = saved["step"]
+        self.step, self.losses = saved["step"], saved.get("losses", 0.0)
         self.history = [Record(**r) for r in saved["history"]]
 
 

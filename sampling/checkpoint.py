@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,11 +43,16 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "memory": checkpoint.memory,
     }
     temporary = path.with_name(path.name + ".part")
-    with temporary.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)  # it may fill the disk
+        raise
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> Checkpoint:

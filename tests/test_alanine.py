@@ -286,7 +286,7 @@ def test_a_wrong_field_is_named(changes: dict[str, object], message: str, tmp_pa
 
 def test_a_run_is_not_overwritten_nor_mixed(tmp_path: Path) -> None:
     simulate_alanine(small(tmp_path, ns=0.0002))
-    with pytest.raises(InputError, match="exists: resume it, or give another output folder"):
+    with pytest.raises(InputError, match="resume it, or give another output folder"):
         simulate_alanine(small(tmp_path, ns=0.0002))
     with pytest.raises(InputError, match=r"says solvent = vacuum, not obc"):
         simulate_alanine(small(tmp_path, ns=0.0002, resume=True, solvent="obc"))

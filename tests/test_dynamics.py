@@ -301,7 +301,7 @@ def test_beads_that_overlap_at_the_start_are_an_error_that_writes_nothing(tmp_pa
 def test_samples_are_never_overwritten(tmp_path):
     go(tmp_path)
     before = content(tmp_path)
-    with pytest.raises(InputError, match=r"holds samples already \(checkpoint\.pt\)"):
+    with pytest.raises(InputError, match=r"already \(checkpoint\.pt\), 20 frames: resume"):
         go(tmp_path)
     (tmp_path / "checkpoint.pt").unlink()
     with pytest.raises(InputError, match=r"cannot be resumed without checkpoint\.pt"):

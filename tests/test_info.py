@@ -127,7 +127,7 @@ def add_python_force(path: Path) -> None:
     [
         ("run/model.pt", cut, "not a whole"),
         ("run/checkpoint.pt", cut, "not a whole"),
-        ("run/start.npz", cut, "not a whole NumPy file"),
+        ("run/start.npz", cut, "not a whole .npz file"),
         ("run/run.json", cut, "not a whole JSON file"),
         ("run/config.toml", lambda p: p.write_text("a ="), "not a whole TOML file"),
         ("water/traj.forces.npy", cut, "not a whole NumPy file"),

@@ -227,7 +227,7 @@ def test_a_wrong_field_is_named(changes: dict[str, object], message: str, tmp_pa
 
 
 def test_a_run_is_not_overwritten_nor_mixed(whole: Path) -> None:
-    with pytest.raises(InputError, match="exists: resume it, or give another output folder"):
+    with pytest.raises(InputError, match="resume it, or give another output folder"):
         simulate_water(small(whole.parent))
     with pytest.raises(InputError, match=r"says temperature = 300.0, not 310.0"):
         simulate_water(small(whole.parent, resume=True, temperature=310.0))

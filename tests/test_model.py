@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from deepcg.errors import InputError
+from deepcg.files import write_tensors
 from deepcg.model import Architecture, Model, load_model, save_model
 from deepcg.potential import energy_and_forces
 
@@ -57,7 +58,7 @@ def test_a_model_file_cannot_run_code(tmp_path: Path) -> None:
 def test_a_later_format_names_itself(tmp_path: Path) -> None:
     save_model(tmp_path / "model.pt", model())
     content = torch.load(tmp_path / "model.pt", weights_only=True)
-    torch.save(content | {"format": 99}, tmp_path / "model.pt")
+    write_tensors(tmp_path / "model.pt", content | {"format": 99})
     with pytest.raises(InputError, match="has format 99, this version reads 1"):
         load_model(tmp_path)
 

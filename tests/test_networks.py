@@ -189,6 +189,19 @@ def test_a_longer_list_of_pairs_changes_nothing(potential: NetworkPotential):
     torch.testing.assert_close(forces, wanted_forces, rtol=0, atol=1e-12 * scale)
 
 
+def test_forces_need_no_autograd(potential: NetworkPotential):
+    """The loops that go from displacements to pulls at once are the derivatives of the energy."""
+    positions, box = liquid(4)
+    near = potential.surroundings(positions, find_pairs(positions, box, CUTOFF + 0.05))
+    energy, forces = potential.forces(near)
+    slow, others = potential.forces(near, create_graph=True)
+    assert not energy.requires_grad
+    assert not forces.requires_grad
+    torch.testing.assert_close(energy, slow.detach(), rtol=1e-12, atol=1e-12)
+    atol = 1e-12 * others.abs().max().item()
+    torch.testing.assert_close(forces, others.detach(), rtol=1e-11, atol=atol)
+
+
 def test_two_derivatives_are_continuous_at_the_cutoff(potential: NetworkPotential):
     """A fifth bead nears one of four: the force it adds falls as the square of its depth."""
     positions = torch.tensor([[0, 0, 0], [-0.2, 0.3, 0], [-0.2, -0.1, 0.25], [-0.3, 0, 0]])

@@ -154,6 +154,31 @@ def test_an_atom_may_lie_inside_of_another():
     agree(ForceField({"born": table}), system_of(force))
 
 
+def all_kinds() -> dict[str, Table]:
+    forces = bonded(), angular(), torsional(), nonbonded()
+    tables, _ = system_tables(system_of(*forces), range(N))
+    volumes = Table(torch.tensor([[1, 0, 2, 4]]), torch.tensor([[1e-3, 1e7]]))
+    water = water_table(system_of(nonbonded()), range(N), molecule(), range(N))
+    return {**tables, "volumes": volumes, "born": water}
+
+
+@pytest.mark.parametrize("kinds", [("bonds",), ("angles", "born"), tuple(all_kinds())])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_loops_are_the_definitions_and_their_slopes(kinds: tuple[str, ...], dtype: torch.dtype):
+    field = ForceField({kind: all_kinds()[kind] for kind in kinds})
+    x = shapes().to(dtype)
+    moved = x.double().requires_grad_()
+    energy = field(moved)
+    (gradient,) = torch.autograd.grad(energy.sum(), moved)
+    found, forces = field.forces(x)
+    assert (found.dtype, forces.dtype) == (dtype, dtype)
+    small = 1e-11 if dtype == torch.float64 else 1e-6
+    torch.testing.assert_close(found, energy.detach().to(dtype), rtol=small, atol=small)
+    torch.testing.assert_close(
+        forces, -gradient.to(dtype), rtol=small, atol=small * gradient.abs().max().item()
+    )
+
+
 def test_implicit_water_needs_charges():
     with pytest.raises(InputError, match="0 NonbondedForce"):
         water_table(system_of(bonded()), range(N), molecule(), range(N))

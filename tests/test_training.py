@@ -144,6 +144,25 @@ def test_a_loss_that_is_not_finite_stops_with_the_step(noisy: Frames) -> None:
         train(u, samples[:200], samples[200:], CONFIG)
 
 
+def test_training_that_diverges_names_frames_and_keeps_the_best_weights(
+    noisy: Frames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jump = 33  # from which steps are far too long
+    monkeypatch.setattr(
+        "deepcg.training.learning_rate", lambda step, c: 0.3 if step < jump else 1e6
+    )
+    u, records = potential(), []
+    samples = prepare(u, noisy)
+    config = replace(CONFIG, validations=60)  # every fifth step
+    with pytest.raises(TrainingError) as error:
+        train(u, samples[:200], samples[200:], config, report=records.append)
+    batch = ", ".join(str(k) for k in sorted(batch_of(jump + 1, 200, config).tolist()))
+    assert f"at step {jump + 1}: reduce --learning-rate" in str(error.value)
+    assert f"(of the batch {batch}, from 0); the best weights, those of step" in str(error.value)
+    best = min(record.validation for record in records)
+    assert float(force_error(u, samples[200:]).mean()) == pytest.approx(best, rel=1e-6)
+
+
 def test_early_stopping_waits_for_the_patience(noisy: Frames) -> None:
     u = potential()
     samples = prepare(u, noisy)

@@ -14,6 +14,7 @@ import torch
 
 from deepcg.dynamics import DynamicsConfig
 from deepcg.errors import InputError
+from deepcg.files import write_tensors
 from deepcg.microscopic import WaterSimulation, simulate_water
 from deepcg.training import TrainingConfig
 from deepcg.workflow.beads import DataConfig
@@ -186,7 +187,7 @@ def test_samples_of_another_model_are_refused(run: Path, tmp_path: Path) -> None
     other = tmp_path / "other"
     shutil.copytree(run, other)
     content = torch.load(other / "model.pt", weights_only=True)
-    torch.save(content | {"temperature": 299.0}, other / "model.pt")
+    write_tensors(other / "model.pt", content | {"temperature": 299.0})
     with pytest.raises(InputError, match="are of another model"):
         compare(CompareConfig(other))
 

@@ -16,6 +16,7 @@ from deepcg.formats.recording import Block, Recording
 from deepcg.formats.text import open_dump, open_extxyz
 from deepcg.formats.trr import open_trr
 from deepcg.formats.units import FileUnits, parse_units
+from deepcg.formats.xtc import open_xtc
 
 __all__ = [
     "FIXED_UNITS",
@@ -31,7 +32,11 @@ __all__ = [
     "parse_units",
 ]
 
-FIXED_UNITS: dict[str, Callable[[Path], Recording]] = {".dcd": open_dcd, ".trr": open_trr}
+FIXED_UNITS: dict[str, Callable[[Path], Recording]] = {
+    ".dcd": open_dcd,
+    ".trr": open_trr,
+    ".xtc": open_xtc,
+}
 
 # the second entry is what the numbers are in where the user does not say (None: they must)
 IN_UNITS: dict[str, tuple[Callable[[Path, FileUnits], Recording], str | None]] = {

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import math
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deepcg.errors import InputError
+from deepcg.files import check_unpacked
 from deepcg.formats.recording import Block, Floats, Integers, spans
 from deepcg.formats.units import FileUnits
 from deepcg.units import thermal_energy
@@ -47,7 +50,7 @@ class NpyFile:
         """Yield frames ``start`` to ``stop``, ``chunk`` in each block but the last."""
         forces = np.load(self.path, mmap_mode="r", allow_pickle=False)
         for first, last in spans(chunk, start, stop):
-            yield Block(None, None, forces[first:last] * np.float32(self.force_unit))
+            yield Block(None, None, _scaled(forces[first:last], self.force_unit))
 
 
 def open_npy(path: Path, units: FileUnits) -> NpyFile:
@@ -58,12 +61,26 @@ def open_npy(path: Path, units: FileUnits) -> NpyFile:
     InputError
         It is no .npy of shape (frames, atoms, 3), or its units are contradicted.
     """
-    try:
-        forces = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{path} is no .npy file that can be read: {error}") from error
-    _check_rows(path, "forces", forces.shape)
+    forces = mapped(path)
+    _check_rows(path, "forces", forces.shape, forces.dtype)
     return NpyFile(path, len(forces), forces.shape[1], units.force, _note(path, units))
+
+
+def mapped(path: Path) -> NDArray[Any]:
+    """Return the array of a .npy, mapped into memory.
+
+    Raises
+    ------
+    InputError
+        It is no .npy, or is shorter or longer than its header says.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # NumPy's parser of headers raises whatever it stumbles over
+        raise _unreadable(path, ".npy", error) from error
+    if not isinstance(array, np.memmap) or array.offset + array.nbytes != path.stat().st_size:
+        raise InputError(f"{path} is no .npy file that can be read: it is not as long as it says")
+    return array
 
 
 def _note(path: Path, units: FileUnits) -> dict[str, object] | None:
@@ -144,13 +161,16 @@ def open_npz(path: Path, units: FileUnits) -> NpzFile:
         It is no .npz, has neither positions nor forces, or its shapes do not agree.
     """
     try:
+        with path.open("rb") as file:
+            check_unpacked(file)
         with zipfile.ZipFile(path) as archive:
-            shapes = {name[:-4]: _shape(archive, name) for name in archive.namelist()}
+            found = {name[:-4]: _array(archive, name) for name in archive.namelist()}
+        shapes = {name: shape for name, (shape, _) in found.items()}
         small = {n: s for n, s in shapes.items() if n in _SMALL and math.prod(s) < 10**8}
         with np.load(path, allow_pickle=False) as arrays:
             values = {name: arrays[name] for name in small}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is no .npz file that can be read: {error}") from error
+    except Exception as error:  # as of a .npy, and of the archive
+        raise _unreadable(path, ".npz", error) from error
     keys = {
         what: next(name for name in names if name in shapes)
         for what, names in KEYS.items()
@@ -163,7 +183,7 @@ def open_npz(path: Path, units: FileUnits) -> NpzFile:
             f"it has {', '.join(sorted(shapes))}"
         )
     for what, shape in large.items():
-        _check_rows(path, what, shape)
+        _check_rows(path, what, shape, found[keys[what]][1])
     if len(set(large.values())) > 1:
         raise InputError(f"{path}: positions are {large['positions']}, forces {large['forces']}")
     n_frames, n_atoms, _ = next(iter(large.values()))
@@ -217,18 +237,30 @@ def _npz_numbers(path: Path, numbers: Floats | None, n_atoms: int) -> Integers |
     return numbers.astype(np.int64)
 
 
-def _check_rows(path: Path, what: str, shape: tuple[int, ...]) -> None:
+def _check_rows(path: Path, what: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     if len(shape) != 3 or shape[2] != 3 or 0 in shape:
         raise InputError(f"{path}: the {what} have shape {shape}, not (frames, atoms, 3)")
+    if dtype.kind not in "fiu":
+        raise InputError(f"{path}: the {what} are of type {dtype}, not numbers")
+
+
+def _unreadable(path: Path, kind: str, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())[:150] or type(error).__name__
+    return InputError(f"{path} is no {kind} file that can be read: {reason}")
 
 
 def _scaled(values: Floats | None, unit: float) -> Floats | None:
-    return None if values is None else values * np.float32(unit)
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is told by the reader
+        return None if values is None else values * np.float32(unit)
 
 
-def _shape(archive: zipfile.ZipFile, name: str) -> tuple[int, ...]:
+def _array(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Return shape and type of an array whose numbers are all there."""
     with archive.open(name) as member:
-        return _header(member)[0]
+        shape, dtype = _header(member)
+        if member.tell() + math.prod(shape) * dtype.itemsize != archive.getinfo(name).file_size:
+            raise ValueError(f"{name} does not have the {shape} numbers that it says")
+        return shape, dtype
 
 
 def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -250,9 +282,15 @@ def _rows(
 ) -> Iterator[Floats]:
     """Yield rows of an array without unpacking all of it."""
     with archive.open(f"{key}.npy") as member:
-        (_, *inner), dtype = _header(member)
+        (length, *inner), dtype = _header(member)
         size = math.prod(inner) * dtype.itemsize
-        member.seek(start * size, 1)
-        for first, last in spans(chunk, start, stop):
-            data = member.read((last - first) * size)
-            yield np.frombuffer(data, dtype).reshape(last - first, *inner)
+        try:
+            member.seek(start * size, 1)
+            for first, last in spans(chunk, start, stop):
+                data = member.read((last - first) * size)
+                if last == length:
+                    member.read(1)  # at its end the archive's checksum is compared
+                yield np.frombuffer(data, dtype).reshape(last - first, *inner)
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            name = Path(str(archive.filename))
+            raise _unreadable(name, f".npz ({key} is damaged)", error) from error

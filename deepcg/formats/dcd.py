@@ -45,7 +45,9 @@ class DcdFile:
             self._check_markers(part, first)
             xyz = np.stack([part[axis] for axis in "xyz"], axis=-1)  # (f, n, 3)
             box = _box(part["cell"]) if "cell" in (self.record.names or ()) else None
-            yield Block(xyz.astype(np.float32) * np.float32(ANGSTROM), box, None)
+            with np.errstate(invalid="ignore", over="ignore"):  # reported by its reader
+                nm = xyz.astype(np.float32) * np.float32(ANGSTROM)
+            yield Block(nm, box, None)
 
     def _check_markers(self, part: NDArray[np.void], first: int) -> None:
         sizes = [part[f"{axis}_{side}"] for axis in "xyz" for side in ("size", "end")]
@@ -99,8 +101,16 @@ def _control(path: Path, file: BinaryIO) -> tuple[str, tuple[int, ...]]:
 
 def _n_atoms(path: Path, file: BinaryIO, order: str) -> int:
     (size,) = _unpack(path, file, f"{order}i")
+    if size < 0:
+        raise InputError(f"{path} is damaged: its titles have a length of {size}")
     file.seek(size + 4, 1)  # the titles and their closing marker
-    return _unpack(path, file, f"{order}3i")[1]
+    before, n_atoms, after = _unpack(path, file, f"{order}3i")
+    if before != 4 or after != 4 or not 0 < 12 * n_atoms <= path.stat().st_size:
+        raise InputError(
+            f"{path} is damaged or truncated: its header says {n_atoms} atoms, and there is not "
+            "one frame of as many"
+        )
+    return n_atoms
 
 
 def _unpack(path: Path, file: BinaryIO, layout: str) -> tuple[int, ...]:
@@ -171,6 +181,6 @@ def _box(cell: Floats) -> Floats:
     cosines = (np.abs(angles) <= 1).all(-1, keepdims=True)
     degrees = np.where(cosines, np.degrees(np.arccos(np.clip(angles, -1, 1))), angles)
     lengths = cell[:, [0, 2, 5]] * ANGSTROM
-    with np.errstate(invalid="ignore", divide="ignore"):  # a bad cell is reported by its reader
+    with np.errstate(all="ignore"):  # a bad cell is reported by its reader
         vectors = lengths_and_angles_to_box_vectors(*lengths.T, *degrees.T)
     return np.stack(vectors, axis=1)

@@ -14,6 +14,7 @@ import numpy as np
 from ase.data import atomic_numbers
 
 from deepcg.errors import InputError
+from deepcg.formats.arrays import mapped
 from deepcg.formats.recording import Block, Floats, Integers, spans
 from deepcg.formats.units import FileUnits
 
@@ -153,7 +154,4 @@ def _length(folder: Path, n_atoms: int, *, periodic: bool, forces: bool) -> int:
 def _load(file: Path) -> Floats:
     if not file.exists():
         raise InputError(f"there is no {file}")
-    try:
-        return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{file} is no .npy file that can be read: {error}") from error
+    return np.asarray(mapped(file))

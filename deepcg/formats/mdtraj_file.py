@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -13,7 +14,7 @@ import numpy as np
 from deepcg.errors import InputError
 from deepcg.formats.recording import Block, Integers, spans
 
-STREAMED = (".xtc", ".nc", ".ncdf", ".netcdf", ".h5", ".hdf5")
+STREAMED = (".nc", ".ncdf", ".netcdf", ".h5", ".hdf5")
 WHOLE = (
     ".pdb",
     ".pdb.gz",
@@ -58,11 +59,17 @@ class MdtrajFile:
     def blocks(self, chunk: int, start: int, stop: int) -> Iterator[Block]:
         """Yield frames ``start`` to ``stop``, ``chunk`` in each block but the last."""
         parts = self._stream(chunk, start) if self.streamed else self._slices(chunk, start, stop)
-        for (first, last), part in zip(spans(chunk, start, stop), parts):  # noqa: B905
-            box = part.unitcell_vectors
-            yield Block(
-                part.xyz[: last - first], None if box is None else box[: last - first], None
-            )
+        for first, last in spans(chunk, start, stop):
+            try:
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("error", message="Certain frames have invalid")
+                    part = next(parts)[: last - first]
+                    box = part.unitcell_vectors
+            except Exception as error:  # as in `open_mdtraj`
+                raise _unreadable(self.path, error) from error
+            if len(part) < last - first:
+                raise InputError(f"{self.path} ends within frame {first + len(part)}")
+            yield Block(part.xyz, box, None)
 
     def _stream(self, chunk: int, start: int) -> Iterator[mdtraj.Trajectory]:
         top = None if self.path.suffix in (".h5", ".hdf5") else self.topology
@@ -106,13 +113,17 @@ def open_mdtraj(path: Path, ending: str, topology: mdtraj.Topology) -> MdtrajFil
             if streamed and same
             else np.zeros(1)
         )
-    except (OSError, ValueError, RuntimeError, EOFError, IndexError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path} cannot be read with its topology: {reason}") from error
+    except Exception as error:  # MDTraj's parsers raise whatever they stumble over
+        raise _unreadable(path, error) from error
     if n_frames == 0:
         raise InputError(f"{path} has no frames")
     step = float(times[1] - times[0]) if len(times) > 1 else 0.0
     return MdtrajFile(path, topology, n_frames, n_atoms, step if step > 0 else None, streamed)
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return InputError(f"{path} cannot be read with its topology: {reason}")
 
 
 def _load(path: Path, topology: mdtraj.Topology) -> mdtraj.Trajectory:

@@ -138,7 +138,7 @@ def _open(
 def _parsed(path: Path, parse: Parse, index: int, text: str) -> Atoms:
     try:
         return parse(text)
-    except (ValueError, KeyError, IndexError, OSError, StopIteration) as error:
+    except Exception as error:  # the parsers of ASE raise whatever they stumble over
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
             f"{path}: frame {index} cannot be read, it may be cut ({reason}); "
@@ -164,10 +164,10 @@ def _parse_dump(text: str) -> Atoms:
 
 def _split_xyz(path: Path) -> Iterator[str]:
     """Yield the text of each frame, as long as its first line says."""
-    with path.open() as file:
+    with path.open(errors="replace") as file:
         index = 0
         while (head := file.readline()).strip():
-            if not head.strip().isdigit():
+            if not head.strip().isdecimal() or len(head.strip()) > 12:
                 raise InputError(
                     f"{path}: frame {index} does not begin with a number of atoms but "
                     f"{head.strip()[:40]!r}"
@@ -184,7 +184,7 @@ def _split_xyz(path: Path) -> Iterator[str]:
 
 def _split_dump(path: Path) -> Iterator[str]:
     """Yield the text of each frame; the last one must have all its atoms."""
-    with path.open() as file:
+    with path.open(errors="replace") as file:
         lines: list[str] = []
         index = 0
         for line in file:

@@ -117,7 +117,7 @@ def _index(path: Path, data: mmap.mmap) -> Iterator[TrrFrame]:
         frame = _header(data, offset)
         if frame is None or frame.end > len(data):
             raise InputError(
-                f"{path} is truncated within frame {n_frames}; "
+                f"{path} is truncated, or damaged, within frame {n_frames}; "
                 + (
                     f"the last good frame is {n_frames - 1}, from 0 (keep the whole ones with: "
                     f"truncate -s {offset} {path})"
@@ -136,8 +136,14 @@ def _header(data: mmap.mmap, offset: int) -> TrrFrame | None:
         return None
     *sizes, n_atoms, _, _ = struct.unpack(">13i", numbers)
     size = dict(zip(SIZES, sizes, strict=True))
+    if min(sizes) < 0 or n_atoms < 1:
+        return None
     double = size["box"] == 72 or n_atoms * 24 in (size["x"], size["v"], size["f"])
     real = ">f8" if double else ">f4"
+    real_size = 8 if double else 4
+    right = {"box": 9, "x": 3 * n_atoms, "v": 3 * n_atoms, "f": 3 * n_atoms}
+    if any(size[name] not in (0, n * real_size) for name, n in right.items()):
+        return None
     begin = offset + len(MAGIC) + 52 + 2 * (8 if double else 4)  # after time and lambda
     if begin > len(data):
         return None

@@ -13,6 +13,7 @@ from deepcg.neighbors import Neighbors
 from deepcg.networks.base import Perceptron
 from deepcg.networks.bispectrum import bispectrum, plain_bispectrum, products_of
 from deepcg.networks.density import density, plain_density, plain_spectrum, spectrum
+from deepcg.networks.fused import Columns, Fitting, energy_and_pulls
 from deepcg.networks.loops import Basis
 
 
@@ -102,43 +103,67 @@ class DeepPotSEL(nn.Module):
     def forward(self, neighbors: Neighbors, types: Tensor) -> Tensor:
         """Return bead energies (n_frames, n_beads), kJ/mol."""
         rho = self._density(neighbors, types)  # (f, n, c, k)
-        energy = rho.new_empty(rho.shape[:2])
-        for kind, beads in self._kinds(types):
-            features = self._features(rho[:, beads], kind)
+        order = torch.argsort(types, stable=True)
+        energies = []
+        for kind, mine in self._by_kind(rho, types, order):
+            features = self._features(mine, kind)
             scale, mean = self.get_buffer("feature_scale")[kind], self.get_buffer("feature_mean")
-            mine: Tensor = self.fitting[kind]((features - mean[kind]) * scale).view(len(rho), -1)
-            if self.n_types == 1:
-                return mine
-            energy[:, beads] = mine
-        return energy
+            energy: Tensor = self.fitting[kind]((features - mean[kind]) * scale)
+            energies.append(energy.view(len(rho), -1))
+        return torch.cat(energies, dim=1)[:, torch.argsort(order)]
+
+    def energy_and_pulls(self, neighbors: Neighbors, types: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return bead energies and dU/dr_ij (n_frames, n_beads, width, 3), detached, kJ/mol/nm.
+
+        Compiled as a whole, on the CPU; ``None`` where there is only autograd.
+        """
+        displacement = neighbors.displacement.detach()
+        if self.plain or displacement.device.type != "cpu":
+            return None
+        fittings: list[Fitting] = list(self.fitting)
+        return energy_and_pulls(
+            displacement, neighbors.species(types), types, self._columns(), fittings
+        )
 
     @torch.no_grad()
     def standardise(self, neighbors: Neighbors, types: Tensor) -> None:
         """Centre and scale densities and features by their spread in a sample."""
         rho = self._density(neighbors, types)
-        for kind, beads in self._kinds(types):
-            mine = rho[:, beads].flatten(0, 1)  # (b, c, k)
-            self.get_buffer("density_mean")[kind] = mine[:, 0].mean(0)
+        order = torch.argsort(types, stable=True)
+        for kind, mine in self._by_kind(rho, types, order):
+            scalars = mine.flatten(0, 1)[:, 0]  # (b, k)
+            self.get_buffer("density_mean")[kind] = scalars.mean(0)
             # the spread of l = 0 serves all l; a spline that hardly any neighbor reaches
             # must not become loud
-            spread = mine[:, 0].std(0, correction=0)
+            spread = scalars.std(0, correction=0)
             spread = spread.clamp(min=max(0.1 * float(spread.max()), 1e-6))
             self.get_buffer("density_scale")[kind] = 1 / (spread * math.sqrt(len(spread)))
-            features = self._features(rho[:, beads], kind)
+            features = self._features(mine, kind)
             self.get_buffer("feature_mean")[kind] = features.mean(0)
             spread = features.std(0, correction=0)
             self.get_buffer("feature_scale")[kind] = 1 / spread.clamp(min=1e-3)
 
-    def _kinds(self, types: Tensor) -> list[tuple[int, Tensor | slice]]:
-        """Return the types and where their beads are."""
+    def _by_kind(self, rho: Tensor, types: Tensor, order: Tensor) -> list[tuple[int, Tensor]]:
+        """Return the kinds that there are, and the rows of their beads.
+
+        They are gathered at once: the way back from each kind alone would fill a whole density.
+        """
         if self.n_types == 1:
-            return [(0, slice(None))]
-        places = [(t, (types == t).nonzero().squeeze(1)) for t in range(self.n_types)]
-        return [(t, beads) for t, beads in places if len(beads)]
+            return [(0, rho)]
+        counts = torch.bincount(types, minlength=self.n_types).tolist()
+        parts = torch.split(rho.index_select(1, order), counts, dim=1)
+        return [(kind, part) for kind, part in enumerate(parts) if part.shape[1]]
 
     def _density(self, neighbors: Neighbors, types: Tensor) -> Tensor:
         build = plain_density if self.plain else density
         return build(neighbors.displacement, neighbors.species(types), self.basis, self.n_types)
+
+    @torch.no_grad()
+    def _columns(self) -> Columns:
+        mix = self.radial.expand(self.n_types, -1, -1) * self.get_buffer("density_scale")[..., None]
+        offset = torch.einsum("tk,tkm->tm", self.get_buffer("density_mean"), mix)
+        mean, scale = self.get_buffer("feature_mean"), self.get_buffer("feature_scale")
+        return Columns(self.basis, self.axis, self.triples, mix, offset, mean, scale)
 
     def _features(self, rho: Tensor, kind: int) -> Tensor:
         """Return A_0, D_l and the bispectrum of beads of one kind, (beads, features)."""

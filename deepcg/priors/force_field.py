@@ -18,6 +18,8 @@ from deepcg.priors.geometry import (
     signed_volume,
 )
 from deepcg.priors.implicit_water import born_energies
+from deepcg.priors.loops import energies_and_forces
+from deepcg.threads import use_torch_threads
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,11 +76,26 @@ class ForceField(nn.Module):
 
     def forces(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return U (n_frames,), kJ/mol, and -dU/dR (n_frames, n_beads, 3), kJ/mol/nm."""
+        if positions.device.type == "cpu":
+            return self._compiled_forces(positions)
         with torch.enable_grad():
             moved = positions.detach().requires_grad_()
             energy = self(moved)
             (gradient,) = torch.autograd.grad(energy.sum(), moved)
         return energy.detach(), -gradient
+
+    def _compiled_forces(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what `forces` does, by compiled loops instead of derivatives of ``forward``."""
+        use_torch_threads()
+        tables, none = self.tables, torch.empty((0, 0))
+        arrays = []
+        for kind in KINDS:
+            atoms, numbers = (
+                (tables[kind].atoms, tables[kind].parameters) if kind in tables else (none, none)
+            )
+            arrays.append((atoms.long().numpy(), numbers.double().numpy()))
+        energy, forces = energies_and_forces(positions.detach().double().numpy(), *arrays)
+        return torch.from_numpy(energy).to(positions), torch.from_numpy(forces).to(positions)
 
 
 def _harmonic(measure: Callable[[Points], Tensor]) -> Callable[..., Tensor]:

@@ -50,19 +50,38 @@ class Repulsion(nn.Module):
     def forward(self, neighbors: Neighbors, types: Tensor) -> Tensor:
         """Return bead energies (n_frames, n_beads), kJ/mol."""
         d = neighbors.displacement
-        onset = self.get_buffer("onset")
         energy = d.new_zeros(d.shape[:2])
+        (f, i, slot), meets = self._close(neighbors, types)
+        inside = ((meets - d[f, i, slot].norm(dim=-1)) / self.width).clamp(min=0)
+        return energy.index_put((f, i), 0.5 * self.height * inside**3, accumulate=True)
+
+    def energy_and_pulls(self, neighbors: Neighbors, types: Tensor) -> tuple[Tensor, Tensor]:
+        """Return bead energies and dU/dr_ij (n_frames, n_beads, width, 3), detached, kJ/mol/nm."""
+        d = neighbors.displacement.detach()
+        energy, pull = d.new_zeros(d.shape[:2]), torch.zeros_like(d)
+        places, meets = self._close(neighbors, types)
+        away = d[places]
+        distance = away.norm(dim=-1)
+        inside = ((meets - distance) / self.width).clamp(min=0)
+        energy.index_put_(places[:2], 0.5 * self.height * inside**3, accumulate=True)
+        slope = -1.5 * self.height / self.width * inside**2 / distance
+        pull[places] = slope[:, None] * away
+        return energy, pull
+
+    def _close(
+        self, neighbors: Neighbors, types: Tensor
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+        """Return frames, beads and slots of pairs that may be inside, and where these would be."""
+        onset = self.get_buffer("onset")
         # hardly any pair is inside: the others need no arithmetic
-        close = d.detach().square().sum(-1) < onset.max() ** 2
+        close = neighbors.displacement.detach().square().sum(-1) < onset.max() ** 2
         f, i, slot = close.nonzero(as_tuple=True)
         j = neighbors.index[f, i, slot].long()
         excluded = self.get_buffer("excluded")
         if len(excluded):
             free = ~_is_among(i, j, excluded, len(types))
             f, i, slot, j = f[free], i[free], slot[free], j[free]
-        meets = onset[types[i], types[j]]
-        inside = ((meets - d[f, i, slot].norm(dim=-1)) / self.width).clamp(min=0)
-        return energy.index_put((f, i), 0.5 * self.height * inside**3, accumulate=True)
+        return (f, i, slot), onset[types[i], types[j]]
 
 
 def onset_of_contacts(

@@ -23,6 +23,7 @@ from deepcg.force_estimators import project
 from deepcg.frames import Frames
 from deepcg.labels import label
 from deepcg.mapping import MAPPINGS, LinearMapping, Mapping, bead_topology, build_mapping
+from deepcg.plausibility import warn_of_forces
 from deepcg.progress import Progress, silent
 from deepcg.topology import atomic_numbers
 from deepcg.variable_forces import VARIABLE_ESTIMATORS
@@ -194,6 +195,8 @@ def map_forces(
     first = sources[0]
     mapping = build_mapping(config.map, first.topology)
     sample = Frames.join(sample_of(source, config) for source in sources)
+    if sample.forces is not None:
+        warn_of_forces(first.forces or first.trajectory, sample.forces.numpy(), first.topology)
     held = constraints_of(first, sample, config.constraints)
     estimate = ESTIMATORS[config.estimator](mapping, [sample], held, temperature)
     parts = [

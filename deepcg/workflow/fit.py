@@ -17,9 +17,9 @@ from deepcg.configuration import write_toml
 from deepcg.ensemble import EnsemblePotential, member_folder
 from deepcg.errors import InputError
 from deepcg.figures import learning_curve_figure, png
-from deepcg.files import write_json
-from deepcg.folders import make_folder
+from deepcg.files import write_arrays, write_bytes, write_json
 from deepcg.frames import Frames
+from deepcg.locks import folder_locked
 from deepcg.mapping import LinearMapping
 from deepcg.mean_force_labels import are_labels
 from deepcg.model import Architecture, Model, save_model
@@ -33,6 +33,7 @@ from deepcg.report import versions
 from deepcg.training import (
     ForceSamples,
     Record,
+    TrainingError,
     force_error,
     in_brief,
     label_weights,
@@ -96,13 +97,16 @@ def fit(
     ------
     InputError
         Something in the input is not usable: nothing is written to the run folder then but
-        forces that were computed for it. Or training failed: the last checkpoint stays.
+        forces that were computed for it. Or training failed: the last checkpoint stays, and
+        the best weights so far are in ``best.pt``. Or
+        another process works in the run folder.
     """
     config = with_preset(config)
-    check_folder(config)
-    if is_collective(config.data.map):
-        return fit_variables(config, progress, tell)
-    return _fit_beads(config, progress, tell)
+    with folder_locked(config.output):
+        check_folder(config)
+        if is_collective(config.data.map):
+            return fit_variables(config, progress, tell)
+        return _fit_beads(config, progress, tell)
 
 
 def _fit_beads(config: FitConfig, progress: Progress, tell: Callable[[str], None]) -> Fit:
@@ -124,32 +128,43 @@ def _fit_beads(config: FitConfig, progress: Progress, tell: Callable[[str], None
     held_out = prepare(potential, validation, progress=progress)
     begin_beads(potential, architecture, config.members, 0)  # find what is wrong with it now
     start_run(config, beads)
-    fitted = []
+    models, histories = [], []
     for k in range(config.members.ensemble):
         potential, _ = build(config, frames, molecular, seed=member_seed(config.training.seed, k))
         seen = _frames_of_member(config, samples, k)
         standardise(potential, seen)
         begin_beads(potential, architecture, config.members, k)
+        names, masses = beads.mapping.type_names, beads.mapping.masses
+        model = Model(architecture, potential, names, masses, config.data.map, config.temperature)
         told = _of_member(progress, k, config.members.ensemble)
-        history = train_in_folder(config, k, potential, seen, held_out, told)
-        model = Model(
-            architecture,
-            potential,
-            beads.mapping.type_names,
-            beads.mapping.masses,
-            config.data.map,
-            config.temperature,
-        )
-        save_model(member_folder(config.output, k) / "model.pt", model)
-        fitted.append((model, history))
-    models = tuple(model for model, _ in fitted)
+        histories.append(_trained(config, k, model, seen, held_out, told))
+        models.append(model)
     quality = judge(models[0].potential, samples, held_out, validation)
     tell(quality.in_words())
-    result = Fit(config, models[0], fitted[0][1], quality, models)
+    result = Fit(config, models[0], histories[0], quality, tuple(models))
     if len(models) > 1:
         tell(_about_members(result, held_out))
     _write_results(result, beads, hashes)
     return result
+
+
+def _trained(
+    config: FitConfig,
+    member: int,
+    model: Model,
+    samples: ForceSamples[Neighbors],
+    held_out: ForceSamples[Neighbors],
+    progress: Progress,
+) -> list[Record]:
+    """Train and save a member; where the training fails, with the best weights there were."""
+    folder = member_folder(config.output, member)
+    try:
+        history = train_in_folder(config, member, model.potential, samples, held_out, progress)
+    except TrainingError:
+        save_model(folder / "best.pt", model)
+        raise
+    save_model(folder / "model.pt", model)
+    return history
 
 
 def _beads_of(config: FitConfig, progress: Progress) -> tuple[Beads, Mapping[str, str]]:
@@ -295,16 +310,14 @@ def _about_members(result: Fit, held_out: ForceSamples[Neighbors]) -> str:
 
 
 def start_run(config: FitConfig, beads: Beads) -> None:
-    """Make the run folder: what was asked for, and frames for the sampler to start from."""
-    make_folder(config.output)
+    """Begin the run folder: what was asked for, and frames for the sampler to start from."""
     write_toml(config.output / "config.toml", absolute(config))
     frames = beads.frames
     chosen = np.unique(np.linspace(0, len(frames) - 1, START_FRAMES).astype(int))
-    positions = frames.positions[chosen].numpy()
-    if frames.box is None:
-        np.savez(config.output / "start.npz", positions=positions)
-    else:
-        np.savez(config.output / "start.npz", positions=positions, box=frames.box[chosen].numpy())
+    arrays = {"positions": frames.positions[chosen].numpy()}
+    if frames.box is not None:
+        arrays["box"] = frames.box[chosen].numpy()
+    write_arrays(config.output / "start.npz", arrays)
     if beads.topology is not None:
         save_topology(config.output / "beads.pdb", frames[:1], beads.topology)
 
@@ -357,4 +370,4 @@ def _write_results(result: Fit, beads: Beads, hashes: Mapping[str, str]) -> None
         noise_floor=None if quality.overfits else quality.floor.value,
         source=str(result.config.trajectory),
     )
-    (folder / "learning-curve.png").write_bytes(png(figure))
+    write_bytes(folder / "learning-curve.png", png(figure))

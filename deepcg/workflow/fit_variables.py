@@ -15,8 +15,7 @@ from deepcg.configuration import write_toml
 from deepcg.ensemble import member_folder
 from deepcg.errors import InputError, pick
 from deepcg.figures import learning_curve_figure, png
-from deepcg.files import write_json
-from deepcg.folders import make_folder
+from deepcg.files import read_tensors, write_bytes, write_json
 from deepcg.mean_force_labels import are_labels
 from deepcg.model import SurfaceModel, save_model
 from deepcg.noise import MOST_COORDINATES, close_frames
@@ -95,7 +94,6 @@ def fit_variables(
     periods = mapped.variables.periods
     # find what is wrong before there is a folder
     begin_surface(build_surface(config, periods, samples), config.members, 0)
-    make_folder(config.output)
     write_toml(config.output / "config.toml", absolute(config))
     members, history = train_members(config, periods, training, held_out, progress)
     potential = members[0]
@@ -254,7 +252,7 @@ def _trained_together(config: FitConfig, first: int) -> list[int]:
     last = config.members.ensemble
     checkpoint = member_folder(config.output, first) / "checkpoint.pt"
     if config.resume and checkpoint.is_file():
-        saved = torch.load(checkpoint, weights_only=True).get("seeds", [])
+        saved = read_tensors(checkpoint).get("seeds", [])
         last = first + max(1, len(saved))
     return list(range(first, last))
 
@@ -361,7 +359,7 @@ def _write_results(result: SurfaceFit, mapped: MappedVariables) -> None:
         title = f"U of {' and '.join(model.names)}, {mapped.n_frames} frames"
         figures |= surface_figures(surface, title=title, source=source)
     for name, figure in figures.items():
-        (folder / f"{name}.png").write_bytes(png(figure))
+        write_bytes(folder / f"{name}.png", png(figure))
 
 
 def _relative_floor(quality: tuple[Quality, ...]) -> float | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import pickle
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -15,12 +14,12 @@ from zipfile import BadZipFile, ZipFile
 
 import mdtraj
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from deepcg.constraints import from_system
 from deepcg.data import TOPOLOGIES, open_source
 from deepcg.errors import InputError
+from deepcg.files import read_arrays, read_json, read_tensors
 from deepcg.formats import (
     FIXED_UNITS,
     IN_UNITS,
@@ -181,10 +180,7 @@ def _system(path: Path) -> Facts:
 
 def _torch_file(path: Path) -> Facts:
     """Tell a model, and checkpoints of training and sampling, by what they hold."""
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise InputError(f"{path} is not a whole file of deepcg: it cannot be read") from error
+    saved = read_tensors(path)
     if "format" in saved:
         return _model(path)
     if "optimizer" in saved:
@@ -246,7 +242,7 @@ def _surface(model: SurfaceModel) -> Facts:
 def _array(path: Path) -> Facts:
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except Exception as error:  # NumPy's parser raises whatever it stumbles over
         raise _broken(path, "NumPy", error) from error
     provenance = path.with_suffix(".json")
     note = _json_table(provenance) if provenance.is_file() else {}
@@ -261,11 +257,7 @@ def _arrays(path: Path) -> Facts:
             "quality": labels.describe(),
             "settings": labels.task,
         }
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return {"kind": "arrays", **{name: _shape(array) for name, array in arrays.items()}}
-    except (ValueError, EOFError, BadZipFile) as error:
-        raise _broken(path, "NumPy", error) from error
+    return {"kind": "arrays", **{name: _shape(a) for name, a in read_arrays(path).items()}}
 
 
 def _is_trajectory(path: Path) -> bool:
@@ -287,10 +279,7 @@ def _shape(array: NDArray[Any]) -> Facts:
 
 
 def _json_table(path: Path) -> Facts:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise _broken(path, "JSON", error) from error
+    content = read_json(path)
     return content if isinstance(content, dict) else {"entries": content}
 
 

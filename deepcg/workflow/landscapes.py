@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from deepcg.collective import CollectiveVariables, VariableFrames, build_variables
 from deepcg.data import Source
 from deepcg.errors import InputError
+from deepcg.files import read_arrays
 from deepcg.formats import open_recording
 from deepcg.landscape import Landscape, load_landscape
 from deepcg.landscape_estimates import Sampled, landscape_of
@@ -214,17 +215,17 @@ def _weights_of(folder: Path, lengths: list[int]) -> list[torch.Tensor | None]:
     path = folder / "values.npz"
     if not path.is_file():
         return [None] * len(lengths)
-    with np.load(path, allow_pickle=False) as saved:
-        bias, values = saved["bias"].astype(float), saved["values"].astype(float)
-        periods = saved["periods"]
+    saved = read_arrays(path)
+    bias, values = saved["bias"].astype(float), saved["values"].astype(float)
+    periods = saved["periods"]
     if bias.shape != (len(lengths), lengths[0]):
         raise InputError(
             f"{path} is of {bias.shape} replicas and frames, the trajectories are of "
             f"{(len(lengths), lengths[0])}: give 'deepcg sample' --resume"
         )
-    with np.load(folder / "bias.npz", allow_pickle=False) as saved:
-        kT = thermal_energy(float(saved["temperature"]))
-        windows = {key: saved[key].astype(float) for key in ("centres", "springs") if key in saved}
+    saved = read_arrays(folder / "bias.npz")
+    kT = thermal_energy(float(saved["temperature"]))
+    windows = {key: saved[key].astype(float) for key in ("centres", "springs") if key in saved}
     if windows:
         flat = _umbrella_weights(values, periods, windows["centres"], windows["springs"], kT)
     else:

@@ -18,8 +18,8 @@ from deepcg.constraints import Constraints
 from deepcg.data import Source, open_source, read
 from deepcg.errors import InputError
 from deepcg.estimators import ESTIMATORS
-from deepcg.folders import make_folder
 from deepcg.frames import Frames
+from deepcg.locks import folder_locked
 from deepcg.mapping import LinearMapping, bead_topology, build_mapping
 from deepcg.mean_force_labels import (
     MeanForceLabels,
@@ -79,22 +79,35 @@ def label_restrained(
     ------
     InputError
         There is no System, or it is not that of the trajectory; the coordinates, the estimator or
-        the settings cannot be used; a file of other labels is in the way.
+        the settings cannot be used; a file of other labels is in the way; another process makes
+        these labels.
     """
     work = _prepare(files, config, platform, threads)
-    labels = _begin(files.labels, work.none)
+    with folder_locked(files.labels.parent, f".{files.labels.name}.lock"):
+        labels = _label(work, files.labels, config, progress, tell)
+    tell(f"{labels.describe()}\nlabels in {files.labels}")
+    return files.labels
+
+
+def _label(
+    work: _Work,
+    path: Path,
+    config: RestrainConfig,
+    progress: Progress,
+    tell: Callable[[str], None],
+) -> MeanForceLabels:
+    """Return all labels, which are in the file ``path``, too."""
+    labels = _begin(path, work.none)
     frames = work.choose(config, progress)
-    make_folder(files.labels.parent)
     if len(labels) < len(frames):
         tell(work.coordinates.estimate.describe())
     for index in range(len(labels), len(frames)):
         progress(index, len(frames), "restrained dynamics")
         labels = work.label(labels, frames[index], _seed(config, "run", index))
-        labels.save(files.labels)
+        labels.save(path)
         progress(index + 1, len(frames), "restrained dynamics")
-    work.write_topology(files.labels.with_suffix(".pdb"), labels)
-    tell(f"{labels.describe()}\nlabels in {files.labels}")
-    return files.labels
+    work.write_topology(path.with_suffix(".pdb"), labels)
+    return labels
 
 
 class _Estimate(Described, Protocol):

@@ -12,7 +12,7 @@ from torch import Tensor
 from deepcg.configuration import read_toml, to_flat
 from deepcg.ensemble import member_folder
 from deepcg.errors import InputError
-from deepcg.files import write_whole
+from deepcg.files import write_whole, writing
 from deepcg.folders import check_place, make_folder
 from deepcg.progress import Progress, silent
 from deepcg.stack_training import Records, train_stack
@@ -32,10 +32,13 @@ def check_folder(config: FitConfig) -> None:
     """
     check_place(config.output)
     if not config.resume:
-        for name in ("model.pt", "checkpoint.pt"):
-            if (config.output / name).exists():
-                what = "holds a model" if name == "model.pt" else "holds an interrupted fit"
-                raise InputError(f"{config.output} {what}: give --resume or another --output")
+        if (config.output / "model.pt").exists():
+            raise InputError(f"{config.output} holds a model: give --resume or another --output")
+        if (config.output / "checkpoint.pt").exists():
+            raise InputError(
+                f"{config.output} holds an interrupted fit: give --resume to go on at step "
+                f"{_last_step(config.output)}, or another --output"
+            )
         return
     if not (config.output / "config.toml").exists():
         return
@@ -54,6 +57,15 @@ def check_folder(config: FitConfig) -> None:
                 f"{config.output} is a fit with {name} = {old[name]}, not {new[name]}: "
                 f"resume it with the same settings, or give another --output"
             )
+
+
+def _last_step(folder: Path) -> int:
+    """Return how far an interrupted fit was at its last record."""
+    try:
+        last = (folder / "metrics.jsonl").read_text().splitlines()[-1]
+        return int(json.loads(last)["step"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return 0
 
 
 def train_in_folder(
@@ -144,7 +156,7 @@ class Metrics:
 
     def add(self, record: Record) -> None:
         """Add a line."""
-        with self.path.open("a", encoding="utf-8") as file:
+        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(record)) + "\n")
 
     def write(self, records: list[Record]) -> None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import mdtraj
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +16,8 @@ from deepcg.biasing import BiasConfig, enhance
 from deepcg.configuration import to_flat
 from deepcg.dynamics import DynamicsConfig, Summary, run_dynamics
 from deepcg.errors import InputError, pick
-from deepcg.files import write_whole
+from deepcg.files import read_arrays, write_whole
+from deepcg.locks import folder_locked
 from deepcg.memory import keep_freed_memory
 from deepcg.model import Model, load_model
 from deepcg.potential import VerletForces
@@ -83,19 +83,31 @@ def sample(
     Raises
     ------
     InputError
-        If there is no model, samples are there already, or a replica blows up.
+        If there is no model, samples are there already, another process works on them, or a
+        replica blows up.
     """
     if config.replicas < 1:
         raise InputError(f"{config.replicas} replicas: use 1 or more")
     keep_freed_memory()
     device = device_of(config.device, config.threads)
     model = load_model(config.run, device)
-    trusted = trust(config.uncertainty, config.run, device)
     if abs(config.dynamics.temperature - model.temperature) > 0.1:
         raise InputError(
             f"{config.run} is a free energy at {model.temperature:g} K, not at "
             f"{config.dynamics.temperature:g} K: give --temperature {model.temperature:g}"
         )
+    with folder_locked(config.run / "samples"):
+        return _sample(config, model, device, progress, tell)
+
+
+def _sample(
+    config: SampleConfig,
+    model: Model,
+    device: torch.device,
+    progress: Progress,
+    tell: Callable[[str], None],
+) -> Summary:
+    trusted = trust(config.uncertainty, config.run, device)
     frames, box = starts(config.run, model, device)
     forces = VerletForces(trusted.potential, box, skin=config.skin)
     masses = _masses(config.masses, model.masses.to(frames), box)
@@ -153,7 +165,11 @@ def starts(run: Path, model: Model, device: torch.device) -> tuple[Tensor, Tenso
     path = run / "start.npz"
     if not path.is_file():
         raise InputError(f"there is no {path}: fit the model with 'deepcg fit'")
-    saved = np.load(path, allow_pickle=False)
+    saved = read_arrays(path)
+    if "positions" not in saved or saved["positions"].shape[1:] != (len(model.masses), 3):
+        raise InputError(
+            f"{path} does not hold positions of the {len(model.masses)} beads of {run}"
+        )
     dtype = next(model.potential.parameters()).dtype
     positions = torch.as_tensor(saved["positions"]).to(device, dtype)
     if "box" not in saved:

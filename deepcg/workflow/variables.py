@@ -14,6 +14,7 @@ from deepcg.collective import CollectiveVariables, VariableFrames, build_variabl
 from deepcg.data import Source
 from deepcg.errors import InputError
 from deepcg.frames import Frames
+from deepcg.plausibility import warn_of_forces
 from deepcg.progress import Progress, silent
 from deepcg.systems import read_system
 from deepcg.topology import atomic_masses
@@ -81,6 +82,9 @@ def map_variables(
     check_same_system(sources)
     variables = build_variables(config.map, sources[0].topology)
     sample = Frames.join(sample_of(source, config) for source in sources)
+    if sample.forces is not None:
+        place = sources[0].forces or trajectory
+        warn_of_forces(place, sample.forces.numpy(), sources[0].topology)
     held = constraints_of(sources[0], sample, config.constraints)
     estimate = VARIABLE_ESTIMATORS[config.estimator](
         variables, [sample], held, sources[0].topology, masses_of(sources[0]), temperature

@@ -1,0 +1,285 @@
+"""Commands that are killed at any moment, and given again, end as if they never were."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from processes import begin, finish
+
+from deepcg.errors import InputError
+from deepcg.formats import open_recording
+
+SIGKILL = -9
+SMALL = {"channels": 4, "fitting": [4], "n_splines": 6, "l_max": 1}
+
+SIMULATE = [
+    "simulate",
+    "water",
+    *("--molecules", 64, "--ns", 0.0004, "--interval-ps", 0.02, "--equilibration-ps", 0.04),
+    *("--cutoff", 0.55, "--checkpoint-ps", 0.1, "--threads", 1, "--platform", "CPU"),
+]
+FIT = [
+    *("--cutoff", 0.5, "--network-options", json.dumps(SMALL), "--validation-fraction", 0.4),
+    *("--steps", 30, "--batch-size", 2, "--validations", 6, "--threads", 1),
+]
+LABEL = ["--threads", 1, "--platform", "CPU"]
+SAMPLE = [
+    *("--replicas", 2, "--ps", 0.4, "--equilibration-ps", 0.04, "--interval-ps", 0.02),
+    *("--threads", 1),
+]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command, by the folder that it works in: ``prepare`` makes this, ``words`` run it."""
+
+    name: str
+    prepare: Callable[[Path], object]
+    words: Callable[[Path], list[object]]
+    again: tuple[str, ...] = ("--resume",)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """An uninterrupted run: its folder, its files, how often it changed any, its seconds."""
+
+    folder: Path
+    files: dict[str, Any]
+    changes: int
+    seconds: float
+
+
+def jobs(folder: Path) -> list[Job]:
+    """Return the commands; each needs the one before it, in ``folder``."""
+    water, run = folder / "simulate", folder / "fit"
+
+    def unlabelled(place: Path) -> None:
+        names = (f"traj{ending}" for ending in (".dcd", ".pdb", ".system.xml"))
+        place.mkdir()
+        for name in names:
+            shutil.copy(water / name, place)
+
+    return [
+        Job("simulate", lambda f: None, lambda f: [*SIMULATE, "-o", f]),
+        Job("label", unlabelled, lambda f: ["label", f / "traj.dcd", *LABEL], again=()),
+        Job(
+            "fit",
+            lambda f: None,
+            lambda f: ["fit", folder / "label" / "traj.dcd", "-o", f, *FIT],
+        ),
+        Job("sample", lambda f: shutil.copytree(run, f), lambda f: ["sample", f, *SAMPLE]),
+    ]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Job, Whole]]:
+    """All commands, run without an interruption."""
+    folder = tmp_path_factory.mktemp("made")
+    found = {}
+    for job in jobs(folder):
+        place, told, count = folder / job.name, folder / "told", folder / "count"
+        job.prepare(place)
+        began = time.monotonic()
+        assert finish(begin(job.words(place), told, count=count)) == 0, told.read_text()
+        seconds = time.monotonic() - began
+        found[job.name] = job, Whole(place, files_in(place), int(count.read_text()), seconds)
+    return found
+
+
+def until_done(
+    job: Job, folder: Path, kills: int, die: Callable[[list[object], Path], int]
+) -> list[dict[str, Any]]:
+    """Kill and resume; begin anew where a run is complete. Return the files of complete runs."""
+    ends, killed = [], 0
+    for attempt in itertools.count():
+        place = folder / f"{attempt}"
+        job.prepare(place)
+        words = job.words(place)
+        while killed < kills:
+            status = die(words, folder / "told")
+            assert status in (0, SIGKILL), (folder / "told").read_text()
+            killed += status == SIGKILL
+            words = [*job.words(place), *job.again]
+            if status == 0:
+                break
+        else:
+            told = folder / "told-last"
+            assert finish(begin(words, told)) == 0, told.read_text()
+        ends.append(files_in(place))
+        if killed >= kills:
+            return ends
+    raise AssertionError
+
+
+def files_in(folder: Path) -> dict[str, Any]:
+    """Return the contents of all files, without the wall times that they tell."""
+    return {
+        str(path.relative_to(folder)): timeless(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def timeless(path: Path) -> Any:
+    """Return the bytes of a file; of those that tell wall times all else.
+
+    These are: seconds and ns/day in run.json, summary.json, metrics.jsonl and in the checkpoints of
+    training and sampling, ns/day in the log of a simulation, the date in the first line of PDB
+    files, and in config.toml and sample.json where the run folder is and whether the last command
+    said --resume.
+    """
+    if path.name in ("run.json", "summary.json"):
+        return {k: v for k, v in json.loads(path.read_text()).items() if not _is_time(k)}
+    if path.name == "metrics.jsonl":
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        return [{k: v for k, v in row.items() if not _is_time(k)} for row in rows]
+    if path.name == "traj.log.csv":
+        return [line.rpartition(",")[0] for line in path.read_text().splitlines()]
+    if path.name in ("config.toml", "sample.json"):
+        lines = path.read_text().splitlines()
+        mine = ("output =", "resume =", '"run":', '"resume":')
+        return [line for line in lines if not line.strip().startswith(mine)]
+    if path.suffix == ".pdb":
+        return path.read_text().partition("\n")[2]
+    if path.name == "checkpoint.pt":
+        return _plain(torch.load(path, weights_only=True))
+    return path.read_bytes()
+
+
+def _is_time(name: str) -> bool:
+    """Whether a value tells a wall time, or is a hash of such values."""
+    return name in ("seconds", "sha256") or name.startswith("ns_per_day")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.dtype, value.numpy().tobytes()
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items() if not _is_time(str(k))}
+    return [_plain(v) for v in value] if isinstance(value, list) else value
+
+
+def check(job: Job, whole: Whole, folder: Path, kills: int, kind: str) -> str:
+    """Kill a command so many times; return what was seen, in words."""
+    rng = np.random.default_rng(7)
+    moments = iter(rng.choice(whole.changes, size=10 * kills) + 1)
+
+    def at_a_change(words: list[object], told: Path) -> int:
+        return finish(begin(words, told, strike=(signal.SIGKILL, int(next(moments)))))
+
+    def at_a_time(words: list[object], told: Path) -> int:
+        process = begin(words, told)
+        time.sleep(rng.uniform(0, whole.seconds))
+        process.kill()
+        return finish(process)
+
+    ends = until_done(job, folder, kills, {"change": at_a_change, "time": at_a_time}[kind])
+    for end in ends:
+        assert_same(end, whole)
+    return f"{job.name}: {kills} kills before a {kind}, {len(ends)} runs ended alike"
+
+
+def assert_same(end: dict[str, Any], whole: Whole) -> None:
+    assert end.keys() == whole.files.keys()
+    for name, content in whole.files.items():
+        assert end[name] == content, f"{name} is not that of an uninterrupted run"
+
+
+NAMES = ("simulate", "label", "fit", "sample")
+Made = dict[str, tuple[Job, Whole]]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_kills_are_survived(name: str, made: Made, tmp_path: Path) -> None:
+    check(*made[name], tmp_path, kills=2, kind="change")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("kind", ["change", "time"])
+def test_twenty_kills_are_survived(
+    name: str, kind: str, made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = check(*made[name], tmp_path, kills=20, kind=kind)
+    with capsys.disabled():
+        print(f"\n{text}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_a_kill_before_any_change_of_a_file_is_survived(
+    name: str, made: Made, tmp_path: Path
+) -> None:
+    job, whole = made[name]
+    for moment in range(1, whole.changes + 1):
+        place, told = tmp_path / str(moment), tmp_path / "told"
+        job.prepare(place)
+        first = begin(job.words(place), told, strike=(signal.SIGKILL, moment))
+        assert finish(first) == SIGKILL
+        assert finish(begin([*job.words(place), *job.again], told)) == 0, told.read_text()
+        assert_same(files_in(place), whole)
+        shutil.rmtree(place)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_command_that_is_told_to_stop_goes_on_where_it_was(
+    name: str, made: Made, tmp_path: Path
+) -> None:
+    job, whole = made[name]
+    number = signal.SIGTERM if name in ("simulate", "fit") else signal.SIGINT
+    place, told = tmp_path / "run", tmp_path / "told"
+    job.prepare(place)
+    first = begin(job.words(place), told, strike=(number, whole.changes // 2))
+    assert finish(first) == 128 + number, told.read_text()
+    resume = " with --resume" if job.again else ""
+    assert told.read_text().endswith(f"stopped; give the same command{resume} to go on\n")
+    assert not list(place.rglob(".*lock"))
+    assert finish(begin([*job.words(place), *job.again], told)) == 0, told.read_text()
+    assert_same(files_in(place), whole)
+
+
+def test_what_a_killed_simulation_leaves_is_whole_frames(made: Made, tmp_path: Path) -> None:
+    job, whole = made["simulate"]
+    frames = open_recording(whole.folder / "traj.dcd").n_frames
+    first = begin(job.words(tmp_path), tmp_path / "told", strike=(signal.SIGKILL, 30))
+    assert finish(first) == SIGKILL
+    data = (tmp_path / "traj.dcd").read_bytes()
+    left = open_recording(tmp_path / "traj.dcd").n_frames
+    assert 0 < left < frames
+    header = 276  # it counts frames and steps
+    assert data[header:] == (whole.folder / "traj.dcd").read_bytes()[header : len(data)]
+    (tmp_path / "traj.dcd").write_bytes(data[:-1])
+    with pytest.raises(InputError, match=f"the last good frame is {left - 2}, from 0"):
+        open_recording(tmp_path / "traj.dcd")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_full_disk_is_named_and_what_was_saved_is_whole(
+    name: str, made: Made, tmp_path: Path
+) -> None:
+    """Files of limited size stand for the disk: a write ends in the middle, the next one fails."""
+    job, whole = made[name]
+    place, told = tmp_path / "run", tmp_path / "told"
+    job.prepare(place)
+    before = {path.stat().st_size for path in place.rglob("*") if path.is_file()}
+    sizes = {path.stat().st_size for path in whole.folder.rglob("*") if path.is_file()} - before
+    assert finish(begin(job.words(place), told, largest=int(0.97 * max(sizes)))) == 2
+    assert told.read_text().splitlines()[-1].startswith("deepcg ")
+    assert re.search(rf"{place}/\S+ cannot be written \(File too large\)", told.read_text())
+    assert "Traceback" not in told.read_text()
+    assert not list(place.rglob("*.part"))
+    again = [*job.words(place), *job.again]
+    assert finish(begin(again, told)) == 0, told.read_text()
+    assert_same(files_in(place), whole)

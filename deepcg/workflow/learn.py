@@ -18,9 +18,10 @@ from deepcg.ensemble import SurfaceEnsemble, load_surfaces, member_folder
 from deepcg.errors import InputError
 from deepcg.exploration import Box, Trust
 from deepcg.figures import png
-from deepcg.files import write_arrays, write_json
-from deepcg.folders import check_place, make_folder
+from deepcg.files import read_arrays, write_arrays, write_bytes, write_json
+from deepcg.folders import make_folder
 from deepcg.learning_figures import learning_figure
+from deepcg.locks import folder_locked
 from deepcg.model import SurfaceModel, save_model
 from deepcg.progress import Progress, silent
 from deepcg.report import versions
@@ -35,6 +36,7 @@ from deepcg.workflow.fit_config import FitConfig, absolute, with_preset
 from deepcg.workflow.fit_variables import samples_of
 from deepcg.workflow.members import drawn_frames, member_seed
 from deepcg.workflow.variables import map_variables
+from free_energy import Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,17 +149,22 @@ def learn(
     Raises
     ------
     InputError
-        The run is no ensemble of collective variables, or the folder holds something else.
+        The run is no ensemble of collective variables, the folder holds something else, or
+        another process works there.
     """
     device_of("cpu", config.threads)
-    _check_folder(config)
+    with folder_locked(config.output):
+        _check_folder(config)
+        return _learn(config, progress, tell)
+
+
+def _learn(config: LearnConfig, progress: Progress, tell: Callable[[str], None]) -> Learned:
     fitted = with_preset(fit_config_of(config.run))
     models = load_surfaces(config.run)
     if len(models) < 2:
         raise InputError(f"{config.run} has one member, and no spread: add some by --resume")
     own, pool = _data(config, fitted, progress)
     job = _Job(config, fitted, models, own, pool)
-    make_folder(config.output)
     write_toml(config.output / "learn.toml", _absolute(config))
     state = _State(tuple(model.potential for model in models), (), (), ())
     for number in range(1, config.rounds + 1):
@@ -266,27 +273,22 @@ class _Job:
         seed = 1000 * config.seed + number
         before = self.oracle.given.copy()
         if config.at_random:
-            n = config.places * config.each
-            frames: VariableFrames | None = self.oracle.take(n, np.random.default_rng(seed))
+            self.oracle.take(config.places * config.each, np.random.default_rng(seed))
             places, answered = torch.zeros(0, len(self.box.periods)), torch.zeros(0).bool()
         else:
             generator = torch.Generator().manual_seed(seed)
             places = pick(found, config.places, self.box, generator)
-            frames, known = self.oracle(places)
-            answered = torch.from_numpy(known)
+            answered = torch.from_numpy(self.oracle(places)[1])
+        given = np.flatnonzero(self.oracle.given & ~before)
+        frames = self.oracle.frames[torch.from_numpy(given)]
         spread = float(found.spread.square().mean().sqrt())
-        n_frames = 0 if frames is None else len(frames)
-        done = Round(number, found.fraction, spread, len(places), int(answered.sum()), n_frames)
-        members = self._trained(state, frames, number, progress) if n_frames else state.members
-        state = _State(
-            tuple(members),
-            (*state.rounds, done),
-            state.frames if frames is None else (*state.frames, frames),
-            (*state.asked, (places, answered)),
-        )
+        done = Round(number, found.fraction, spread, len(places), int(answered.sum()), len(given))
+        whole = (*state.frames, frames) if len(given) else state.frames
+        members = self._trained(state.members, whole, number, progress)
+        asked = (*state.asked, (places, answered))
+        state = _State(members, (*state.rounds, done), whole, asked)
         folder = config.output / f"round-{number}"
         self.write(folder, state)
-        given = np.flatnonzero(self.oracle.given & ~before)
         arrays = {"given": given, "places": places.numpy(), "answered": answered.numpy()}
         write_arrays(folder / "asked.npz", arrays)
         write_json(folder / "round.json", asdict(done))  # last: the round is whole now
@@ -295,8 +297,8 @@ class _Job:
     def recalled(self, state: _State, number: int) -> _State:
         """Return the state after a round that is on disk."""
         folder = self.config.output / f"round-{number}"
-        with np.load(folder / "asked.npz", allow_pickle=False) as saved:
-            given, places, answered = (saved[k] for k in ("given", "places", "answered"))
+        saved = read_arrays(folder / "asked.npz")
+        given, places, answered = (saved[name] for name in ("given", "places", "answered"))
         self.oracle.given[given] = True
         frames = (self.oracle.frames[torch.from_numpy(given)],) if len(given) else ()
         return _State(
@@ -323,14 +325,21 @@ class _Job:
             make_folder(member_folder(folder, k))
             save_model(member_folder(folder, k) / "model.pt", model)
         if len(self.first.names) in BINS:
-            parts = [_bare(part) for part in [*self.own, *state.frames]]
+            # what was asked for is no trajectory of its own, and its number tells no density
+            last = VariableFrames.join([_bare(part) for part in (self.own[-1], *state.frames)])
+            parts = [*(_bare(part) for part in self.own[:-1]), last]
             potentials = [state.members[0], *state.members]
             surface = surface_of(potentials, parts, self.first.names, self.first.units, self.kT)
-            surface.save(folder / "surface.npz")
+            nothing = np.full(surface.grid.shape, np.nan)
+            replace(surface, histogram=Estimate(nothing, nothing)).save(folder / "surface.npz")
 
     def _trained(
-        self, state: _State, frames: VariableFrames | None, number: int, progress: Progress
-    ) -> list[SurfacePotential]:
+        self,
+        members: Sequence[SurfacePotential],
+        frames: Sequence[VariableFrames],
+        number: int,
+        progress: Progress,
+    ) -> tuple[SurfacePotential, ...]:
         plain = self.fitted.training
         training = replace(
             plain,
@@ -339,19 +348,18 @@ class _Job:
             validations=1,
             patience=0,
         )
-        seeds = [
-            member_seed(plain.seed + 7919 * number, k) for k in range(len(state.members))
-        ]  # other orders of frames than in the rounds before
-        more = [] if frames is None else [frames]
+        # other orders of frames than in the rounds before
+        seeds = [member_seed(plain.seed + 7919 * number, k) for k in range(len(members))]
         told: Progress = lambda done, total, what: progress(done, total, f"round {number}, {what}")
-        return refitted(
-            state.members,
-            [_bare(part) for part in [*self.own, *state.frames, *more]],
+        found = refitted(
+            members,
+            [_bare(part) for part in [*self.own, *frames]],
             training,
             seeds=seeds,
             resample=self.fitted.members.resample,
             progress=told,
         )
+        return tuple(found)
 
     def _trust(self, models: Sequence[SurfaceModel]) -> Trust:
         """Return the trust levels: those asked for, or those that fit the run's own frames."""
@@ -393,7 +401,6 @@ def _bare(frames: VariableFrames) -> VariableFrames:
 
 
 def _check_folder(config: LearnConfig) -> None:
-    check_place(config.output)
     path = config.output / "learn.toml"
     if not path.is_file():
         if (config.output / "config.toml").exists():
@@ -449,4 +456,4 @@ def _write_results(
     figure = learning_figure(
         places, unknown, model.names, model.units, source=str(config.output.name)
     )
-    (config.output / "learning.png").write_bytes(png(figure))
+    write_bytes(config.output / "learning.png", png(figure))

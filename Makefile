@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 VENV := .venv
+LOWEST := .venv-lowest
 BIN := $(VENV)/bin
 DEEPCG := $(BIN)/deepcg
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile --only-binary :all: -c constraints.txt
@@ -9,11 +10,12 @@ DEMO := demo
 REQUIREMENTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean venv
+.PHONY: help demo test test-lowest lint clean venv
 
 help:
 	@echo "make demo   simulate a small box of water, fit, sample, compare: report in $(DEMO)/"
 	@echo "make test   format, lint, types and tests (make lint: without the tests)"
+	@echo "make test-lowest  tests with the lowest versions of what the package needs"
 	@echo "make venv   the package with its test tools in $(VENV)"
 	@echo "make clean  remove $(VENV), $(DEMO) and caches"
 
@@ -28,6 +30,14 @@ demo: $(VENV)/installed
 # one thread in each of as many processes as there are cores; a file stays in one process
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
+
+# the same with the lowest versions that pyproject.toml allows; takes a network and minutes
+test-lowest:
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(PYTHON) .ci/lowest.py > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m pip install --quiet --only-binary :all: -c $(LOWEST)/lowest.txt -e '.[test]'
+	$(LOWEST)/bin/python -m pip check
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/pytest -n auto --dist loadfile
 
 lint: venv
 	$(BIN)/ruff format --check .
@@ -48,4 +58,4 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 clean:
-	rm -rf $(VENV) $(DEMO) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) $(DEMO) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import mdtraj
@@ -34,6 +35,8 @@ from sampling import (
     calm,
     run,
 )
+
+_log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, str], None]
 """Called with the intervals done, the intervals in all and a word on what is done."""
@@ -127,7 +130,8 @@ class Summary:
     the scatter between replicas, ``None`` for a single one; temperatures are ``None`` for
     overdamped dynamics, which have no velocities. ``energy`` is without a bias. With replica
     exchange, ``energy`` and ``temperature`` are those of the lowest temperature, and
-    ``acceptance`` has the accepted fraction of swaps of every temperature with the next.
+    ``acceptance`` has the accepted fraction of swaps of every temperature with the next. Replicas
+    ``dropped`` blew up; their frames do not count.
     """
 
     n_replicas: int
@@ -142,6 +146,7 @@ class Summary:
     ns_per_day: float
     ns_per_day_per_replica: float
     acceptance: tuple[float, ...] = ()
+    dropped: tuple[int, ...] = ()
 
 
 def run_dynamics(
@@ -159,6 +164,7 @@ def run_dynamics(
     progress: Progress | None = None,
     forget: Callable[[], None] | None = None,
     checkpoint_seconds: float = 30.0,
+    drop_bad: bool = False,
 ) -> Summary:
     """Sample exp(-U/kT) with one replica per start and write what ``deepcg compare`` reads.
 
@@ -192,14 +198,21 @@ def run_dynamics(
         skin): it must drop that memory, or a resumed run differs in rounding.
     checkpoint_seconds
         Wall time between checkpoints; results do not depend on it.
+    drop_bad
+        Go on without replicas that blow up, with a note in the log; their trajectories become
+        ``dropped-000.dcd`` ....
 
     Raises
     ------
     SamplingError
-        A replica blew up; the checkpoint and all frames up to it are kept.
+        A replica blew up, or with ``drop_bad`` all did; the checkpoint and all frames up to it are
+        kept.
     InputError
-        The folder holds other samples, or cannot be resumed from.
+        The folder holds other samples, or cannot be resumed from; ``drop_bad`` was given with a
+        method, which makes replicas depend on one another.
     """
+    if drop_bad and method is not None:
+        raise InputError("--drop-bad is for replicas that are independent: leave it out")
     _check_shapes(start, masses, topology)
     masses = masses.to(start)
     kT = method.kT if isinstance(method, Exchange) else thermal_energy(config.temperature)
@@ -219,7 +232,16 @@ def run_dynamics(
     generator = Generator(start.device).manual_seed(config.seed)
     bias_energy = force_field.bias_energy if isinstance(force_field, Biased) else None
     job = _Job(
-        step, generator, masses, kT, config, samples, method, bias_energy, checkpoint_seconds
+        step,
+        generator,
+        masses,
+        kT,
+        config,
+        samples,
+        method,
+        bias_energy,
+        checkpoint_seconds,
+        drop_bad,
     )
     notes = {**asdict(config), "dt": config.step, **(settings or {})}
     if _is_resumable(output, resume):
@@ -262,6 +284,7 @@ class _Job:
     method: Method | None
     bias_energy: Callable[[Tensor], Tensor] | None
     checkpoint_seconds: float
+    drop_bad: bool
 
     def propagate(
         self, latest: Checkpoint, progress: Progress | None, forget: Callable[[], None] | None
@@ -270,11 +293,21 @@ class _Job:
         began = saved = time.monotonic()
         spent = float(latest.notes["seconds"])
         total = self.config.n_equilibration + self.config.n_frames
+        states, dead = self._states(latest), 0
         try:
-            for n, state in self._states(latest):
-                done = n // self.config.every
+            while True:
+                try:
+                    n, state = next(states)
+                except StopIteration:
+                    break
+                except Blowup as blowup:
+                    latest = self._without(blowup.replica, latest, dead, blowup)
+                    states, dead = self._states(latest), dead + 1
+                    continue
+                done, dead = n // self.config.every, 0
                 kinetic = self._temperature(state)
-                self._write(done - self.config.n_equilibration, state, kinetic)
+                dropped = dropped_of(latest)
+                self._write(done - self.config.n_equilibration, state, kinetic, dropped)
                 seconds = spent + time.monotonic() - began
                 latest = self.checkpoint(n, state, {**latest.notes, "seconds": seconds})
                 if forget is not None:
@@ -286,6 +319,36 @@ class _Job:
                     saved = time.monotonic()
         finally:
             self.samples.save(latest)
+        return latest
+
+    def _without(self, replica: int, latest: Checkpoint, dead: int, blowup: Blowup) -> Checkpoint:
+        """Return the last checkpoint without a replica; another one moves in its place, unseen.
+
+        So the others take the steps that they would have taken: they share their noise. ``dead``
+        counts those that blew up since that checkpoint: who is in the place may do so again.
+        """
+        dropped = dropped_of(latest) | {replica}
+        healthy = [i for i in range(self.samples.n_target) if i not in dropped]
+        if not self.drop_bad or not healthy or dead > 2 * len(self.samples.trajectories):
+            raise blowup
+        old = latest.state
+        parts = [t.clone() for t in (old.positions, old.velocities, old.forces, old.energy)]
+        for part in parts:
+            part[replica] = part[healthy[dead % len(healthy)]]
+        names = ",".join(map(str, sorted(dropped)))
+        latest = replace(
+            latest, state=SamplerState(*parts), notes={**latest.notes, "dropped": names}
+        )
+        self.recall(latest)
+        self.samples.save(latest)
+        self.samples.drop(dropped)
+        _log.warning(
+            "replica %d blew up at step %d (%.3f ps) and is dropped; %d others go on",
+            replica,
+            blowup.step,
+            blowup.step * self.config.step,
+            len(healthy),
+        )
         return latest
 
     def checkpoint(self, n: int, state: SamplerState, notes: Settings) -> Checkpoint:
@@ -313,12 +376,15 @@ class _Job:
             method=self.method,
         )
 
-    def _write(self, frame: int, state: SamplerState, kinetic: Tensor) -> None:
+    def _write(
+        self, frame: int, state: SamplerState, kinetic: Tensor, dropped: frozenset[int]
+    ) -> None:
         if frame > 0:
             energy = state.energy
             if self.bias_energy is not None:
                 energy = energy - self.bias_energy(state.positions)
-            self.samples.append(frame * self.config.interval_ps, state.positions, energy, kinetic)
+            time_ps = frame * self.config.interval_ps
+            self.samples.append(time_ps, state.positions, energy, kinetic, dropped)
 
     def _temperature(self, state: SamplerState) -> Tensor:
         if self.config.integrator == "overdamped":  # its velocities are noise alone
@@ -329,6 +395,11 @@ class _Job:
         phase = "equilibrating" if done <= self.config.n_equilibration else "sampling"
         mean = float(kinetic[: self.samples.n_target].mean())
         return phase if math.isnan(mean) else f"{phase}, {mean:.0f} K"
+
+
+def dropped_of(checkpoint: Checkpoint) -> frozenset[int]:
+    """Return the replicas that were dropped before a checkpoint."""
+    return frozenset(int(i) for i in str(checkpoint.notes.get("dropped", "")).split(",") if i)
 
 
 def _names(n_replicas: int, method: Method | None) -> list[str]:
@@ -362,10 +433,12 @@ def _resume(job: _Job, force_field: ForceField, positions: Tensor, notes: Settin
         job.recall(checkpoint)
         _check_same_model(path, checkpoint.state, force_field)
         n_frames = checkpoint.step // config.every - config.n_equilibration
+        dropped = dropped_of(checkpoint)
         if n_frames > 0:
-            job.samples.truncate(n_frames)
+            job.samples.truncate(n_frames, dropped)
         else:  # the files may not be there yet
             job.samples.create(positions[0])
+        job.samples.drop(dropped)
     except (ValueError, OSError) as error:
         if isinstance(error, InputError):
             raise
@@ -442,9 +515,11 @@ def _summarize(job: _Job, checkpoint: Checkpoint, n_beads: int) -> Summary:
     samples, config = job.samples, job.config
     n_replicas, n_target = len(samples.trajectories), samples.n_target
     log: NDArray[np.float64] = np.loadtxt(samples.log, delimiter=",", skiprows=1, ndmin=2)
-    replicas = log[:, 3 + n_replicas :][:, :n_target].mean(0)
+    dropped = dropped_of(checkpoint)
+    healthy = [i for i in range(n_target) if i not in dropped]
+    replicas = log[:, 3 + n_replicas :][:, healthy].mean(0)
     kinetic = None if np.isnan(replicas).any() else float(replicas.mean())
-    error = float(replicas.std(ddof=1) / math.sqrt(n_target)) if n_target > 1 else None
+    error = float(replicas.std(ddof=1) / math.sqrt(len(healthy))) if len(healthy) > 1 else None
     seconds = float(checkpoint.notes["seconds"])
     speed = checkpoint.step * config.step / 1000 / (seconds / 86_400)
     summary = Summary(
@@ -462,6 +537,7 @@ def _summarize(job: _Job, checkpoint: Checkpoint, n_beads: int) -> Summary:
         acceptance=tuple(job.method.acceptance.tolist())
         if isinstance(job.method, Exchange)
         else (),
+        dropped=tuple(sorted(dropped)),
     )
     write_whole(samples.folder / "summary.json", json.dumps(asdict(summary), indent=2) + "\n")
     return summary

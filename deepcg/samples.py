@@ -8,6 +8,7 @@ from pathlib import Path
 
 import mdtraj
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -81,20 +82,42 @@ class Samples:
             frame.unitcell_vectors = self.box[None].astype(np.float32)
         frame.save_pdb(str(self.folder / "topology.pdb"))
 
-    def append(self, time: float, positions: Tensor, energy: Tensor, kinetic: Tensor) -> None:
+    def kept(self, dropped: frozenset[int]) -> list[Path]:
+        """Return the trajectories of all replicas but those that were dropped."""
+        return [path for i, path in enumerate(self.trajectories) if i not in dropped]
+
+    def drop(self, dropped: frozenset[int]) -> None:
+        """Give the trajectories of dropped replicas another name, where that is not done yet."""
+        for i in dropped:
+            path = self.trajectories[i]
+            if path.exists():
+                path.replace(path.with_name(f"dropped-{path.name}"))
+
+    def append(
+        self,
+        time: float,
+        positions: Tensor,
+        energy: Tensor,
+        kinetic: Tensor,
+        dropped: frozenset[int] = frozenset(),
+    ) -> None:
         """Write a frame of every replica and the row of the log.
 
         ``positions`` (n_replicas, n_beads, 3), nm; ``energy`` and the temperature ``kinetic``
-        (n_replicas,), kJ/mol and K; ``time`` in ps.
+        (n_replicas,), kJ/mol and K; ``time`` in ps. Of ``dropped`` replicas the log has NaN.
         """
-        for path, x in zip(self.trajectories, positions.cpu().float().numpy(), strict=True):
-            self.format.append(path, x)
-        e, t, n = energy.double(), kinetic.double(), self.n_target
-        row = [time, float(e[:n].mean()), float(t[:n].mean()), *e.tolist(), *t.tolist()]
+        frames = positions.cpu().float().numpy()
+        for i, path in enumerate(self.trajectories):
+            if i not in dropped:
+                self.format.append(path, frames[i])
+        e, t, n = energy.double().clone(), kinetic.double().clone(), self.n_target
+        e[list(dropped)], t[list(dropped)] = torch.nan, torch.nan
+        means = [float(values[:n].nanmean()) for values in (e, t)]
+        row = [time, *means, *e.tolist(), *t.tolist()]
         with writing(self.log), self.log.open("a") as file:
             file.write(",".join(f"{value:.6f}" for value in row) + "\n")
 
-    def truncate(self, n_frames: int) -> None:
+    def truncate(self, n_frames: int, dropped: frozenset[int] = frozenset()) -> None:
         """Cut all files back to ``n_frames``.
 
         Raises
@@ -105,7 +128,7 @@ class Samples:
         lines = self.log.read_bytes().splitlines(keepends=True)
         if len(lines) < n_frames + 1:
             raise ValueError(f"{self.log} holds {len(lines) - 1} rows, not {n_frames}")
-        for path in self.trajectories:
+        for path in self.kept(dropped):
             self.format.truncate(path, n_frames)
         with self.log.open("r+b") as file:
             file.truncate(sum(map(len, lines[: n_frames + 1])))

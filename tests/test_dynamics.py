@@ -57,7 +57,8 @@ def lattice(n_replicas, dtype=torch.float32):
 
 
 def go(output, force_field=argon, n_replicas=2, start=None, **options):
-    run_options = {k: options.pop(k) for k in ("resume", "forget", "progress") if k in options}
+    names = ("resume", "forget", "progress", "drop_bad", "method")
+    run_options = {k: options.pop(k) for k in names if k in options}
     run_options["checkpoint_seconds"] = options.pop("checkpoint_seconds", 1e9)
     start = lattice(n_replicas) if start is None else start
     return run_dynamics(
@@ -277,6 +278,47 @@ def test_a_blow_up_names_step_replica_and_pair_and_keeps_the_good_part(tmp_path)
     assert str(again.value) == line
 
 
+def test_healthy_replicas_go_on_when_asked(tmp_path, caplog):
+    whole = go(tmp_path / "whole")
+    summary = go(tmp_path / "dropped", sticky, drop_bad=True)
+    assert "replica 1 blew up at step" in caplog.text
+    assert "is dropped; 1 others go on" in caplog.text
+    assert summary.dropped == (1,)
+    assert summary.n_frames == whole.n_frames
+    healthy = (tmp_path / "dropped" / "000.dcd").read_bytes()
+    assert healthy == (tmp_path / "whole" / "000.dcd").read_bytes()
+    assert not (tmp_path / "dropped" / "001.dcd").exists()
+    assert (tmp_path / "dropped" / "dropped-001.dcd").exists()
+    log = np.genfromtxt(tmp_path / "dropped" / "log.csv", delimiter=",", names=True)
+    assert np.isnan(log["energy_001"][-1])
+    assert log["energy_kJ_mol"][-1] == log["energy_000"][-1]
+
+
+@pytest.mark.parametrize("intervals", [3, 12])
+def test_a_run_without_a_replica_is_resumed(intervals, tmp_path):
+    go(tmp_path / "whole", sticky, drop_bad=True)
+
+    def interrupt(done, total, what):
+        if done == intervals:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path / "cut", sticky, drop_bad=True, progress=interrupt)
+    go(tmp_path / "cut", sticky, drop_bad=True, resume=True)
+    assert content(tmp_path / "cut") == content(tmp_path / "whole")
+
+
+def test_with_no_healthy_replica_the_run_ends(tmp_path):
+    with pytest.raises(SamplingError, match="replica 1 blew up at step"):
+        go(tmp_path, sticky, drop_bad=True, ps=4.0)  # whoever takes its place sticks, too
+
+
+def test_replicas_that_depend_on_one_another_are_not_dropped(tmp_path):
+    method = sampling.Exchange.__new__(sampling.Exchange)
+    with pytest.raises(InputError, match="--drop-bad is for replicas that are independent"):
+        go(tmp_path, drop_bad=True, method=method)
+
+
 def test_the_pushed_pair_is_found_across_a_triclinic_box():
     box = torch.tensor([[2.0, 0, 0], [0.9, 1.8, 0], [-0.9, 0.8, 1.6]], dtype=torch.float64)
     x = torch.rand(1, 6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) @ box
@@ -301,7 +343,7 @@ def test_beads_that_overlap_at_the_start_are_an_error_that_writes_nothing(tmp_pa
 def test_samples_are_never_overwritten(tmp_path):
     go(tmp_path)
     before = content(tmp_path)
-    with pytest.raises(InputError, match=r"already \(checkpoint\.pt\), 20 frames: resume"):
+    with pytest.raises(InputError, match=r"already \(checkpoint\.pt\), 10 frames: resume"):
         go(tmp_path)
     (tmp_path / "checkpoint.pt").unlink()
     with pytest.raises(InputError, match=r"cannot be resumed without checkpoint\.pt"):

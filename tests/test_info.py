@@ -60,6 +60,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("run/samples/000.dcd", "trajectory", {"frames": 20, "atoms": 32}),
         ("run/samples/checkpoint.pt", "checkpoint of a sampling", {"replicas": 2, "beads": 32}),
         ("run/report", "report", {}),
+        ("run/learning-curve.png", "figure", {}),
+        ("run/report/report.html", "report page: open it in a browser", {}),
     ],
 )
 def test_every_file_that_we_make_is_known(runs: Path, path: str, kind: str, facts: dict[str, Any]):
@@ -146,6 +148,14 @@ def test_a_bad_file_gets_one_line(
         describe(bad)
     assert bad.name in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_of_surfaces_is_known(tmp_path: Path):
+    (tmp_path / "fes.json").write_text(json.dumps({"surfaces": [{"name": "CG"}, {"name": "MD"}]}))
+    (tmp_path / "fes.npz").write_bytes(b"")
+    facts = describe(tmp_path)
+    assert (facts["kind"], facts["surfaces"]) == ("free-energy surfaces", ["CG", "MD"])
+    assert facts["files"] == ["fes.npz"]
 
 
 def test_folders_of_others_are_refused(tmp_path: Path):

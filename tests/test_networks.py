@@ -341,7 +341,7 @@ def test_sensible_sizes_are_demanded():
         DeepPotSEL(CUTOFF, 1, triples=20)
     with pytest.raises(InputError, match="l_max is 5: choose 0 to 4"):
         DeepPotSEL(CUTOFF, 1, l_max=5)
-    with pytest.raises(InputError, match=r"first_knot 0\.22 nm is not below the cutoff 0\.2 nm"):
+    with pytest.raises(InputError, match=r"the cutoff 0\.2 nm is not above first_knot, 0\.22 nm"):
         DeepPotSEL(0.2, 1)
     with pytest.raises(InputError, match="3 knots are too few"):
         PairSpline(CUTOFF, 1, n_knots=3)

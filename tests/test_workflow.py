@@ -118,6 +118,8 @@ def test_nothing_is_overwritten(run: Path, water: Path) -> None:
     ("change", "message"),
     [
         (lambda c: replace(c, cutoff=0.9), "more than half of the shortest box height"),
+        (lambda c: replace(c, cutoff=0.05), "give a --cutoff of 0.32 nm or more"),
+        (lambda c: replace(c, data=DataConfig(stop=1)), "1 frames are too few"),
         (lambda c: replace(c, data=DataConfig(map="oxygen")), "did you mean 'oxygens'"),
         (lambda c: replace(c, data=DataConfig(map="select:name XX")), "name XX"),
         (lambda c: replace(c, data=DataConfig(start=100)), "leave none"),

@@ -83,7 +83,10 @@ class DeepPotSEL(nn.Module):
         if n_splines < 4:
             raise InputError(f"{n_splines} splines are too few for cubic ones: take at least 4")
         if not first_knot < cutoff:
-            raise InputError(f"first_knot {first_knot} nm is not below the cutoff {cutoff} nm")
+            raise InputError(
+                f"the cutoff {cutoff:g} nm is not above first_knot, {first_knot:g} nm, from which "
+                f"on beads are told apart: give a --cutoff of {first_knot + 0.1:.2g} nm or more"
+            )
         self.cutoff, self.n_types, self.plain = cutoff, n_types, plain
         self.axis, self.triples = axis, triples
         self.basis = Basis(l_max, n_splines, first_knot, cutoff, cutoff / 2)

@@ -265,14 +265,26 @@ def sample_of(source: Source, config: DataConfig) -> Frames:
     InputError
         None are used.
     """
+    used = used_frames(source, config)
+    some = used[:: max(1, len(used) // SAMPLE_FRAMES)][:SAMPLE_FRAMES]
+    return Frames.join(next(read(source, chunk=1, start=k, stop=k + 1)) for k in some)
+
+
+def used_frames(source: Source, config: DataConfig) -> range:
+    """Return the numbers of the frames that are used.
+
+    Raises
+    ------
+    InputError
+        There are none.
+    """
     stop = source.n_frames if config.stop is None else min(config.stop, source.n_frames)
     used = range(config.start, stop, config.stride)
     if not used:
         raise InputError(
             f"{source.trajectory} has {source.n_frames} frames: --start and --stop leave none"
         )
-    some = used[:: max(1, len(used) // SAMPLE_FRAMES)][:SAMPLE_FRAMES]
-    return Frames.join(next(read(source, chunk=1, start=k, stop=k + 1)) for k in some)
+    return used
 
 
 def read_used(

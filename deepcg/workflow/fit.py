@@ -47,6 +47,7 @@ from deepcg.workflow.beads import (
     map_positions,
     open_data,
     open_labelled,
+    used_frames,
 )
 from deepcg.workflow.device import device_of
 from deepcg.workflow.fit_config import DTYPES, FitConfig, absolute, with_preset
@@ -193,6 +194,8 @@ def check_before_labelling(config: FitConfig) -> None:
     """
     sources = [open_data(path, config.data) for path in (config.trajectory, *config.data.also)]
     check_same_system(sources)
+    for source in sources:
+        check_length(len(used_frames(source, config.data)))
     first = replace(config.data, start=config.data.start, stop=config.data.start + 1, stride=1)
     beads = map_positions(sources[0], first)
     if isinstance(beads.mapping, LinearMapping) and not config.force_achiral:
@@ -211,13 +214,18 @@ def split(
     """
     first, last, start = [], [], 0
     for length in lengths or (len(frames),):
-        n = min(length - 1, round((1 - validation_fraction) * length))
-        if n < 1:
-            raise InputError(f"{length} frames are too few: one to train on, one to validate")
+        check_length(length)
+        n = max(1, min(length - 1, round((1 - validation_fraction) * length)))
         first.append(frames[start : start + n])
         last.append(frames[start + n : start + length])
         start += length
     return Frames.join(first), Frames.join(last)
+
+
+def check_length(n_frames: int) -> None:
+    """Refuse a trajectory that cannot be split."""
+    if n_frames < 2:
+        raise InputError(f"{n_frames} frames are too few: one to train on, one to validate")
 
 
 def cutoff_of(config: FitConfig, frames: Frames) -> float:

@@ -320,7 +320,8 @@ def _fit_folder(path: Path) -> Facts:
     else:
         parts["model"] = "not yet: the fit has not ended"
     parts["config"] = _toml_table(path / "config.toml")
-    for name, describe_folder in {"samples": _sample_folder, "report": _report_folder}.items():
+    inside = {"samples": _sample_folder, "report": _report_folder, "fes": _fes_folder}
+    for name, describe_folder in inside.items():
         if (path / name).is_dir():
             parts[name] = describe_folder(path / name)
     return parts
@@ -347,6 +348,25 @@ def _report_folder(path: Path) -> Facts:
     return {"kind": "report", "page": str(path / "report.html"), "verdicts": verdicts}
 
 
+def _fes_folder(path: Path) -> Facts:
+    numbers = _json_table(path / "fes.json")
+    return {
+        "kind": "free-energy surfaces",
+        "page": str(path / "report.html"),
+        "surfaces": [str(one.get("name")) for one in numbers.get("surfaces", [])],
+        "files": sorted(file.name for file in path.glob("*.npz")),
+    }
+
+
+def _page_or_picture(path: Path) -> Facts:
+    begins = path.read_bytes()[:15]
+    if begins.startswith(b"\x89PNG"):
+        return {"kind": "figure", "bytes": path.stat().st_size}
+    if begins.lower().startswith((b"<!doctype html", b"<html")):
+        return {"kind": "report page: open it in a browser", "bytes": path.stat().st_size}
+    raise InputError(f"{path} is damaged: it does not begin as {path.suffix} files do")
+
+
 _FILES: dict[str, Callable[[Path], Facts]] = {
     ".xml": _system,
     ".pt": _torch_file,
@@ -358,6 +378,8 @@ _FILES: dict[str, Callable[[Path], Facts]] = {
     ".pdb": _structure,
     ".gro": _structure,
     ".toml": lambda path: {"kind": "settings", **_toml_table(path)},
+    ".png": _page_or_picture,
+    ".html": _page_or_picture,
 }
 """How to describe files by their ending; others are trajectories."""
 
@@ -367,5 +389,6 @@ _FOLDERS: dict[str, Callable[[Path], Facts]] = {
     "summary.json": _sample_folder,
     "log.csv": _sample_folder,
     "report.json": _report_folder,
+    "fes.json": _fes_folder,
 }
 """How to describe folders by a file in them."""

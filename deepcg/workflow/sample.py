@@ -51,6 +51,8 @@ class SampleConfig:
         A bias or replica exchange.
     uncertainty
         Of an ensemble: which of its members, and where they are not to be trusted.
+    drop_bad
+        Go on without replicas that blow up; not with a bias or replica exchange.
     skin
         How far the list of neighbors reaches beyond the cutoff, nm.
     device
@@ -67,6 +69,7 @@ class SampleConfig:
     masses: str | None = None
     enhanced: BiasConfig = field(default_factory=BiasConfig)
     uncertainty: TrustConfig = field(default_factory=TrustConfig)
+    drop_bad: bool = False
     skin: float = 0.08
     device: str = "auto"
     threads: int | None = None
@@ -138,6 +141,7 @@ def _sample(
             resume=config.resume,
             progress=progress,
             forget=forces.renew,
+            drop_bad=config.drop_bad,
         )
     write_bias(output / "bias.npz", enhanced, model.temperature)
     trajectories = sorted(output.glob("[0-9]*.dcd"), key=lambda path: int(path.stem))
@@ -216,4 +220,6 @@ def _in_words(summary: Summary, config: SampleConfig) -> str:
     if summary.temperature is not None:
         error = "" if summary.temperature_error is None else f" +- {summary.temperature_error:.1f}"
         text += f"; temperature {summary.temperature:.1f}{error} K"
+    if summary.dropped:
+        text += f"; {len(summary.dropped)} of them blew up and were dropped"
     return f"{text}; {summary.ns_per_day:.0f} ns/day in all"

@@ -37,7 +37,7 @@ test-lowest:
 	$(PYTHON) .ci/lowest.py > $(LOWEST)/lowest.txt
 	$(LOWEST)/bin/python -m pip install --quiet --only-binary :all: -c $(LOWEST)/lowest.txt -e '.[test]'
 	$(LOWEST)/bin/python -m pip check
-	OMP_NUM_THREADS=1 $(LOWEST)/bin/pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/pytest -n auto --dist loadfile -W ignore::DeprecationWarning
 
 lint: venv
 	$(BIN)/ruff format --check .

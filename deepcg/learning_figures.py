@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator, MultipleLocator
 from numpy.typing import NDArray
 
 from deepcg.figures import COLOURS, NOTE
+from deepcg.plane import axis_title
 
 Floats = NDArray[np.float64]
 
@@ -47,10 +48,7 @@ def learning_figure(
         shown = np.where(degrees, np.degrees(one), one) if len(one) else np.zeros((0, len(names)))
         y = shown[:, 1] if len(names) > 1 else np.full(len(shown), k)
         right.scatter(shown[:, 0], y, c=np.full(len(shown), k), norm=norm, cmap="plasma", s=14)
-    labels = [
-        f"{name} ({'°' if d else unit})"
-        for name, unit, d in zip(names, units, degrees, strict=True)
-    ]
+    labels = [axis_title(name, unit) for name, unit in zip(names, units, strict=True)]
     right.set(xlabel=labels[0], ylabel=labels[1] if len(names) > 1 else "round")
     for axis, angle in zip((right.xaxis, right.yaxis), degrees, strict=False):
         if angle:

@@ -100,5 +100,10 @@ def in_degrees(plane: Plane, k: int) -> bool:
 
 def label(plane: Plane, k: int) -> str:
     """Return the name of a coordinate with the unit it is shown in."""
-    name = re.sub(r"\b(phi|psi|omega|chi)\b", lambda m: _GREEK[m[0]], plane.names[k])
-    return f"{name} ({'°' if in_degrees(plane, k) else plane.units[k]})"
+    return axis_title(plane.names[k], plane.units[k])
+
+
+def axis_title(name: str, unit: str) -> str:
+    """Return a name with the unit that values are shown in."""
+    greek = re.sub(r"\b(phi|psi|omega|chi)\b", lambda m: _GREEK[m[0]], name)
+    return f"{greek} ({'°' if unit == 'rad' else unit})"

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, StrMethodFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
 from deepcg.figures import COLOURS, NOTE
@@ -31,7 +31,7 @@ def map_figure(spread: SurfaceSpread) -> Figure:
     left, middle, right = figure.subplots(1, 3, sharey=True)
     low, high = np.percentile(spread.sigma, (1, 99))
     shades = _cells(left, spread, spread.sigma, "magma", LogNorm(max(low, 1e-9), high))
-    _bar(figure, shades, left, f"Σ ({spread.unit})", "both")
+    _bar(figure, shades, left, f"Σ ({spread.unit})", "both", logarithmic=True)
     energy = np.minimum(spread.mean, TOP)
     set_up_map(middle, spread)
     filled = middle.contourf(
@@ -41,7 +41,7 @@ def map_figure(spread: SurfaceSpread) -> Figure:
     density = np.where(spread.frames > 0, spread.frames, np.nan)
     top = float(np.nanmax(density))
     shades = _cells(right, spread, density, "cividis", LogNorm(1, max(top, 2)))
-    _bar(figure, shades, right, "frames in the bin")
+    _bar(figure, shades, right, "frames in the bin", logarithmic=True)
     titles = (f"spread of {len(spread.energies)} members' forces", "free energy", "training data")
     for axes, title in zip((left, middle, right), titles, strict=True):
         axes.set_title(title, fontsize=9.5, loc="left")
@@ -219,11 +219,23 @@ def _by_type(axes: Axes, spreads: Sequence[BeadSpread]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _bar(figure: Figure, shades: object, axes: Axes, text: str, extend: str | None = None) -> None:
-    more = {} if extend is None else {"extend": extend}
+def _bar(
+    figure: Figure,
+    shades: object,
+    axes: Axes,
+    text: str,
+    extend: str | None = None,
+    *,
+    logarithmic: bool = False,
+) -> None:
+    more: dict[str, object] = {} if extend is None else {"extend": extend}
+    if logarithmic:
+        more |= {"ticks": LogLocator(subs=(1.0, 2.0, 5.0)), "format": StrMethodFormatter("{x:g}")}
     bar = figure.colorbar(shades, ax=axes, shrink=0.9, pad=0.03, **more)  # type: ignore[arg-type]
     bar.set_label(text, fontsize=8.5)
     bar.ax.tick_params(labelsize=8)
+    if logarithmic:
+        bar.ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _note(figure: Figure, what: str, source: str) -> None:

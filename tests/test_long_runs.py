@@ -27,7 +27,7 @@ from sampling import INTEGRATORS, SamplerState, run, start
 
 F64 = torch.float64
 KT = 300 * BOLTZMANN
-N, BOX, CUTOFF = 8, 1.3, 0.6
+N, BOX, CUTOFF = 27, 1.3, 0.6
 TYPES = torch.arange(N) % 2
 MASSES = torch.tensor([18.0, 30.0], dtype=F64)[TYPES]
 
@@ -38,12 +38,12 @@ def potential(request: pytest.FixtureRequest) -> NetworkPotential:
     torch.manual_seed(2)
     kind = request.param
     network = NETWORKS[kind](CUTOFF, 2, **SIZES[kind]["small"])
-    terms = [network, Repulsion(torch.full((2, 2), 0.35), KT)]
+    terms = [network, Repulsion(torch.full((2, 2), 0.4), KT)]
     return NetworkPotential(terms, CUTOFF, TYPES).to(F64).requires_grad_(False)
 
 
 def lattice(n_replicas: int) -> Tensor:
-    grid = torch.cartesian_prod(*[torch.arange(2, dtype=F64)] * 3) * BOX / 2
+    grid = torch.cartesian_prod(*[torch.arange(3, dtype=F64)] * 3) * BOX / 3
     return grid.repeat(n_replicas, 1, 1)
 
 

@@ -22,7 +22,8 @@ class SurfaceStack(nn.Module):
     Parameters
     ----------
     members
-        The potentials, whose weights are copied; those that need no gradient are held.
+        The potentials, whose weights are copied. Those that need no gradient, in all alike, are
+        held.
     """
 
     def __init__(self, members: Sequence[SurfacePotential]) -> None:

@@ -122,7 +122,8 @@ def test_a_stack_is_its_members():
         energy, force = member.forces(values)
         torch.testing.assert_close(energies[k], energy)
         torch.testing.assert_close(forces[k], force)
-    members[0].network[0].requires_grad_(False)  # what the first holds, all hold
+    for member in members:
+        member.network[0].requires_grad_(False)
     again = SurfaceStack(SurfaceStack(members).members())
     assert [p.requires_grad for p in again.members()[2].parameters()] == [False, False] + 3 * [True]
     torch.testing.assert_close(again.forces(values)[1], forces)

@@ -197,7 +197,7 @@ def config(run: Path, pool: Path, output: Path) -> LearnConfig:
         places=8,
         each=10,
         walkers=30,
-        walk=300,
+        walk=200,
         refit_steps=150,
         until=0.0,
         threads=1,

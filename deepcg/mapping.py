@@ -349,7 +349,7 @@ def _owners(weights: csr_array, topology: mdtraj.Topology) -> NDArray[np.int64]:
         if abs(weight) > largest[atom]:
             owner[atom], largest[atom] = bead, abs(weight)
     mapped = np.flatnonzero(owner >= 0)
-    pairs = bonds(topology)
+    pairs = bonds(topology).astype(np.int32)  # SciPy's dijkstra knew no longer ones once
     graph = coo_array((np.ones(len(pairs)), tuple(pairs.T)), shape=(topology.n_atoms,) * 2)
     sources = dijkstra(
         graph.tocsr(), directed=False, indices=mapped, min_only=True, return_predecessors=True

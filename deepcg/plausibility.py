@@ -29,8 +29,8 @@ FARTHEST = 1e5
 DENSEST = 1000.0
 """Atoms per nm^3: water has 100, diamond 176."""
 
-STRETCHED = (0.5, 2.0)
-"""How long bonds may be, in sums of covalent radii."""
+STRETCHED = (0.3, 3.0)
+"""How long bonds may be, in sums of covalent radii: 2.5 from one C-alpha to the next."""
 
 USUAL_FORCE = 700.0
 """kJ/mol/nm, root mean square of a component: 590 in TIP3P, 780 in ab initio water, 850 in

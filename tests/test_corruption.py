@@ -327,7 +327,7 @@ def saved(folder: Path, arrays: dict[str, np.ndarray]) -> Path:
         (lambda a: a["positions"].__setitem__((2, 4, 1), np.nan), "atom 4 in frame 2"),
         (lambda a: a["positions"].__setitem__((2, 4, 1), np.inf), "atom 4 in frame 2"),
         (lambda a: a["positions"].__setitem__((2, 4, 1), 1e30), "atom 4 in frame 2 .* is damaged"),
-        (lambda a: a["positions"].__setitem__((2, 4, 1), 0.3), "bond .* frame 2, too long or too"),
+        (lambda a: a["positions"].__setitem__((2, 4, 1), 0.9), "bond .* frame 2, too long or too"),
         (lambda a: a["forces"].__setitem__((5, 0, 0), np.nan), "forces of atom 0 in frame 5"),
         (lambda a: a["positions"].__setitem__(3, a["positions"][2]), "frame 3 repeats the one bef"),
         (lambda a: a["positions"].__setitem__(5, a["positions"][0]), "frame 5 repeats the first"),
@@ -474,6 +474,7 @@ def test_no_file_runs_code(kind: str, tmp_path: Path) -> None:
         assert victim.exists()
 
 
+@pytest.mark.skipif(not hasattr(openmm, "PythonForce"), reason="OpenMM before 8.4 has none")
 @pytest.mark.parametrize("place", ["system", "hidden", "state"])
 def test_no_system_runs_code(place: str, files: Path, tmp_path: Path, monkeypatch) -> None:
     """The pickle within the force is replaced by one that creates a file."""

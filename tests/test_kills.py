@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 import shutil
 import signal
@@ -20,6 +21,7 @@ from processes import begin, finish
 
 from deepcg.errors import InputError
 from deepcg.formats import open_recording
+from deepcg.locks import locked
 
 SIGKILL = -9
 SMALL = {"channels": 4, "fitting": [4], "n_splines": 6, "l_max": 1}
@@ -248,6 +250,24 @@ def test_a_command_that_is_told_to_stop_goes_on_where_it_was(
     assert not list(place.rglob(".*lock"))
     assert finish(begin([*job.words(place), *job.again], told)) == 0, told.read_text()
     assert_same(files_in(place), whole)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_second_command_in_the_same_place_is_refused(
+    name: str, made: Made, tmp_path: Path
+) -> None:
+    job, _ = made[name]
+    place, told = tmp_path / "run", tmp_path / "told"
+    job.prepare(place)
+    lock = {"label": ".traj.forces.npy.lock", "sample": "samples/.deepcg.lock"}
+    path = place / lock.get(name, ".deepcg.lock")
+    path.parent.mkdir(exist_ok=True)
+    with locked(path):
+        before = files_in(place)
+        assert finish(begin(job.words(place), told)) == 2
+        assert f"is in use (process {os.getpid()} on" in told.read_text()
+        assert told.read_text().count("\n") == 1
+        assert files_in(place) == before
 
 
 def test_what_a_killed_simulation_leaves_is_whole_frames(made: Made, tmp_path: Path) -> None:

@@ -200,7 +200,9 @@ def test_stale_labels_are_computed_again(water: Path, caplog: pytest.LogCaptureF
 def test_labels_of_a_trajectory_that_grew_are_stale(water: Path) -> None:
     quick(water)
     frames = frames_of(water)
-    save(mdtraj.join([frames, frames]), water)
+    later = frames[:]
+    later.xyz = frames.xyz + np.float32(0.01)
+    save(mdtraj.join([frames, later]), water)
     assert len(np.load(quick(water).forces)) == 2 * FRAMES
 
 

@@ -242,7 +242,7 @@ def test_trajectories_of_other_atoms_are_refused(data: Path, tmp_path: Path):
 def test_a_map_that_hides_handedness_is_refused_unless_forced(tmp_path: Path):
     """C0 has H, F, N and C; with two of them as beads, it and its mirror image look the same."""
     chiral = molecule("CHFNCOO", [(0, 1), (0, 2), (0, 3), (0, 4), (4, 5), (5, 6)])
-    x = np.random.default_rng(0).normal(size=(3, 7, 3))
+    x = 0.08 * np.random.default_rng(0).normal(size=(3, 7, 3))
     mdtraj.Trajectory(x[:1], chiral).save_pdb(str(tmp_path / "p.pdb"))
     np.savez(tmp_path / "p.npz", positions=x, forces=x)
     start = FitConfig(

@@ -144,6 +144,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_model(folder / "model.pt", some_model())
     write_toml(folder / "config.toml", FitConfig(Path("x.dcd"), network="pair-spline"))
     (folder / "run.json").write_text(json.dumps({"config": {"a": 1.5}, "seed": [1, 2]}))
+    frames_of(folder / "x.xtc")  # which compiles loops, once
     return folder
 
 

@@ -118,7 +118,7 @@ class _Bispectrum(torch.autograd.Function):
     def forward(ctx: Any, a: Tensor, which: Products) -> Tensor:
         ctx.save_for_backward(a)
         ctx.which = which
-        return _products(a, a, a, which)
+        return threefold(a, a, a, which)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
@@ -132,24 +132,26 @@ class _BispectrumGradient(torch.autograd.Function):
     def forward(ctx: Any, a: Tensor, g: Tensor, which: Products) -> Tensor:
         ctx.save_for_backward(a, g)
         ctx.which = which
-        return _adjoint(g, a, a, which)
+        return threefold_adjoint(g, a, a, which)
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor, Tensor, None]:
         a, g = ctx.saved_tensors
-        curved = _adjoint(g, a, v, ctx.which) + _adjoint(g, v, a, ctx.which)
-        along = _products(v, a, a, ctx.which)
-        along += _products(a, v, a, ctx.which) + _products(a, a, v, ctx.which)
+        curved = threefold_adjoint(g, a, v, ctx.which) + threefold_adjoint(g, v, a, ctx.which)
+        along = threefold(v, a, a, ctx.which)
+        along += threefold(a, v, a, ctx.which) + threefold(a, a, v, ctx.which)
         return curved, along, None
 
 
-def _products(x: Tensor, y: Tensor, z: Tensor, which: Products) -> Tensor:
+def threefold(x: Tensor, y: Tensor, z: Tensor, which: Products) -> Tensor:
+    """Return T(x, y, z) (beads, columns) of densities (beads, components, channels)."""
     out = x.new_zeros(len(x), which.n_columns)
     _run(products, (x, y, z), which, out)
     return out
 
 
-def _adjoint(g: Tensor, x: Tensor, y: Tensor, which: Products) -> Tensor:
+def threefold_adjoint(g: Tensor, x: Tensor, y: Tensor, which: Products) -> Tensor:
+    """Return the gradient of sum(g T) in one factor, the others x and y, shaped as these."""
     out = torch.zeros_like(x, memory_format=torch.contiguous_format)
     _run(adjoint, (g, x, y), which, out)
     return out

@@ -13,7 +13,7 @@ from deepcg.neighbors import Neighbors
 from deepcg.networks.base import Perceptron
 from deepcg.networks.bispectrum import bispectrum, plain_bispectrum, products_of
 from deepcg.networks.density import density, plain_density, plain_spectrum, spectrum
-from deepcg.networks.fused import Columns, Fitting, energy_and_pulls
+from deepcg.networks.detached import Columns, Fitting, energy_and_pulls
 from deepcg.networks.loops import Basis
 
 

@@ -90,7 +90,7 @@ class _Density(torch.autograd.Function):
         ctx.basis = basis
         shape = (*d.shape[:2], basis.n_harmonics, n_types * basis.n_splines)
         rho = d.new_zeros(shape)
-        _run(loops.density(basis), d, species, rho)
+        run_loop(loops.density(basis), d, species, rho)
         return rho
 
     @staticmethod
@@ -110,14 +110,14 @@ class _DensityGradient(torch.autograd.Function):
         ctx.save_for_backward(d, species, q)
         ctx.basis = basis
         g = torch.empty_like(d)
-        _run(loops.gradient(basis), d, species, q, g)
+        run_loop(loops.gradient(basis), d, species, q, g)
         return g
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor, None, Tensor, None]:
         d, species, q = ctx.saved_tensors
         along = torch.zeros_like(q)
-        _run(loops.directional(ctx.basis), d, species, v, along)
+        run_loop(loops.directional(ctx.basis), d, species, v, along)
         return d.new_full((), torch.nan).expand_as(d), None, along, None
 
 
@@ -126,7 +126,7 @@ class _Spectrum(torch.autograd.Function):
     def forward(ctx: Any, a: Tensor, l_max: int, n_axis: int) -> Tensor:
         ctx.save_for_backward(a)
         ctx.sizes = l_max, n_axis
-        return _polarised(a, a, l_max, n_axis)
+        return polarised(a, a, l_max, n_axis)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
@@ -140,28 +140,29 @@ class _SpectrumGradient(torch.autograd.Function):
     def forward(ctx: Any, a: Tensor, g: Tensor, l_max: int, n_axis: int) -> Tensor:
         ctx.save_for_backward(a, g)
         ctx.sizes = l_max, n_axis
-        return _contracted(a, g, l_max, n_axis)
+        return contracted(a, g, l_max, n_axis)
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor, Tensor, None, None]:
         a, g = ctx.saved_tensors
-        return _contracted(v, g, *ctx.sizes), 2 * _polarised(a, v, *ctx.sizes), None, None
+        return contracted(v, g, *ctx.sizes), 2 * polarised(a, v, *ctx.sizes), None, None
 
 
-def _polarised(a: Tensor, b: Tensor, l_max: int, n_axis: int) -> Tensor:
+def polarised(a: Tensor, b: Tensor, l_max: int, n_axis: int) -> Tensor:
     """Return (D(a, b) + D(b, a)) / 2."""
     d = a.new_empty(len(a), l_max + 1, n_axis, a.shape[2])
-    _run(loops.spectrum(l_max, a.shape[2], n_axis), a, b, d)
+    run_loop(loops.spectrum(l_max, a.shape[2], n_axis), a, b, d)
     return d
 
 
-def _contracted(a: Tensor, g: Tensor, l_max: int, n_axis: int) -> Tensor:
+def contracted(a: Tensor, g: Tensor, l_max: int, n_axis: int) -> Tensor:
+    """Return the gradient of sum(g D(a, a)) in a."""
     out = torch.empty_like(a)
-    _run(loops.contraction(l_max, a.shape[2], n_axis), a, g, out)
+    run_loop(loops.contraction(l_max, a.shape[2], n_axis), a, g, out)
     return out
 
 
-def _run(loop: Loop, *tensors: Tensor) -> None:
+def run_loop(loop: Loop, *tensors: Tensor) -> None:
     """Call a loop on as many threads as PyTorch uses."""
     use_torch_threads()
     loop(*(t.detach().contiguous().numpy() for t in tensors[:-1]), tensors[-1].numpy())

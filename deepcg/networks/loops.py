@@ -48,12 +48,6 @@ class Basis:
         return (self.cutoff - self.first) / (self.n_splines - 2)
 
     @property
-    def numbers(self) -> tuple[int, int, float, float, float, float]:
-        """Return what loops are compiled for."""
-        first, spacing = self.first, self.spacing
-        return self.n_harmonics, self.n_splines, first, spacing, self.switch_on, self.cutoff
-
-    @property
     def n_harmonics(self) -> int:
         """Number of spherical harmonics."""
         return (self.l_max + 1) ** 2
@@ -143,100 +137,50 @@ def _splines(r, n, first, spacing, switch_on, cutoff):
 
 
 @njit(inline="always")
-def share(chunk, n):
+def _share(chunk, n):
     """Return the first bead of a chunk, and that of the next."""
     return chunk * n // CHUNKS, (chunk + 1) * n // CHUNKS
-
-
-@njit(fastmath=True, inline="always", error_model="numpy")
-def fill_density(d, species, f, i, numbers, y, rows):
-    """Set ``rows`` (types, splines + MARGIN, harmonics) to the density about a bead.
-
-    ``numbers`` are those of a basis; ``y`` is room for the harmonics.
-    """
-    n, width, first, spacing, on, cutoff = numbers
-    real = d.dtype.type
-    one = real(1)  # a plain 1 would turn single precision into double
-    rows[:] = 0
-    for j in range(d.shape[2]):
-        t = species[f, i, j]
-        if t < 0:
-            break
-        x, y_, z = d[f, i, j, 0], d[f, i, j, 1], d[f, i, j, 2]
-        r = math.sqrt(x * x + y_ * y_ + z * z)
-        if r >= cutoff:
-            continue
-        inverse = one / r
-        _harmonics(x * inverse, y_ * inverse, z * inverse, n, y)
-        k, b, _ = _splines(r, width, first, spacing, on, cutoff)
-        if k < -MARGIN:  # nearer than any spline reaches
-            continue
-        k += MARGIN
-        b0, b1, b2, b3 = real(b[0]), real(b[1]), real(b[2]), real(b[3])
-        for c in range(n):  # views of rows would cost more than indices
-            yc = y[c]
-            rows[t, k, c] += b0 * yc
-            rows[t, k + 1, c] += b1 * yc
-            rows[t, k + 2, c] += b2 * yc
-            rows[t, k + 3, c] += b3 * yc
-
-
-@njit(fastmath=True, inline="always", error_model="numpy")
-def fill_gradient(d, species, f, i, numbers, y, dy, rows, g):
-    """Set g_ij of a bead to sum_kc q_kc d(B_k Y_c)/d(r_ij), q being in ``rows``."""
-    n, width, first, spacing, on, cutoff = numbers
-    real = d.dtype.type
-    zero, one = real(0), real(1)
-    g[f, i] = 0
-    for j in range(d.shape[2]):
-        t = species[f, i, j]
-        if t < 0:
-            break
-        ux, uy, uz = d[f, i, j, 0], d[f, i, j, 1], d[f, i, j, 2]
-        r = math.sqrt(ux * ux + uy * uy + uz * uz)
-        if r >= cutoff:
-            continue
-        inverse = one / r
-        ux, uy, uz = ux * inverse, uy * inverse, uz * inverse
-        k, b, slope = _splines(r, width, first, spacing, on, cutoff)
-        if k < -MARGIN:
-            continue
-        _harmonics(ux, uy, uz, n, y)
-        _harmonics_slope(ux, uy, uz, n, dy)
-        k += MARGIN
-        b0, b1, b2, b3 = real(b[0]), real(b[1]), real(b[2]), real(b[3])
-        s0, s1, s2, s3 = real(slope[0]), real(slope[1]), real(slope[2]), real(slope[3])
-        radial, wx, wy, wz = zero, zero, zero, zero
-        for c in range(n):
-            q0, q1, q2, q3 = rows[t, k, c], rows[t, k + 1, c], rows[t, k + 2, c], rows[t, k + 3, c]
-            across = b0 * q0 + b1 * q1 + b2 * q2 + b3 * q3
-            along = s0 * q0 + s1 * q1 + s2 * q2 + s3 * q3
-            radial += y[c] * along
-            wx += across * dy[0, c]
-            wy += across * dy[1, c]
-            wz += across * dy[2, c]
-        uw = ux * wx + uy * wy + uz * wz
-        g[f, i, j, 0] = ux * radial + (wx - ux * uw) * inverse
-        g[f, i, j, 1] = uy * radial + (wy - uy * uw) * inverse
-        g[f, i, j, 2] = uz * radial + (wz - uz * uw) * inverse
 
 
 @cache
 def density(basis: Basis) -> Loop:
     """Return the loop (d, species, rho): set ``rho`` to the density of ``plain_density``."""
-    numbers = basis.numbers
-    n, width = numbers[:2]
+    n, width, cutoff = basis.n_harmonics, basis.n_splines, basis.cutoff
+    first, spacing, on = basis.first, basis.spacing, basis.switch_on
 
     @njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
     def loop(d, species, rho):
         n_beads, n_types = d.shape[1], rho.shape[3] // width
+        real = d.dtype.type  # a plain 1 would turn single precision into double
+        one = real(1)
         for chunk in prange(CHUNKS):
             y = np.empty(n, d.dtype)
             rows = np.empty((n_types, width + MARGIN, n), d.dtype)
-            begin, end = share(chunk, d.shape[0] * n_beads)
+            begin, end = _share(chunk, d.shape[0] * n_beads)
             for bead in range(begin, end):
                 f, i = bead // n_beads, bead % n_beads
-                fill_density(d, species, f, i, numbers, y, rows)
+                rows[:] = 0
+                for j in range(d.shape[2]):
+                    t = species[f, i, j]
+                    if t < 0:
+                        break
+                    x, y_, z = d[f, i, j, 0], d[f, i, j, 1], d[f, i, j, 2]
+                    r = math.sqrt(x * x + y_ * y_ + z * z)
+                    if r >= cutoff:
+                        continue
+                    inverse = one / r
+                    _harmonics(x * inverse, y_ * inverse, z * inverse, n, y)
+                    k, b, _ = _splines(r, width, first, spacing, on, cutoff)
+                    if k < -MARGIN:  # nearer than any spline reaches
+                        continue
+                    k += MARGIN
+                    b0, b1, b2, b3 = real(b[0]), real(b[1]), real(b[2]), real(b[3])
+                    for c in range(n):  # views of rows would cost more than indices
+                        yc = y[c]
+                        rows[t, k, c] += b0 * yc
+                        rows[t, k + 1, c] += b1 * yc
+                        rows[t, k + 2, c] += b2 * yc
+                        rows[t, k + 3, c] += b3 * yc
                 for t in range(n_types):
                     for k in range(width):
                         for c in range(n):
@@ -248,23 +192,58 @@ def density(basis: Basis) -> Loop:
 @cache
 def gradient(basis: Basis) -> Loop:
     """Return the loop (d, species, q, g): set g_ij = sum_kc q_ikc d(B_k Y_c)/d(r_ij)."""
-    numbers = basis.numbers
-    n, width = numbers[:2]
+    n, width, cutoff = basis.n_harmonics, basis.n_splines, basis.cutoff
+    first, spacing, on = basis.first, basis.spacing, basis.switch_on
 
     @njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
     def loop(d, species, q, g):
         n_beads, n_types = d.shape[1], q.shape[3] // width
+        real = d.dtype.type
+        zero, one = real(0), real(1)
         for chunk in prange(CHUNKS):
             y, dy = np.empty(n, d.dtype), np.empty((3, n), d.dtype)
             rows = np.zeros((n_types, width + MARGIN, n), d.dtype)
-            begin, end = share(chunk, d.shape[0] * n_beads)
+            begin, end = _share(chunk, d.shape[0] * n_beads)
             for bead in range(begin, end):
                 f, i = bead // n_beads, bead % n_beads
                 for t in range(n_types):
                     for k in range(width):
                         for c in range(n):
                             rows[t, k + MARGIN, c] = q[f, i, c, t * width + k]
-                fill_gradient(d, species, f, i, numbers, y, dy, rows, g)
+                g[f, i] = 0
+                for j in range(d.shape[2]):
+                    t = species[f, i, j]
+                    if t < 0:
+                        break
+                    ux, uy, uz = d[f, i, j, 0], d[f, i, j, 1], d[f, i, j, 2]
+                    r = math.sqrt(ux * ux + uy * uy + uz * uz)
+                    if r >= cutoff:
+                        continue
+                    inverse = one / r
+                    ux, uy, uz = ux * inverse, uy * inverse, uz * inverse
+                    k, b, slope = _splines(r, width, first, spacing, on, cutoff)
+                    if k < -MARGIN:
+                        continue
+                    _harmonics(ux, uy, uz, n, y)
+                    _harmonics_slope(ux, uy, uz, n, dy)
+                    k += MARGIN
+                    b0, b1, b2, b3 = real(b[0]), real(b[1]), real(b[2]), real(b[3])
+                    s0, s1 = real(slope[0]), real(slope[1])
+                    s2, s3 = real(slope[2]), real(slope[3])
+                    radial, wx, wy, wz = zero, zero, zero, zero
+                    for c in range(n):
+                        q0, q1 = rows[t, k, c], rows[t, k + 1, c]
+                        q2, q3 = rows[t, k + 2, c], rows[t, k + 3, c]
+                        across = b0 * q0 + b1 * q1 + b2 * q2 + b3 * q3
+                        along = s0 * q0 + s1 * q1 + s2 * q2 + s3 * q3
+                        radial += y[c] * along
+                        wx += across * dy[0, c]
+                        wy += across * dy[1, c]
+                        wz += across * dy[2, c]
+                    uw = ux * wx + uy * wy + uz * wz
+                    g[f, i, j, 0] = ux * radial + (wx - ux * uw) * inverse
+                    g[f, i, j, 1] = uy * radial + (wy - uy * uw) * inverse
+                    g[f, i, j, 2] = uz * radial + (wz - uz * uw) * inverse
 
     return loop
 
@@ -283,7 +262,7 @@ def directional(basis: Basis) -> Loop:
         for chunk in prange(CHUNKS):
             y, dy = np.empty(n, d.dtype), np.empty((3, n), d.dtype)
             rows = np.empty((n_types, width + MARGIN, n), d.dtype)
-            begin, end = share(chunk, d.shape[0] * n_beads)
+            begin, end = _share(chunk, d.shape[0] * n_beads)
             for bead in range(begin, end):
                 f, i = bead // n_beads, bead % n_beads
                 rows[:] = 0
@@ -328,48 +307,23 @@ def directional(basis: Basis) -> Loop:
     return loop
 
 
-@njit(fastmath=True, inline="always", error_model="numpy")
-def fill_spectrum(a, b, i, sizes, d):
-    """Set d (l, axis, channels) to (D(a, b) + D(b, a)) / 2 of bead i."""
-    l_max, n_channels, n_axis = sizes
-    half = a.dtype.type(0.5)
-    for l in range(l_max + 1):
-        for n in range(n_axis):
-            for m in range(n_channels):
-                d[l, n, m] = 0
-        for c in range(l * l, (l + 1) * (l + 1)):
-            for n in range(n_axis):
-                an, bn = half * a[i, c, n], half * b[i, c, n]
-                for m in range(n_channels):
-                    d[l, n, m] += an * b[i, c, m] + bn * a[i, c, m]
-
-
-@njit(fastmath=True, inline="always", error_model="numpy")
-def fill_contraction(a, i, g, sizes, out):
-    """Set ``out`` (components, channels) to the gradient of sum(g D(a, a)) in a of bead i."""
-    l_max, n_channels, n_axis = sizes
-    zero = a.dtype.type(0)
-    for l in range(l_max + 1):
-        for c in range(l * l, (l + 1) * (l + 1)):
-            for m in range(n_channels):
-                out[c, m] = 0
-            for n in range(n_axis):
-                an, total = a[i, c, n], zero
-                for m in range(n_channels):
-                    out[c, m] += g[l, n, m] * an
-                    total += g[l, n, m] * a[i, c, m]
-                out[c, n] += total
-
-
 @cache
 def spectrum(l_max: int, n_channels: int, n_axis: int) -> Loop:
     """Return the loop (a, b, d): set d to (D(a, b) + D(b, a)) / 2 of ``plain_spectrum``."""
-    sizes = l_max, n_channels, n_axis
 
     @njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
     def loop(a, b, d):
+        half = a.dtype.type(0.5)
         for i in prange(a.shape[0]):
-            fill_spectrum(a, b, i, sizes, d[i])
+            for l in range(l_max + 1):
+                for n in range(n_axis):
+                    for m in range(n_channels):
+                        d[i, l, n, m] = 0
+                for c in range(l * l, (l + 1) * (l + 1)):
+                    for n in range(n_axis):
+                        an, bn = half * a[i, c, n], half * b[i, c, n]
+                        for m in range(n_channels):
+                            d[i, l, n, m] += an * b[i, c, m] + bn * a[i, c, m]
 
     return loop
 
@@ -377,11 +331,20 @@ def spectrum(l_max: int, n_channels: int, n_axis: int) -> Loop:
 @cache
 def contraction(l_max: int, n_channels: int, n_axis: int) -> Loop:
     """Return the loop (a, g, out): set ``out`` to the gradient of sum(g D(a, a)) in a."""
-    sizes = l_max, n_channels, n_axis
 
     @njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
     def loop(a, g, out):
+        zero = a.dtype.type(0)
         for i in prange(a.shape[0]):
-            fill_contraction(a, i, g[i], sizes, out[i])
+            for l in range(l_max + 1):
+                for c in range(l * l, (l + 1) * (l + 1)):
+                    for m in range(n_channels):
+                        out[i, c, m] = 0
+                    for n in range(n_axis):
+                        an, total = a[i, c, n], zero
+                        for m in range(n_channels):
+                            out[i, c, m] += g[i, l, n, m] * an
+                            total += g[i, l, n, m] * a[i, c, m]
+                        out[i, c, n] += total
 
     return loop

@@ -12,8 +12,15 @@ from deepcg.errors import InputError
 from deepcg.neighbors import Neighbors
 from deepcg.networks.base import Perceptron
 from deepcg.networks.bispectrum import bispectrum, plain_bispectrum, products_of
-from deepcg.networks.density import density, plain_density, plain_spectrum, spectrum
-from deepcg.networks.detached import Columns, Fitting, energy_and_pulls
+from deepcg.networks.density import (
+    density,
+    plain_density,
+    plain_spectrum,
+    pulls_of,
+    spectrum,
+)
+from deepcg.networks.detached import energies_and_slopes, slopes_of_densities
+from deepcg.networks.kinds import ByKind
 from deepcg.networks.loops import Basis
 
 
@@ -105,81 +112,85 @@ class DeepPotSEL(nn.Module):
 
     def forward(self, neighbors: Neighbors, types: Tensor) -> Tensor:
         """Return bead energies (n_frames, n_beads), kJ/mol."""
-        rho = self._density(neighbors, types)  # (f, n, c, k)
-        order = torch.argsort(types, stable=True)
-        energies = []
-        for kind, mine in self._by_kind(rho, types, order):
-            features = self._features(mine, kind)
-            scale, mean = self.get_buffer("feature_scale")[kind], self.get_buffer("feature_mean")
-            energy: Tensor = self.fitting[kind]((features - mean[kind]) * scale)
-            energies.append(energy.view(len(rho), -1))
-        return torch.cat(energies, dim=1)[:, torch.argsort(order)]
+        kinds, rows = self._densities(neighbors, types)
+        inputs = self._inputs(self._mixed(rows, kinds), kinds)
+        return kinds.restored(kinds.each(lambda part, net: net(part), inputs, self.fitting))
 
+    @torch.no_grad()
     def energy_and_pulls(self, neighbors: Neighbors, types: Tensor) -> tuple[Tensor, Tensor] | None:
         """Return bead energies and dU/dr_ij (n_frames, n_beads, width, 3), detached, kJ/mol/nm.
 
-        Compiled as a whole, on the CPU; ``None`` where there is only autograd.
+        Compiled but for the fitting nets, on the CPU; ``None`` where there is only autograd.
         """
         displacement = neighbors.displacement.detach()
         if self.plain or displacement.device.type != "cpu":
             return None
-        fittings: list[Fitting] = list(self.fitting)
-        return energy_and_pulls(
-            displacement, neighbors.species(types), types, self._columns(), fittings
-        )
+        kinds, rows = self._densities(neighbors, types)
+        a = self._mixed(rows, kinds)
+        energies, slopes = energies_and_slopes(self._inputs(a, kinds), self.fitting, kinds)
+        slopes = kinds.each(torch.mul, slopes, self.get_buffer("feature_scale"))
+        back = slopes_of_densities(a, slopes, self.basis.l_max, self.axis, self.triples)
+        pulls = kinds.restored(kinds.each(lambda part, mix: part @ mix.T, back, self._mix()))
+        species = neighbors.species(types)
+        return kinds.restored(energies), pulls_of(displacement, species, pulls, self.basis)
 
     @torch.no_grad()
     def standardise(self, neighbors: Neighbors, types: Tensor) -> None:
         """Centre and scale densities and features by their spread in a sample."""
-        rho = self._density(neighbors, types)
-        order = torch.argsort(types, stable=True)
-        for kind, mine in self._by_kind(rho, types, order):
-            scalars = mine.flatten(0, 1)[:, 0]  # (b, k)
+        kinds, rows = self._densities(neighbors, types)
+        for kind, part in enumerate(rows.split(kinds.counts)):
+            if not len(part):
+                continue
+            scalars = part[:, 0]  # (b, k)
             self.get_buffer("density_mean")[kind] = scalars.mean(0)
             # the spread of l = 0 serves all l; a spline that hardly any neighbor reaches
             # must not become loud
             spread = scalars.std(0, correction=0)
             spread = spread.clamp(min=max(0.1 * float(spread.max()), 1e-6))
             self.get_buffer("density_scale")[kind] = 1 / (spread * math.sqrt(len(spread)))
-            features = self._features(mine, kind)
-            self.get_buffer("feature_mean")[kind] = features.mean(0)
-            spread = features.std(0, correction=0)
-            self.get_buffer("feature_scale")[kind] = 1 / spread.clamp(min=1e-3)
+        features = self._invariants(self._mixed(rows, kinds))
+        for kind, part in enumerate(features.split(kinds.counts)):
+            if len(part):
+                self.get_buffer("feature_mean")[kind] = part.mean(0)
+                spread = part.std(0, correction=0)
+                self.get_buffer("feature_scale")[kind] = 1 / spread.clamp(min=1e-3)
 
-    def _by_kind(self, rho: Tensor, types: Tensor, order: Tensor) -> list[tuple[int, Tensor]]:
-        """Return the kinds that there are, and the rows of their beads.
-
-        They are gathered at once: the way back from each kind alone would fill a whole density.
-        """
-        if self.n_types == 1:
-            return [(0, rho)]
-        counts = torch.bincount(types, minlength=self.n_types).tolist()
-        parts = torch.split(rho.index_select(1, order), counts, dim=1)
-        return [(kind, part) for kind, part in enumerate(parts) if part.shape[1]]
-
-    def _density(self, neighbors: Neighbors, types: Tensor) -> Tensor:
+    def _densities(self, neighbors: Neighbors, types: Tensor) -> tuple[ByKind, Tensor]:
+        """Return the densities about beads (beads, harmonics, splines), sorted by type."""
         build = plain_density if self.plain else density
-        return build(neighbors.displacement, neighbors.species(types), self.basis, self.n_types)
+        species = neighbors.species(types)
+        rho = build(neighbors.displacement, species, self.basis, self.n_types)
+        kinds = ByKind(types, self.n_types, len(rho))
+        return kinds, kinds.rows(rho)
 
-    @torch.no_grad()
-    def _columns(self) -> Columns:
-        mix = self.radial.expand(self.n_types, -1, -1) * self.get_buffer("density_scale")[..., None]
-        offset = torch.einsum("tk,tkm->tm", self.get_buffer("density_mean"), mix)
-        mean, scale = self.get_buffer("feature_mean"), self.get_buffer("feature_scale")
-        return Columns(self.basis, self.axis, self.triples, mix, offset, mean, scale)
+    def _mix(self) -> Tensor:
+        """Return the radial functions on splines (types, splines of all types, channels)."""
+        return self.radial * self.get_buffer("density_scale")[..., None]
 
-    def _features(self, rho: Tensor, kind: int) -> Tensor:
-        """Return A_0, D_l and the bispectrum of beads of one kind, (beads, features)."""
-        rho = rho.reshape(-1, *rho.shape[2:])  # (b, c, k)
-        mix = self.radial[kind if len(self.radial) > 1 else 0]
-        mix = mix * self.get_buffer("density_scale")[kind][:, None]
-        a = (rho.reshape(-1, rho.shape[2]) @ mix).view(*rho.shape[:2], -1)  # (b, c, m)
+    def _mixed(self, rows: Tensor, kinds: ByKind) -> Tensor:
+        """Return A (beads, harmonics, channels)."""
+        mix = self._mix()
+        mean = torch.einsum("tk,tkm->tm", self.get_buffer("density_mean"), mix)
         # only l = 0 has a mean
-        is_scalar = (torch.arange(rho.shape[1], device=a.device) == 0).to(a)[:, None]
-        a = a - is_scalar * (self.get_buffer("density_mean")[kind] @ mix)
+        is_scalar = (torch.arange(rows.shape[1], device=mean.device) == 0).to(mean)
+        offset = is_scalar[:, None] * mean[:, None]
+        return kinds.each(lambda x, m, o: _product(x, m) - o, rows, mix, offset)
+
+    def _invariants(self, a: Tensor) -> Tensor:
+        """Return A_0, D_l and the bispectrum (beads, invariants)."""
         twofold = plain_spectrum if self.plain else spectrum
         features = [a[:, 0], twofold(a, self.basis.l_max, self.axis).flatten(1)]
         if self.triples:
             threefold = plain_bispectrum if self.plain else bispectrum
             features.append(threefold(a[:, :, : self.triples], self.basis.l_max))
         return torch.cat(features, dim=1)
+
+    def _inputs(self, a: Tensor, kinds: ByKind) -> Tensor:
+        """Return the inputs of the fitting nets (beads, invariants)."""
+        mean, scale = self.get_buffer("feature_mean"), self.get_buffer("feature_scale")
+        return kinds.each(lambda x, m, s: (x - m) * s, self._invariants(a), mean, scale)
+
+
+def _product(rows: Tensor, mix: Tensor) -> Tensor:
+    """Return rows (beads, harmonics, splines) times mix as one product of matrices."""
+    return (rows.flatten(0, 1) @ mix).view(*rows.shape[:2], mix.shape[1])

@@ -109,9 +109,7 @@ class _DensityGradient(torch.autograd.Function):
     def forward(ctx: Any, d: Tensor, species: Tensor, q: Tensor, basis: Basis) -> Tensor:
         ctx.save_for_backward(d, species, q)
         ctx.basis = basis
-        g = torch.empty_like(d)
-        run_loop(loops.gradient(basis), d, species, q, g)
-        return g
+        return pulls_of(d, species, q, basis)
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor, None, Tensor, None]:
@@ -146,6 +144,13 @@ class _SpectrumGradient(torch.autograd.Function):
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor, Tensor, None, None]:
         a, g = ctx.saved_tensors
         return contracted(v, g, *ctx.sizes), 2 * polarised(a, v, *ctx.sizes), None, None
+
+
+def pulls_of(displacement: Tensor, species: Tensor, q: Tensor, basis: Basis) -> Tensor:
+    """Return sum_kc q_ikc d(B_k Y_c)/d(r_ij), shaped as the displacements, detached."""
+    pulls = torch.empty_like(displacement, memory_format=torch.contiguous_format)
+    run_loop(loops.gradient(basis), displacement, species.to(torch.int32), q, pulls)
+    return pulls
 
 
 def polarised(a: Tensor, b: Tensor, l_max: int, n_axis: int) -> Tensor:

@@ -23,6 +23,7 @@ LAYERS = [
         "deepcg.stopping",
         "deepcg.threads",
         "deepcg.units",
+        "deepcg.vectors",
     },
     {"deepcg.folders", "deepcg.frames", "deepcg.noise"},
     {"deepcg.blowups", "deepcg.configuration", "deepcg.formats", "deepcg.samples"},

@@ -1,32 +1,32 @@
-"""Fused CPU loops behind ``bispectrum.py``: beads side by side in the innermost loop."""
+"""Fused CPU loops behind ``bispectrum.py``: a vector has LANES beads."""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit, prange
 
-WIDTH = 64
-"""Beads that one pass works on."""
+from deepcg.vectors import LANES, load, store
 
 
 @njit(error_model="numpy")
 def _gather(a, start, out):
-    """Copy beads ``start`` to ``start + WIDTH`` of (beads, components, channels), beads last."""
-    for w in range(WIDTH):
-        bead = min(start + w, len(a) - 1)
-        for c in range(out.shape[0]):
-            for n in range(out.shape[1]):
-                out[c, n, w] = a[bead, c, n]
+    """Copy LANES beads of (beads, components, channels) from ``start`` on, beads last."""
+    n = a.shape[2]
+    for lane in range(LANES):
+        bead = min(start + lane, len(a) - 1)
+        for c in range(a.shape[1]):
+            for k in range(n):
+                out[(c * n + k) * LANES + lane] = a[bead, c, k]
 
 
 @njit(fastmath=True, error_model="numpy")
-def _coupled(x, i, y, j, first, last, terms, factors, s):
+def _coupled(x, i, y, j, n, first, last, terms, factors, s):
     """Set s_m3 to sum_m1m2 factor x_m1i y_m2j."""
     s[:] = 0
     for t in range(first, last):
-        m1, m2, m3 = terms[t, 0], terms[t, 1], terms[t, 2]
-        for w in range(WIDTH):
-            s[m3, w] += factors[t] * x[m1, i, w] * y[m2, j, w]
+        m1, m2, m3 = terms[t, 0] * n + i, terms[t, 1] * n + j, terms[t, 2] * LANES
+        both = load(x, m1 * LANES, LANES) * load(y, m2 * LANES, LANES)
+        store(s, m3, load(s, m3, LANES) + factors[t] * both)
 
 
 @njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
@@ -38,14 +38,15 @@ def products(x, y, z, ends, terms, factors, columns, out):
     channels goes, -1 for those that repeat others.
     """
     n_components, n = x.shape[1], x.shape[2]
-    for block in prange((len(x) + WIDTH - 1) // WIDTH):
-        start = block * WIDTH
-        here = np.empty((3, n_components, n, WIDTH), x.dtype)
-        _gather(x, start, here[0])
-        _gather(y, start, here[1])
-        _gather(z, start, here[2])
-        s = np.empty((n_components, WIDTH), x.dtype)
-        sums = np.zeros((out.shape[1], WIDTH), x.dtype)
+    for block in prange((len(x) + LANES - 1) // LANES):
+        start = block * LANES
+        x_ = np.empty(n_components * n * LANES, x.dtype)
+        y_, z_ = np.empty_like(x_), np.empty_like(x_)
+        _gather(x, start, x_)
+        _gather(y, start, y_)
+        _gather(z, start, z_)
+        s = np.empty(n_components * LANES, x.dtype)
+        sums = np.zeros(out.shape[1] * LANES, x.dtype)
         for c in range(len(ends) - 1):
             first, last = ends[c], ends[c + 1]
             low, high = terms[first:last, 2].min(), terms[first:last, 2].max() + 1
@@ -53,17 +54,20 @@ def products(x, y, z, ends, terms, factors, columns, out):
                 for j in range(n):
                     if columns[c, i, j].max() < 0:
                         continue
-                    _coupled(here[0], i, here[1], j, first, last, terms, factors, s)
+                    _coupled(x_, i, y_, j, n, first, last, terms, factors, s)
                     for k in range(n):
-                        column = columns[c, i, j, k]
-                        if column < 0:
+                        if columns[c, i, j, k] < 0:
                             continue
+                        column = columns[c, i, j, k] * LANES
+                        here = load(sums, column, LANES)
                         for m in range(low, high):
-                            for w in range(WIDTH):
-                                sums[column, w] += s[m, w] * here[2, m, k, w]
-        for w in range(min(WIDTH, len(x) - start)):
+                            here = here + load(s, m * LANES, LANES) * load(
+                                z_, (m * n + k) * LANES, LANES
+                            )
+                        store(sums, column, here)
+        for lane in range(min(LANES, len(x) - start)):
             for column in range(out.shape[1]):
-                out[start + w, column] += sums[column, w]
+                out[start + lane, column] += sums[column * LANES + lane]
 
 
 @njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
@@ -73,18 +77,18 @@ def adjoint(g, x, y, ends, terms, factors, columns, out):
     Summed over the three places of the factor; x comes before y in the places that are left.
     """
     n_components, n = x.shape[1], x.shape[2]
-    for block in prange((len(x) + WIDTH - 1) // WIDTH):
-        start = block * WIDTH
-        here = np.empty((2, n_components, n, WIDTH), x.dtype)
-        _gather(x, start, here[0])
-        _gather(y, start, here[1])
-        pull = np.empty((g.shape[1], WIDTH), x.dtype)
-        for w in range(WIDTH):
+    for block in prange((len(x) + LANES - 1) // LANES):
+        start = block * LANES
+        x_ = np.empty(n_components * n * LANES, x.dtype)
+        y_, sums = np.empty_like(x_), np.zeros_like(x_)
+        _gather(x, start, x_)
+        _gather(y, start, y_)
+        pull = np.empty(g.shape[1] * LANES, x.dtype)
+        for lane in range(LANES):
             for column in range(g.shape[1]):
-                pull[column, w] = g[min(start + w, len(x) - 1), column]
-        s = np.empty((n_components, WIDTH), x.dtype)
-        back = np.empty((n_components, WIDTH), x.dtype)
-        sums = np.zeros((n_components, n, WIDTH), x.dtype)
+                pull[column * LANES + lane] = g[min(start + lane, len(x) - 1), column]
+        s = np.empty(n_components * LANES, x.dtype)
+        back = np.empty_like(s)
         for c in range(len(ends) - 1):
             first, last = ends[c], ends[c + 1]
             low, high = terms[first:last, 2].min(), terms[first:last, 2].max() + 1
@@ -92,23 +96,23 @@ def adjoint(g, x, y, ends, terms, factors, columns, out):
                 for j in range(n):
                     if columns[c, i, j].max() < 0:
                         continue
-                    _coupled(here[0], i, here[1], j, first, last, terms, factors, s)
+                    _coupled(x_, i, y_, j, n, first, last, terms, factors, s)
                     back[:] = 0
                     for k in range(n):
-                        column = columns[c, i, j, k]
-                        if column < 0:
+                        if columns[c, i, j, k] < 0:
                             continue
+                        slope = load(pull, columns[c, i, j, k] * LANES, LANES)
                         for m in range(low, high):
-                            for w in range(WIDTH):
-                                sums[m, k, w] += pull[column, w] * s[m, w]
-                                back[m, w] += pull[column, w] * here[1, m, k, w]
+                            at, mk = m * LANES, (m * n + k) * LANES
+                            store(sums, mk, load(sums, mk, LANES) + slope * load(s, at, LANES))
+                            store(back, at, load(back, at, LANES) + slope * load(y_, mk, LANES))
                     for t in range(first, last):
-                        m1, m2, m3 = terms[t, 0], terms[t, 1], terms[t, 2]
-                        for w in range(WIDTH):
-                            f = factors[t] * back[m3, w]
-                            sums[m1, i, w] += f * here[0, m2, j, w]
-                            sums[m2, j, w] += f * here[0, m1, i, w]
-        for w in range(min(WIDTH, len(x) - start)):
+                        one, two = (terms[t, 0] * n + i) * LANES, (terms[t, 1] * n + j) * LANES
+                        f = factors[t] * load(back, terms[t, 2] * LANES, LANES)
+                        # in turn: both may be the same row
+                        store(sums, one, load(sums, one, LANES) + f * load(x_, two, LANES))
+                        store(sums, two, load(sums, two, LANES) + f * load(x_, one, LANES))
+        for lane in range(min(LANES, len(x) - start)):
             for component in range(n_components):
                 for k in range(n):
-                    out[start + w, component, k] += sums[component, k, w]
+                    out[start + lane, component, k] += sums[(component * n + k) * LANES + lane]

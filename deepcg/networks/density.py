@@ -15,7 +15,7 @@ from torch import Tensor
 
 from deepcg.networks import loops
 from deepcg.networks.base import apply, switch
-from deepcg.networks.loops import S3, S3_8, S5, S5_8, S15, S35, S35_8, Basis, Loop
+from deepcg.networks.loops import S3, S3_8, S5, S5_8, S15, S35, S35_8, Basis, Loop, divisor
 from deepcg.threads import use_torch_threads
 
 
@@ -90,7 +90,7 @@ class _Density(torch.autograd.Function):
         ctx.basis = basis
         shape = (*d.shape[:2], basis.n_harmonics, n_types * basis.n_splines)
         rho = d.new_zeros(shape)
-        run_loop(loops.density(basis), d, species, rho)
+        run_loop(loops.density(basis.n_harmonics), d, species, basis.numbers, rho)
         return rho
 
     @staticmethod
@@ -115,7 +115,8 @@ class _DensityGradient(torch.autograd.Function):
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor, None, Tensor, None]:
         d, species, q = ctx.saved_tensors
         along = torch.zeros_like(q)
-        run_loop(loops.directional(ctx.basis), d, species, v, along)
+        loop = loops.directional(ctx.basis.n_harmonics)
+        run_loop(loop, d, species, ctx.basis.numbers, v, along)
         return d.new_full((), torch.nan).expand_as(d), None, along, None
 
 
@@ -149,25 +150,29 @@ class _SpectrumGradient(torch.autograd.Function):
 def pulls_of(displacement: Tensor, species: Tensor, q: Tensor, basis: Basis) -> Tensor:
     """Return sum_kc q_ikc d(B_k Y_c)/d(r_ij), shaped as the displacements, detached."""
     pulls = torch.empty_like(displacement, memory_format=torch.contiguous_format)
-    run_loop(loops.gradient(basis), displacement, species.to(torch.int32), q, pulls)
+    loop = loops.gradient(basis.n_harmonics)
+    run_loop(loop, displacement, species.to(torch.int32), basis.numbers, q, pulls)
     return pulls
 
 
 def polarised(a: Tensor, b: Tensor, l_max: int, n_axis: int) -> Tensor:
     """Return (D(a, b) + D(b, a)) / 2."""
     d = a.new_empty(len(a), l_max + 1, n_axis, a.shape[2])
-    run_loop(loops.spectrum(l_max, a.shape[2], n_axis), a, b, d)
+    run_loop(loops.spectrum(divisor(a.shape[2])), a, b, d)
     return d
 
 
 def contracted(a: Tensor, g: Tensor, l_max: int, n_axis: int) -> Tensor:
     """Return the gradient of sum(g D(a, a)) in a."""
     out = torch.empty_like(a)
-    run_loop(loops.contraction(l_max, a.shape[2], n_axis), a, g, out)
+    run_loop(loops.contraction(divisor(a.shape[2])), a, g, out)
     return out
 
 
-def run_loop(loop: Loop, *tensors: Tensor) -> None:
-    """Call a loop on as many threads as PyTorch uses."""
+def run_loop(loop: Loop, *arguments: Tensor | tuple[float, ...]) -> None:
+    """Call a loop, which writes to its last argument, on as many threads as PyTorch uses."""
     use_torch_threads()
-    loop(*(t.detach().contiguous().numpy() for t in tensors[:-1]), tensors[-1].numpy())
+    *given, out = arguments
+    arrays = [t.detach().contiguous().numpy() if isinstance(t, Tensor) else t for t in given]
+    assert isinstance(out, Tensor)
+    loop(*arrays, out.numpy())

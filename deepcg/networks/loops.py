@@ -1,8 +1,9 @@
 """Fused CPU loops behind ``density.py``: one pass over the neighbors, nothing stored per pair.
 
-Loops are compiled for one basis, whose numbers are constants in them, and kept on disk. They
-run in parallel over beads; every bead writes its own rows, so that the result does not
-depend on the number of threads.
+Loops are compiled for a number of harmonics and kept on disk. They run in parallel over beads;
+every bead writes its own rows, so that the result does not depend on the number of threads. What
+is the same for every neighbor is worked out for LANES of them at once, and what is the same for
+every harmonic for all of these.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from functools import cache
 
 import numpy as np
 from numba import njit, prange
+
+from deepcg.vectors import LANES, floor, load, maximum, minimum, put, sqrt, store, total, transpose
 
 S3, S5, S15, S35 = math.sqrt(3), math.sqrt(5), math.sqrt(15), math.sqrt(35)
 S3_8, S5_8, S35_8 = math.sqrt(3 / 8), math.sqrt(5 / 8), math.sqrt(35 / 8)
@@ -48,92 +51,103 @@ class Basis:
         return (self.cutoff - self.first) / (self.n_splines - 2)
 
     @property
+    def numbers(self) -> tuple[int, float, float, float, float]:
+        """What loops need to know: splines, first centre, spacing, switch and cutoff, nm."""
+        return self.n_splines, self.first, self.spacing, self.switch_on, self.cutoff
+
+    @property
     def n_harmonics(self) -> int:
         """Number of spherical harmonics."""
         return (self.l_max + 1) ** 2
 
 
-@njit(fastmath=True, inline="always", error_model="numpy")
-def _harmonics(x, y, z, n, out):
-    """Fill ``out`` with the harmonics of a unit vector: see ``harmonics``."""
-    out[0] = 1
-    if n > 1:
-        out[1], out[2], out[3] = x, y, z
-    if n > 4:
-        out[4], out[5], out[6] = S3 * x * y, S3 * y * z, (3 * z * z - 1) / 2
-        out[7], out[8] = S3 * x * z, S3 / 2 * (x * x - y * y)
-    if n > 9:
-        q = 5 * z * z - 1
-        out[9], out[10], out[11] = S5_8 * y * (3 * x * x - y * y), S15 * x * y * z, S3_8 * y * q
-        out[12], out[13] = z * (5 * z * z - 3) / 2, S3_8 * x * q
-        out[14], out[15] = S15 / 2 * z * (x * x - y * y), S5_8 * x * (x * x - 3 * y * y)
-    if n > 16:
-        q, p = 7 * z * z - 1, 7 * z * z - 3
-        out[16], out[17] = S35 / 2 * x * y * (x * x - y * y), S35_8 * y * z * (3 * x * x - y * y)
-        out[18], out[19] = S5 / 2 * x * y * q, S5_8 * y * z * p
-        out[20], out[21] = (35 * z**4 - 30 * z * z + 3) / 8, S5_8 * x * z * p
-        out[22], out[23] = S5 / 4 * (x * x - y * y) * q, S35_8 * x * z * (x * x - 3 * y * y)
-        out[24] = S35 / 8 * (x**4 - 6 * x * x * y * y + y**4)
-
-
-@njit(fastmath=True, inline="always", error_model="numpy")
-def _set(d, c, dx, dy, dz):
-    d[0, c], d[1, c], d[2, c] = dx, dy, dz
-
-
-@njit(fastmath=True, inline="always", error_model="numpy")
-def _harmonics_slope(x, y, z, n, d):
-    """Fill ``d`` (3, n) with the derivatives of the polynomials of ``_harmonics``."""
-    _set(d, 0, 0, 0, 0)
-    if n > 1:
-        _set(d, 1, 1, 0, 0)
-        _set(d, 2, 0, 1, 0)
-        _set(d, 3, 0, 0, 1)
-    if n > 4:
-        _set(d, 4, S3 * y, S3 * x, 0)
-        _set(d, 5, 0, S3 * z, S3 * y)
-        _set(d, 6, 0, 0, 3 * z)
-        _set(d, 7, S3 * z, 0, S3 * x)
-        _set(d, 8, S3 * x, -S3 * y, 0)
-    if n > 9:
-        q, a = 5 * z * z - 1, x * x - y * y
-        _set(d, 9, S5_8 * 6 * x * y, S5_8 * 3 * a, 0)
-        _set(d, 10, S15 * y * z, S15 * x * z, S15 * x * y)
-        _set(d, 11, 0, S3_8 * q, S3_8 * 10 * y * z)
-        _set(d, 12, 0, 0, (15 * z * z - 3) / 2)
-        _set(d, 13, S3_8 * q, 0, S3_8 * 10 * x * z)
-        _set(d, 14, S15 * x * z, -S15 * y * z, S15 / 2 * a)
-        _set(d, 15, S5_8 * 3 * a, -S5_8 * 6 * x * y, 0)
-    if n > 16:
-        q, p, a = 7 * z * z - 1, 7 * z * z - 3, x * x - y * y
-        t = 3 * (7 * z * z - 1)
-        _set(d, 16, S35 / 2 * y * (3 * x * x - y * y), S35 / 2 * x * (x * x - 3 * y * y), 0)
-        _set(d, 17, S35_8 * 6 * x * y * z, S35_8 * 3 * z * a, S35_8 * y * (3 * x * x - y * y))
-        _set(d, 18, S5 / 2 * y * q, S5 / 2 * x * q, S5 * 7 * x * y * z)
-        _set(d, 19, 0, S5_8 * z * p, S5_8 * y * t)
-        _set(d, 20, 0, 0, (35 * z**3 - 15 * z) / 2)
-        _set(d, 21, S5_8 * z * p, 0, S5_8 * x * t)
-        _set(d, 22, S5 / 2 * x * q, -S5 / 2 * y * q, S5 / 2 * 7 * z * a)
-        _set(d, 23, S35_8 * 3 * z * a, -S35_8 * 6 * x * y * z, S35_8 * x * (x * x - 3 * y * y))
-        _set(d, 24, S35 / 2 * x * (x * x - 3 * y * y), S35 / 2 * y * (y * y - 3 * x * x), 0)
+def _padded(n: int) -> int:
+    """Return the next multiple of LANES."""
+    return -(-n // LANES) * LANES
 
 
 @njit(fastmath=True, error_model="numpy")
-def _splines(r, n, first, spacing, switch_on, cutoff):
-    """Return the number of the first of four non-zero splines at r, their values and slopes."""
+def _harmonics(x, y, z, n, out):
+    """Fill the rows of ``out`` (n, LANES) with the harmonics of LANES unit vectors."""
+    store(out, 0, 0 * x + 1)
+    if n > 1:
+        put(out, 1, x, y, z)
+    if n > 4:
+        put(out, 4, S3 * x * y, S3 * y * z, (3 * z * z - 1) / 2)
+        store(out, 7 * LANES, S3 * x * z)
+        store(out, 8 * LANES, S3 / 2 * (x * x - y * y))
+    if n > 9:
+        q, a = 5 * z * z - 1, x * x - y * y
+        put(out, 9, S5_8 * y * (2 * x * x + a), S15 * x * y * z, S3_8 * y * q)
+        put(out, 12, z * (q - 2) / 2, S3_8 * x * q, S15 / 2 * z * a)
+        store(out, 15 * LANES, S5_8 * x * (a - 2 * y * y))
+    if n > 16:
+        q, p, a = 7 * z * z - 1, 7 * z * z - 3, x * x - y * y
+        up, down = 2 * x * x + a, a - 2 * y * y
+        put(out, 16, S35 / 2 * x * y * a, S35_8 * y * z * up, S5 / 2 * x * y * q)
+        put(out, 19, S5_8 * y * z * p, ((5 * p - 15) * z * z + 3) / 8, S5_8 * x * z * p)
+        put(out, 22, S5 / 4 * a * q, S35_8 * x * z * down, S35 / 8 * (a * a - 4 * x * x * y * y))
+
+
+@njit(fastmath=True, error_model="numpy")
+def _harmonics_slope(x, y, z, n, d):
+    """Fill ``d`` (n, 3, LANES) with the derivatives of the polynomials of ``_harmonics``."""
+    none = 0 * x
+    put(d, 0, none, none, none)
+    if n > 1:
+        put(d, 3, none + 1, none, none)
+        put(d, 6, none, none + 1, none)
+        put(d, 9, none, none, none + 1)
+    if n > 4:
+        put(d, 12, S3 * y, S3 * x, none)
+        put(d, 15, none, S3 * z, S3 * y)
+        put(d, 18, none, none, 3 * z)
+        put(d, 21, S3 * z, none, S3 * x)
+        put(d, 24, S3 * x, -1 * S3 * y, none)
+    if n > 9:
+        q, a = 5 * z * z - 1, x * x - y * y
+        put(d, 27, S5_8 * 6 * x * y, S5_8 * 3 * a, none)
+        put(d, 30, S15 * y * z, S15 * x * z, S15 * x * y)
+        put(d, 33, none, S3_8 * q, S3_8 * 10 * y * z)
+        put(d, 36, none, none, (15 * z * z - 3) / 2)
+        put(d, 39, S3_8 * q, none, S3_8 * 10 * x * z)
+        put(d, 42, S15 * x * z, -1 * S15 * y * z, S15 / 2 * a)
+        put(d, 45, S5_8 * 3 * a, -1 * S5_8 * 6 * x * y, none)
+    if n > 16:
+        q, p, a = 7 * z * z - 1, 7 * z * z - 3, x * x - y * y
+        t, up, down = 3 * q, 2 * x * x + a, a - 2 * y * y
+        put(d, 48, S35 / 2 * y * up, S35 / 2 * x * down, none)
+        put(d, 51, S35_8 * 6 * x * y * z, S35_8 * 3 * z * a, S35_8 * y * up)
+        put(d, 54, S5 / 2 * y * q, S5 / 2 * x * q, S5 * 7 * x * y * z)
+        put(d, 57, none, S5_8 * z * p, S5_8 * y * t)
+        put(d, 60, none, none, (35 * z * z - 15) * z / 2)
+        put(d, 63, S5_8 * z * p, none, S5_8 * x * t)
+        put(d, 66, S5 / 2 * x * q, -1 * S5 / 2 * y * q, S5 / 2 * 7 * z * a)
+        put(d, 69, S35_8 * 3 * z * a, -1 * S35_8 * 6 * x * y * z, S35_8 * x * down)
+        put(d, 72, S35 / 2 * x * down, -1 * S35 / 2 * y * up, none)
+
+
+@njit(fastmath=True, error_model="numpy")
+def _splines(r, n, first, spacing, switch_on, cutoff, rows, b):
+    """Find the four splines that are not zero at LANES distances.
+
+    ``rows`` takes the place of the first among rows with a MARGIN; ``b`` (8, LANES) the values of
+    the four and their slopes.
+    """
     x = (r - first) / spacing
-    k = min(math.floor(x), n - 3)  # just below the cutoff x may be rounded up to n - 2
+    k = minimum(floor(x), n - 3)  # just below the cutoff x may be rounded up to n - 2
     t = x - k
     u = 1 - t
+    q = maximum((r - switch_on) / (cutoff - switch_on), 0)
+    w = 1 - q * q * q * (10 - 15 * q + 6 * q * q)
+    dw = -30 / (cutoff - switch_on) * q * q * (1 - q) * (1 - q)
     b0, b3 = u * u * u / 6, t * t * t / 6
     b1, b2 = (3 * t - 6) * t * t / 6 + 2 / 3, (3 * u - 6) * u * u / 6 + 2 / 3
-    s0, s3 = -u * u / (2 * spacing), t * t / (2 * spacing)
-    s1, s2 = (3 * t - 4) * t / (2 * spacing), (4 - 3 * u) * u / (2 * spacing)
-    q = max(0.0, (r - switch_on) / (cutoff - switch_on))
-    w = 1 - q * q * q * (10 - 15 * q + 6 * q * q)
-    dw = -30 * q * q * (1 - q) * (1 - q) / (cutoff - switch_on)
-    slopes = s0 * w + b0 * dw, s1 * w + b1 * dw, s2 * w + b2 * dw, s3 * w + b3 * dw
-    return int(k) - 1, (b0 * w, b1 * w, b2 * w, b3 * w), slopes
+    half = w / (2 * spacing)
+    store(rows, 0, maximum(k - 1 + MARGIN, -1))
+    put(b, 0, b0 * w, b1 * w, b2 * w)
+    put(b, 3, b3 * w, b0 * dw - u * u * half, b1 * dw + (3 * t - 4) * t * half)
+    put(b, 6, b2 * dw + (4 - 3 * u) * u * half, b3 * dw + t * t * half, b3)
 
 
 @njit(inline="always")
@@ -142,209 +156,290 @@ def _share(chunk, n):
     return chunk * n // CHUNKS, (chunk + 1) * n // CHUNKS
 
 
+@njit(fastmath=True, error_model="numpy")
+def _within(d, species, f, i, limit, away, of, slots):
+    """List the neighbors nearer than a limit, given squared, and return how many there are.
+
+    ``away`` (3, room) takes displacements, ``of`` types and ``slots`` where they stand in ``d``.
+    """
+    room, count = len(of), 0
+    for j in range(d.shape[2]):
+        if species[f, i, j] < 0:
+            break
+        x, y, z = d[f, i, j, 0], d[f, i, j, 1], d[f, i, j, 2]
+        # written in any case, kept if near: branches that cannot be foreseen cost more
+        away[count], away[room + count], away[2 * room + count] = x, y, z
+        of[count], slots[count] = species[f, i, j], j
+        if x * x + y * y + z * z < limit:
+            count += 1
+    return count
+
+
+@njit(fastmath=True, error_model="numpy")
+def _polar(away, room, j):
+    """Return the directions of neighbors j to j + LANES, their distances and inverse distances."""
+    x, y, z = load(away, j, LANES), load(away, room + j, LANES), load(away, 2 * room + j, LANES)
+    r = sqrt(maximum(x * x + y * y + z * z, 1e-12))  # lanes without a neighbor hold anything
+    inverse = 1 / r
+    return x * inverse, y * inverse, z * inverse, r, inverse
+
+
+@njit
+def _scratch(room, wide, dtype):
+    """Return arrays for LANES neighbors at once: displacements, types, slots; the others."""
+    room = (room // LANES + 2) * LANES
+    lists = np.ones(3 * room, dtype), np.zeros(room, np.int64), np.zeros(room, np.int64)
+    b, first = np.zeros(9 * LANES, dtype), np.zeros(LANES, dtype)
+    return *lists, b, first, np.zeros(wide * LANES, dtype), np.zeros(wide * LANES, dtype)
+
+
 @cache
-def density(basis: Basis) -> Loop:
-    """Return the loop (d, species, rho): set ``rho`` to the density of ``plain_density``."""
-    n, width, cutoff = basis.n_harmonics, basis.n_splines, basis.cutoff
-    first, spacing, on = basis.first, basis.spacing, basis.switch_on
+def density(n: int) -> Loop:
+    """Return the loop (d, species, numbers, rho): set ``rho`` to that of ``plain_density``.
+
+    For ``n`` harmonics; ``numbers`` are those of the basis.
+    """
+    wide = _padded(n)
 
     @njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
-    def loop(d, species, rho):
+    def loop(d, species, numbers, rho):
+        width, first, spacing, on, cutoff = numbers
         n_beads, n_types = d.shape[1], rho.shape[3] // width
-        real = d.dtype.type  # a plain 1 would turn single precision into double
-        one = real(1)
         for chunk in prange(CHUNKS):
-            y = np.empty(n, d.dtype)
-            rows = np.empty((n_types, width + MARGIN, n), d.dtype)
+            away, of, slots, b, rows, y, turned = _scratch(d.shape[2], wide, d.dtype)
+            sums = np.empty(n_types * (width + MARGIN) * wide, d.dtype)
             begin, end = _share(chunk, d.shape[0] * n_beads)
             for bead in range(begin, end):
                 f, i = bead // n_beads, bead % n_beads
-                rows[:] = 0
-                for j in range(d.shape[2]):
-                    t = species[f, i, j]
-                    if t < 0:
-                        break
-                    x, y_, z = d[f, i, j, 0], d[f, i, j, 1], d[f, i, j, 2]
-                    r = math.sqrt(x * x + y_ * y_ + z * z)
-                    if r >= cutoff:
-                        continue
-                    inverse = one / r
-                    _harmonics(x * inverse, y_ * inverse, z * inverse, n, y)
-                    k, b, _ = _splines(r, width, first, spacing, on, cutoff)
-                    if k < -MARGIN:  # nearer than any spline reaches
-                        continue
-                    k += MARGIN
-                    b0, b1, b2, b3 = real(b[0]), real(b[1]), real(b[2]), real(b[3])
-                    for c in range(n):  # views of rows would cost more than indices
-                        yc = y[c]
-                        rows[t, k, c] += b0 * yc
-                        rows[t, k + 1, c] += b1 * yc
-                        rows[t, k + 2, c] += b2 * yc
-                        rows[t, k + 3, c] += b3 * yc
+                count = _within(d, species, f, i, cutoff * cutoff, away, of, slots)
+                sums[:] = 0
+                for j in range(0, count, LANES):
+                    ux, uy, uz, r, _ = _polar(away, len(of), j)
+                    _splines(r, width, first, spacing, on, cutoff, rows, b)
+                    _harmonics(ux, uy, uz, n, y)
+                    for part in range(0, wide, LANES):
+                        transpose(y, part * LANES, LANES, turned, part, wide)
+                    for lane in range(min(LANES, count - j)):
+                        row = int(rows[lane])
+                        if row < 0:  # nearer than any spline reaches
+                            continue
+                        at = (of[j + lane] * (width + MARGIN) + row) * wide
+                        yc = load(turned, lane * wide, wide)
+                        for k in range(4):
+                            here = at + k * wide
+                            store(sums, here, load(sums, here, wide) + b[k * LANES + lane] * yc)
                 for t in range(n_types):
                     for k in range(width):
                         for c in range(n):
-                            rho[f, i, c, t * width + k] = rows[t, k + MARGIN, c]
+                            at = (t * (width + MARGIN) + k + MARGIN) * wide
+                            rho[f, i, c, t * width + k] = sums[at + c]
 
     return loop
 
 
 @cache
-def gradient(basis: Basis) -> Loop:
-    """Return the loop (d, species, q, g): set g_ij = sum_kc q_ikc d(B_k Y_c)/d(r_ij)."""
-    n, width, cutoff = basis.n_harmonics, basis.n_splines, basis.cutoff
-    first, spacing, on = basis.first, basis.spacing, basis.switch_on
+def gradient(n: int) -> Loop:
+    """Return the loop (d, species, numbers, q, g): g_ij = sum_kc q_ikc d(B_k Y_c)/d(r_ij)."""
+    wide = _padded(n)
 
     @njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
-    def loop(d, species, q, g):
+    def loop(d, species, numbers, q, g):
+        width, first, spacing, on, cutoff = numbers
         n_beads, n_types = d.shape[1], q.shape[3] // width
-        real = d.dtype.type
-        zero, one = real(0), real(1)
         for chunk in prange(CHUNKS):
-            y, dy = np.empty(n, d.dtype), np.empty((3, n), d.dtype)
-            rows = np.zeros((n_types, width + MARGIN, n), d.dtype)
+            away, of, slots, b, rows, y, across = _scratch(d.shape[2], wide, d.dtype)
+            along, turned, dy = np.zeros_like(y), np.zeros_like(y), np.empty(3 * len(y), d.dtype)
+            pull = np.empty(3 * LANES, d.dtype)
+            table = np.zeros(n_types * (width + MARGIN) * wide, d.dtype)
             begin, end = _share(chunk, d.shape[0] * n_beads)
             for bead in range(begin, end):
                 f, i = bead // n_beads, bead % n_beads
                 for t in range(n_types):
                     for k in range(width):
+                        at = (t * (width + MARGIN) + k + MARGIN) * wide
                         for c in range(n):
-                            rows[t, k + MARGIN, c] = q[f, i, c, t * width + k]
+                            table[at + c] = q[f, i, c, t * width + k]
                 g[f, i] = 0
-                for j in range(d.shape[2]):
-                    t = species[f, i, j]
-                    if t < 0:
-                        break
-                    ux, uy, uz = d[f, i, j, 0], d[f, i, j, 1], d[f, i, j, 2]
-                    r = math.sqrt(ux * ux + uy * uy + uz * uz)
-                    if r >= cutoff:
-                        continue
-                    inverse = one / r
-                    ux, uy, uz = ux * inverse, uy * inverse, uz * inverse
-                    k, b, slope = _splines(r, width, first, spacing, on, cutoff)
-                    if k < -MARGIN:
-                        continue
+                count = _within(d, species, f, i, cutoff * cutoff, away, of, slots)
+                for j in range(0, count, LANES):
+                    ux, uy, uz, r, inverse = _polar(away, len(of), j)
+                    _splines(r, width, first, spacing, on, cutoff, rows, b)
+                    for lane in range(min(LANES, count - j)):
+                        row = max(0, int(rows[lane]))
+                        at = (of[j + lane] * (width + MARGIN) + row) * wide
+                        q0, q1 = load(table, at, wide), load(table, at + wide, wide)
+                        q2, q3 = load(table, at + 2 * wide, wide), load(table, at + 3 * wide, wide)
+                        b0, b1, b2, b3 = (
+                            b[lane],
+                            b[LANES + lane],
+                            b[2 * LANES + lane],
+                            b[3 * LANES + lane],
+                        )
+                        store(across, lane * wide, b0 * q0 + b1 * q1 + b2 * q2 + b3 * q3)
+                        b0, b1, b2, b3 = (
+                            b[4 * LANES + lane],
+                            b[5 * LANES + lane],
+                            b[6 * LANES + lane],
+                            b[7 * LANES + lane],
+                        )
+                        store(along, lane * wide, b0 * q0 + b1 * q1 + b2 * q2 + b3 * q3)
                     _harmonics(ux, uy, uz, n, y)
                     _harmonics_slope(ux, uy, uz, n, dy)
-                    k += MARGIN
-                    b0, b1, b2, b3 = real(b[0]), real(b[1]), real(b[2]), real(b[3])
-                    s0, s1 = real(slope[0]), real(slope[1])
-                    s2, s3 = real(slope[2]), real(slope[3])
-                    radial, wx, wy, wz = zero, zero, zero, zero
+                    for part in range(0, wide, LANES):
+                        transpose(along, part, wide, turned, part * LANES, LANES)
+                    radial = 0 * r
                     for c in range(n):
-                        q0, q1 = rows[t, k, c], rows[t, k + 1, c]
-                        q2, q3 = rows[t, k + 2, c], rows[t, k + 3, c]
-                        across = b0 * q0 + b1 * q1 + b2 * q2 + b3 * q3
-                        along = s0 * q0 + s1 * q1 + s2 * q2 + s3 * q3
-                        radial += y[c] * along
-                        wx += across * dy[0, c]
-                        wy += across * dy[1, c]
-                        wz += across * dy[2, c]
+                        radial = radial + load(y, c * LANES, LANES) * load(turned, c * LANES, LANES)
+                    for part in range(0, wide, LANES):
+                        transpose(across, part, wide, turned, part * LANES, LANES)
+                    wx, wy, wz = 0 * r, 0 * r, 0 * r
+                    for c in range(1, n):
+                        weight = load(turned, c * LANES, LANES)
+                        wx = wx + weight * load(dy, 3 * c * LANES, LANES)
+                        wy = wy + weight * load(dy, (3 * c + 1) * LANES, LANES)
+                        wz = wz + weight * load(dy, (3 * c + 2) * LANES, LANES)
                     uw = ux * wx + uy * wy + uz * wz
-                    g[f, i, j, 0] = ux * radial + (wx - ux * uw) * inverse
-                    g[f, i, j, 1] = uy * radial + (wy - uy * uw) * inverse
-                    g[f, i, j, 2] = uz * radial + (wz - uz * uw) * inverse
+                    put(
+                        pull,
+                        0,
+                        ux * radial + (wx - ux * uw) * inverse,
+                        uy * radial + (wy - uy * uw) * inverse,
+                        uz * radial + (wz - uz * uw) * inverse,
+                    )
+                    for lane in range(min(LANES, count - j)):
+                        if rows[lane] >= 0:
+                            slot = slots[j + lane]
+                            g[f, i, slot, 0] = pull[lane]
+                            g[f, i, slot, 1] = pull[LANES + lane]
+                            g[f, i, slot, 2] = pull[2 * LANES + lane]
 
     return loop
 
 
 @cache
-def directional(basis: Basis) -> Loop:
-    """Return the loop (d, species, v, out): set ``out`` to sum_j v_ij . d(B_k Y_c)/d(r_ij)."""
-    n, width, cutoff = basis.n_harmonics, basis.n_splines, basis.cutoff
-    first, spacing, on = basis.first, basis.spacing, basis.switch_on
+def directional(n: int) -> Loop:
+    """Return the loop (d, species, numbers, v, out): out = sum_j v_ij . d(B_k Y_c)/d(r_ij)."""
+    wide = _padded(n)
 
     @njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
-    def loop(d, species, v, out):
+    def loop(d, species, numbers, v, out):
+        width, first, spacing, on, cutoff = numbers
         n_beads, n_types = d.shape[1], out.shape[3] // width
-        real = d.dtype.type
-        one = real(1)
         for chunk in prange(CHUNKS):
-            y, dy = np.empty(n, d.dtype), np.empty((3, n), d.dtype)
-            rows = np.empty((n_types, width + MARGIN, n), d.dtype)
+            away, of, slots, b, rows, y, turned = _scratch(d.shape[2], wide, d.dtype)
+            across, dy = np.zeros_like(y), np.empty(3 * len(y), d.dtype)
+            along, speed = np.zeros_like(y), np.zeros(3 * LANES, d.dtype)
+            sums = np.empty(n_types * (width + MARGIN) * wide, d.dtype)
             begin, end = _share(chunk, d.shape[0] * n_beads)
             for bead in range(begin, end):
                 f, i = bead // n_beads, bead % n_beads
-                rows[:] = 0
-                for j in range(d.shape[2]):
-                    t = species[f, i, j]
-                    if t < 0:
-                        break
-                    ux, uy, uz = d[f, i, j, 0], d[f, i, j, 1], d[f, i, j, 2]
-                    r = math.sqrt(ux * ux + uy * uy + uz * uz)
-                    if r >= cutoff:
-                        continue
-                    inverse = one / r
-                    ux, uy, uz = ux * inverse, uy * inverse, uz * inverse
-                    k, b, slope = _splines(r, width, first, spacing, on, cutoff)
-                    if k < -MARGIN:
-                        continue
+                count = _within(d, species, f, i, cutoff * cutoff, away, of, slots)
+                sums[:] = 0
+                for j in range(0, count, LANES):
+                    ux, uy, uz, r, inverse = _polar(away, len(of), j)
+                    _splines(r, width, first, spacing, on, cutoff, rows, b)
                     _harmonics(ux, uy, uz, n, y)
                     _harmonics_slope(ux, uy, uz, n, dy)
-                    vx, vy, vz = v[f, i, j, 0], v[f, i, j, 1], v[f, i, j, 2]
+                    for lane in range(min(LANES, count - j)):
+                        slot = slots[j + lane]
+                        for x in range(3):
+                            speed[x * LANES + lane] = v[f, i, slot, x]
+                    vx, vy, vz = (
+                        load(speed, 0, LANES),
+                        load(speed, LANES, LANES),
+                        load(speed, 2 * LANES, LANES),
+                    )
                     dr = ux * vx + uy * vy + uz * vz
                     vx, vy, vz = (
                         (vx - ux * dr) * inverse,
                         (vy - uy * dr) * inverse,
                         (vz - uz * dr) * inverse,
                     )
-                    k += MARGIN
-                    b0, b1, b2, b3 = real(b[0]), real(b[1]), real(b[2]), real(b[3])
-                    s0, s1 = real(slope[0]), real(slope[1])
-                    s2, s3 = real(slope[2]), real(slope[3])
                     for c in range(n):
-                        across = dy[0, c] * vx + dy[1, c] * vy + dy[2, c] * vz
-                        along = y[c] * dr
-                        rows[t, k, c] += s0 * along + b0 * across
-                        rows[t, k + 1, c] += s1 * along + b1 * across
-                        rows[t, k + 2, c] += s2 * along + b2 * across
-                        rows[t, k + 3, c] += s3 * along + b3 * across
+                        dx, dy_, dz = (
+                            load(dy, 3 * c * LANES, LANES),
+                            load(dy, (3 * c + 1) * LANES, LANES),
+                            load(dy, (3 * c + 2) * LANES, LANES),
+                        )
+                        store(across, c * LANES, dx * vx + dy_ * vy + dz * vz)
+                        store(y, c * LANES, load(y, c * LANES, LANES) * dr)
+                    for part in range(0, wide, LANES):
+                        transpose(y, part * LANES, LANES, along, part, wide)
+                        transpose(across, part * LANES, LANES, turned, part, wide)
+                    for lane in range(min(LANES, count - j)):
+                        row = int(rows[lane])
+                        if row < 0:
+                            continue
+                        at = (of[j + lane] * (width + MARGIN) + row) * wide
+                        ac, al = load(turned, lane * wide, wide), load(along, lane * wide, wide)
+                        for k in range(4):
+                            here = at + k * wide
+                            more = b[k * LANES + lane] * ac + b[(k + 4) * LANES + lane] * al
+                            store(sums, here, load(sums, here, wide) + more)
                 for t in range(n_types):
                     for k in range(width):
                         for c in range(n):
-                            out[f, i, c, t * width + k] = rows[t, k + MARGIN, c]
+                            at = (t * (width + MARGIN) + k + MARGIN) * wide
+                            out[f, i, c, t * width + k] = sums[at + c]
 
     return loop
 
 
 @cache
-def spectrum(l_max: int, n_channels: int, n_axis: int) -> Loop:
-    """Return the loop (a, b, d): set d to (D(a, b) + D(b, a)) / 2 of ``plain_spectrum``."""
+def spectrum(width: int) -> Loop:
+    """Return the loop (a, b, d): set d to (D(a, b) + D(b, a)) / 2 of ``plain_spectrum``.
+
+    ``width`` divides the number of channels: see ``divisor``.
+    """
 
     @njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
     def loop(a, b, d):
-        half = a.dtype.type(0.5)
+        a_, b_, d_ = a.ravel(), b.ravel(), d.ravel()
+        _, n_l, n_axis, n_channels = d.shape
         for i in prange(a.shape[0]):
-            for l in range(l_max + 1):
+            for l in range(n_l):
+                first = (i * a.shape[1] + l * l) * n_channels
                 for n in range(n_axis):
-                    for m in range(n_channels):
-                        d[i, l, n, m] = 0
-                for c in range(l * l, (l + 1) * (l + 1)):
-                    for n in range(n_axis):
-                        an, bn = half * a[i, c, n], half * b[i, c, n]
-                        for m in range(n_channels):
-                            d[i, l, n, m] += an * b[i, c, m] + bn * a[i, c, m]
+                    to = ((i * n_l + l) * n_axis + n) * n_channels
+                    for m in range(0, n_channels, width):
+                        here = load(b_, first + m, width) * a_[first + n]
+                        here = here + load(a_, first + m, width) * b_[first + n]
+                        for c in range(1, 2 * l + 1):
+                            row = first + c * n_channels
+                            here = here + load(b_, row + m, width) * a_[row + n]
+                            here = here + load(a_, row + m, width) * b_[row + n]
+                        store(d_, to + m, here * 0.5)
 
     return loop
 
 
 @cache
-def contraction(l_max: int, n_channels: int, n_axis: int) -> Loop:
+def contraction(width: int) -> Loop:
     """Return the loop (a, g, out): set ``out`` to the gradient of sum(g D(a, a)) in a."""
 
     @njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
     def loop(a, g, out):
-        zero = a.dtype.type(0)
+        a_, g_, out_ = a.ravel(), g.ravel(), out.ravel()
+        _, n_l, n_axis, n_channels = g.shape
         for i in prange(a.shape[0]):
-            for l in range(l_max + 1):
+            for l in range(n_l):
+                pulls = (i * n_l + l) * n_axis * n_channels
                 for c in range(l * l, (l + 1) * (l + 1)):
-                    for m in range(n_channels):
-                        out[i, c, m] = 0
+                    row = (i * a.shape[1] + c) * n_channels
+                    for m in range(0, n_channels, width):
+                        here = load(g_, pulls + m, width) * a_[row]
+                        for n in range(1, n_axis):
+                            here = here + load(g_, pulls + n * n_channels + m, width) * a_[row + n]
+                        store(out_, row + m, here)
                     for n in range(n_axis):
-                        an, total = a[i, c, n], zero
-                        for m in range(n_channels):
-                            out[i, c, m] += g[i, l, n, m] * an
-                            total += g[i, l, n, m] * a[i, c, m]
-                        out[i, c, n] += total
+                        pull = pulls + n * n_channels
+                        for m in range(0, n_channels, width):
+                            product = load(g_, pull + m, width) * load(a_, row + m, width)
+                            out_[row + n] += total(product)
 
     return loop
+
+
+def divisor(n: int) -> int:
+    """Return the widest vectors that n numbers are made of."""
+    return next(width for width in (LANES, 8, 4, 2, 1) if n % width == 0)

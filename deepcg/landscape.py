@@ -11,11 +11,13 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepcg.errors import InputError
+from deepcg.files import write_arrays
 from deepcg.units import thermal_energy
 from free_energy import Estimate, Grid, Replicates
 
@@ -95,23 +97,21 @@ class Landscape:
     def save(self, path: Path) -> None:
         """Write as .npz: the axes by the names of the coordinates, F, error and replicates."""
         axes = dict(zip(self.keys, self.grid.centres, strict=True))
-        np.savez_compressed(
-            path,
-            allow_pickle=False,
-            F=self.value,
-            error=self.error,
-            replicates=self.energy.samples.astype(np.float32),
-            inflation=np.array(self.energy.inflation),
-            name=np.array(self.name),
-            names=np.array(self.names),
-            units=np.array(self.units),
-            temperature=np.array(self.temperature),
-            frames=np.array(self.frames),
-            independent=np.array(self.independent),
-            source=np.array(self.source),
-            periods=np.array([np.nan if p is None else p for p in self.grid.periods]),
-            **axes,
-        )
+        arrays: dict[str, NDArray[Any]] = {
+            "F": self.value,
+            "error": self.error,
+            "replicates": self.energy.samples.astype(np.float32),
+            "inflation": np.array(self.energy.inflation),
+            "name": np.array(self.name),
+            "names": np.array(self.names),
+            "units": np.array(self.units),
+            "temperature": np.array(self.temperature),
+            "frames": np.array(self.frames),
+            "independent": np.array(self.independent),
+            "source": np.array(self.source),
+            "periods": np.array([np.nan if p is None else p for p in self.grid.periods]),
+        }
+        write_arrays(path, arrays | axes, compressed=True)
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from deepcg.figures import png
+from deepcg.files import write_bytes, write_json, write_whole
 from deepcg.folders import make_folder
 from deepcg.landscape import Landscape
 from deepcg.landscape_comparison import (
@@ -88,17 +88,16 @@ def write_study(study: Study, output: Path) -> Path:
     pictures = [
         Picture(name, _CAPTIONS[name], png(figure)) for name, figure in study.figures().items()
     ]
-    text = json.dumps(as_json(study), indent=1, allow_nan=False, ensure_ascii=False)
     page = _page(study, pictures)
     make_folder(output)
     for one in study.landscapes:
         one.save(output / f"{_file_name(one.name)}.fes.npz")
     study.landscapes[-1 if len(study.landscapes) == 1 else 1].save(output / "fes.npz")
     for picture in pictures:
-        (output / f"{picture.name}.png").write_bytes(picture.data)
-    (output / "fes.json").write_text(text + "\n", encoding="utf-8")
+        write_bytes(output / f"{picture.name}.png", picture.data)
+    write_json(output / "fes.json", as_json(study))
     path = output / "report.html"
-    path.write_text(page, encoding="utf-8")
+    write_whole(path, page)
     return path
 
 

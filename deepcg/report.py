@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import platform
 import re
@@ -31,6 +30,7 @@ from deepcg.figures import (
     png,
     velocity_figure,
 )
+from deepcg.files import write_bytes, write_json, write_whole
 from deepcg.folders import make_folder
 from deepcg.noise_free import NoiseFree
 from deepcg.observables.comparison import (
@@ -134,14 +134,13 @@ def write_report(
     implied = _implied_pictures(checks, comparison)
     curve = [] if training is None else [_learning_picture(training)]
     numbers = as_json(comparison, training, tables, checks)
-    text = json.dumps(numbers, indent=1, allow_nan=False, ensure_ascii=False)
     html = _page(comparison, pictures, checks, implied, curve, training, tables, title)
     make_folder(output)
     for picture in [*pictures, *implied, *curve]:
-        (output / f"{picture.name}.png").write_bytes(picture.data)
-    (output / "report.json").write_text(text + "\n", encoding="utf-8")
+        write_bytes(output / f"{picture.name}.png", picture.data)
+    write_json(output / "report.json", numbers)
     page = output / "report.html"
-    page.write_text(html, encoding="utf-8")
+    write_whole(page, html)
     return page
 
 

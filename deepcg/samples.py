@@ -14,7 +14,7 @@ from torch import Tensor
 
 import sampling
 from deepcg.dcd import DcdFormat, to_disk
-from deepcg.files import writing
+from deepcg.files import replacing, writing
 from deepcg.folders import make_folder
 
 
@@ -80,7 +80,8 @@ class Samples:
         frame = mdtraj.Trajectory(positions.cpu().float().numpy()[None], self.topology)
         if self.box is not None:
             frame.unitcell_vectors = self.box[None].astype(np.float32)
-        frame.save_pdb(str(self.folder / "topology.pdb"))
+        with replacing(self.folder / "topology.pdb") as part:
+            frame.save_pdb(str(part))
 
     def kept(self, dropped: frozenset[int]) -> list[Path]:
         """Return the trajectories of all replicas but those that were dropped."""

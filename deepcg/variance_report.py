@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from deepcg.calibration import Calibration
 from deepcg.figures import png
-from deepcg.files import write_arrays, write_json
+from deepcg.files import write_arrays, write_bytes, write_json, write_whole
 from deepcg.folders import make_folder
 from deepcg.landscape_comparison import Barrier, Basin, barriers_of, basins_of
 from deepcg.ramachandran import AXES, BASINS, PATHS
@@ -111,12 +111,12 @@ def write_findings(found: Findings, output: Path) -> Path:
     make_folder(output)
     pictures = _pictures(found)
     for picture in pictures:
-        (output / f"{picture.name}.png").write_bytes(picture.data)
+        write_bytes(output / f"{picture.name}.png", picture.data)
     write_json(output / "variance.json", as_json(found))
     if found.surface is not None:
         write_arrays(output / "variance.npz", _surface_arrays(found.surface))
     path = output / "report.html"
-    path.write_text(_page(found, pictures), encoding="utf-8")
+    write_whole(path, _page(found, pictures))
     return path
 
 

@@ -18,6 +18,7 @@ from deepcg.constraints import Constraints
 from deepcg.data import Source, open_source, read
 from deepcg.errors import InputError
 from deepcg.estimators import ESTIMATORS
+from deepcg.files import replacing
 from deepcg.frames import Frames
 from deepcg.locks import folder_locked
 from deepcg.mapping import LinearMapping, bead_topology, build_mapping
@@ -175,7 +176,8 @@ class _Work:
         frame = mdtraj.Trajectory(labels.coordinates[:1].astype(np.float32), topology)
         if labels.box is not None:
             frame.unitcell_vectors = labels.box[:1].astype(np.float32)
-        frame.save_pdb(str(path))
+        with replacing(path) as part:
+            frame.save_pdb(str(part))
 
 
 def spread_out(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from deepcg.calibration import calibrate
 from deepcg.ensemble import EnsemblePotential, SurfaceEnsemble, load_members, sigma
 from deepcg.errors import InputError
+from deepcg.files import replacing
 from deepcg.folders import check_place, make_folder
 from deepcg.formats import open_recording
 from deepcg.frames import Frames
@@ -278,10 +279,12 @@ def _write_largest(
     trajectory = mdtraj.Trajectory(some.positions.cpu().numpy(), topology)
     if some.box is not None:
         trajectory.unitcell_vectors = some.box.cpu().numpy()
-    trajectory.save_dcd(str(stem.with_suffix(".dcd")))
+    with replacing(stem.with_suffix(".dcd")) as part:
+        trajectory.save_dcd(str(part))
     # the column of B-factors has room for less than 100
     factors = np.minimum(100 * spread.sigma[worst[0]] / spread.rms_force, 99.99)
-    trajectory[0].save_pdb(str(stem.with_suffix(".pdb")), bfactors=factors)
+    with replacing(stem.with_suffix(".pdb")) as part:
+        trajectory[0].save_pdb(str(part), bfactors=factors)
 
 
 def _check_beads(ensemble: EnsemblePotential, path: Path) -> Checked:

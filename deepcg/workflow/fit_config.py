@@ -154,7 +154,7 @@ def with_preset(config: FitConfig) -> FitConfig:
 
 
 def absolute(config: FitConfig) -> FitConfig:
-    """Return a config whose files are found from any folder."""
+    """Return a config whose files are found from any folder; what to trust is not kept."""
 
     def resolved(path: Path | None) -> Path | None:
         return None if path is None else path.resolve()
@@ -165,6 +165,7 @@ def absolute(config: FitConfig) -> FitConfig:
         system=resolved(config.data.system),
         forces=resolved(config.data.forces),
         also=tuple(path.resolve() for path in config.data.also),
+        trust=False,
     )
     members = replace(config.members, start_from=resolved(config.members.start_from))
     return replace(config, trajectory=config.trajectory.resolve(), data=data, members=members)

@@ -53,6 +53,7 @@ class Files:
     output: Path | None
     topology: Path | None
     system: Path | None
+    trust: bool = False
 
     @property
     def labels(self) -> Path:
@@ -206,7 +207,9 @@ def spread_out(
 
 
 def _prepare(files: Files, config: RestrainConfig, platform: str, threads: int | None) -> _Work:
-    source = open_source(files.trajectory, topology=files.topology, system=files.system)
+    source = open_source(
+        files.trajectory, topology=files.topology, system=files.system, trust=files.trust
+    )
     place = _bench(source, config, platform, threads)
     sample = sample_of(source, config.data)
     if place.periodic and sample.box is None:
@@ -237,7 +240,7 @@ def _bench(source: Source, config: RestrainConfig, platform: str, threads: int |
         raise InputError(
             f"{source.trajectory} has no System beside it: give --system FILE (an OpenMM System)"
         )
-    place = bench(read_system(source.system), open_platform(platform), threads)
+    place = bench(read_system(source.system, trust=source.trust), open_platform(platform), threads)
     if len(place.masses) != source.n_atoms:
         raise InputError(
             f"{source.trajectory} has {source.n_atoms} atoms, its System {len(place.masses)} "

@@ -428,7 +428,7 @@ def _resume(job: _Job, force_field: ForceField, positions: Tensor, notes: Settin
     """Return the checkpoint, with all files cut back to it."""
     path, config = job.samples.checkpoint, job.config
     try:
-        checkpoint = sampling.load(path, positions.device)
+        checkpoint = job.samples.load(positions.device)
         _check_same_run(path, checkpoint, positions, notes)
         job.recall(checkpoint)
         _check_same_model(path, checkpoint.state, force_field)

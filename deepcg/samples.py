@@ -14,7 +14,8 @@ from torch import Tensor
 
 import sampling
 from deepcg.dcd import DcdFormat, to_disk
-from deepcg.files import replacing, writing
+from deepcg.errors import InputError
+from deepcg.files import read_tensors, replacing, write_tensors, writing
 from deepcg.folders import make_folder
 
 
@@ -140,5 +141,19 @@ class Samples:
         for path in (*self.trajectories, self.log):
             if path.exists():  # before the first frame they need not
                 to_disk(path)
-        with writing(self.checkpoint):
-            sampling.save(self.checkpoint, checkpoint)
+        write_tensors(self.checkpoint, sampling.pack(checkpoint))
+
+    def load(self, device: torch.device) -> sampling.Checkpoint:
+        """Return the checkpoint, its state on ``device``.
+
+        Raises
+        ------
+        ValueError
+            The file is not whole, is damaged or holds something else.
+        """
+        try:
+            return sampling.unpack(read_tensors(self.checkpoint, device))
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{self.checkpoint} is not a checkpoint of a sampler") from error

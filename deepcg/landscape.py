@@ -7,7 +7,6 @@ every replicate, too, and its error is their spread.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepcg.errors import InputError
-from deepcg.files import write_arrays
+from deepcg.files import read_arrays, write_arrays
 from deepcg.units import thermal_energy
 from free_energy import Estimate, Grid, Replicates
 
@@ -129,28 +128,28 @@ def load_landscape(path: Path) -> Landscape:
         The file is not such a file, or not whole.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            names = tuple(str(name) for name in file["names"])
-            short = tuple(name.split()[0] for name in names)
-            keys = short if len(set(short)) == len(short) else names
-            periods = tuple(None if np.isnan(p) else float(p) for p in file["periods"])
-            grid = Grid(tuple(_edges(file[key]) for key in keys), periods)
-            return Landscape(
-                str(file["name"]),
-                names,
-                tuple(str(unit) for unit in file["units"]),
-                grid,
-                Replicates(
-                    file["F"].astype(float),
-                    file["replicates"].astype(float),
-                    float(file["inflation"]),
-                ),
-                float(file["temperature"]),
-                str(file["source"]),
-                int(file["frames"]),
-                float(file["independent"]),
-            )
-    except (KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
+        file = read_arrays(path)
+        names = tuple(str(name) for name in file["names"])
+        short = tuple(name.split()[0] for name in names)
+        keys = short if len(set(short)) == len(short) else names
+        periods = tuple(None if np.isnan(p) else float(p) for p in file["periods"])
+        grid = Grid(tuple(_edges(file[key]) for key in keys), periods)
+        return Landscape(
+            str(file["name"]),
+            names,
+            tuple(str(unit) for unit in file["units"]),
+            grid,
+            Replicates(
+                file["F"].astype(float),
+                file["replicates"].astype(float),
+                float(file["inflation"]),
+            ),
+            float(file["temperature"]),
+            str(file["source"]),
+            int(file["frames"]),
+            float(file["independent"]),
+        )
+    except (KeyError, ValueError) as error:
         reason = " ".join(str(error).split())[:100]
         raise InputError(
             f"{path} is not a free-energy surface of 'deepcg fes': {reason}"

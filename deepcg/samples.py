@@ -157,3 +157,8 @@ class Samples:
             raise ValueError(str(error)) from error
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{self.checkpoint} is not a checkpoint of a sampler") from error
+
+
+def trajectories_in(folder: Path) -> list[Path]:
+    """Return the trajectories of a folder of samples, in the order of their numbers."""
+    return sorted(folder.glob("[0-9]*.dcd"), key=lambda path: int(path.stem))

@@ -23,6 +23,7 @@ from deepcg.observables import Comparison, Ensemble, compare_structures
 from deepcg.progress import Progress, silent
 from deepcg.provenance import file_hash
 from deepcg.report import Training, write_report
+from deepcg.samples import trajectories_in
 from deepcg.units import thermal_energy
 from deepcg.workflow.beads import DataConfig, map_positions, open_data
 from deepcg.workflow.fit_config import FitConfig
@@ -129,7 +130,7 @@ def samples_of(run: Path, name: str | None = None) -> Ensemble:
     if json.loads((folder / "sample.json").read_text())["model"] != file_hash(run / "model.pt"):
         raise InputError(f"the samples in {folder} are of another model than {run / 'model.pt'}")
     replicas = []
-    for path in sorted(folder.glob("[0-9]*.dcd")):
+    for path in trajectories_in(folder):
         recording = open_recording(path)
         block = next(recording.blocks(recording.n_frames, 0, recording.n_frames))
         positions = torch.from_numpy(np.array(block.positions, np.float32))

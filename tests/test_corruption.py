@@ -45,6 +45,7 @@ from deepcg.molecular_dynamics import read_state
 from deepcg.plausibility import warn_of_forces
 from deepcg.systems import read_system
 from deepcg.workflow.beads import DataConfig
+from deepcg.workflow.compare import fit_config_of
 from deepcg.workflow.fit_config import FitConfig, absolute
 from deepcg.workflow.info import describe
 from deepcg.workflow.label import LabelConfig, label_trajectory
@@ -541,6 +542,17 @@ def test_a_system_that_is_trusted_is_used(files: Path, tmp_path: Path) -> None:
     labels = label_trajectory(LabelConfig(tmp_path / "x.dcd", trust=True, threads=1))
     assert isinstance(labels, Labels)
     assert not np.load(labels.forces).any()
+
+
+@pytest.mark.parametrize(
+    "line", ['trajectory = "../x.dcd"', 'trajectory = "x.dcd"\nalso = ["/a/../b.dcd"]']
+)
+def test_settings_of_a_folder_lead_nowhere_else(line: str, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(f'{line}\noutput = "/somewhere"\n')
+    with pytest.raises(InputError, match=r"a way out of its folder: name it from the root"):
+        fit_config_of(tmp_path)
+    (tmp_path / "config.toml").write_text('trajectory = "/data/x.dcd"\noutput = "/somewhere"\n')
+    assert fit_config_of(tmp_path).output == tmp_path
 
 
 def test_no_file_can_ask_for_trust(tmp_path: Path) -> None:

@@ -105,11 +105,23 @@ def compare(
 
 
 def fit_config_of(run: Path) -> FitConfig:
-    """Return the settings of the fit in a run folder."""
+    """Return the settings of the fit in a run folder, which is their output.
+
+    Raises
+    ------
+    InputError
+        It is none, or its settings name files by ways out of it: ours are named from the root.
+    """
     path = run / "config.toml"
     if not path.is_file():
         raise InputError(f"{run} is not a run folder of 'deepcg fit': it has no config.toml")
-    return read_toml(path, FitConfig)
+    config = read_toml(path, FitConfig)
+    data = config.data
+    named = (config.trajectory, data.topology, data.system, data.forces, *data.also)
+    for file in (*named, config.members.start_from):
+        if file is not None and ".." in file.parts:
+            raise InputError(f"{path} names {file}, a way out of its folder: name it from the root")
+    return replace(config, output=run)
 
 
 def samples_of(run: Path, name: str | None = None) -> Ensemble:

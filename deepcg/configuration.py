@@ -19,6 +19,9 @@ from deepcg.files import write_whole
 
 Config = TypeVar("Config")
 
+SAID_EACH_TIME = "trust"
+"""The setting that no file can give: it would be that of a stranger, too."""
+
 _NAMES = {
     bool: "true or false",
     int: "a whole number",
@@ -124,7 +127,8 @@ def read_values(path: Path, cls: type) -> dict[str, Any]:
     Raises
     ------
     InputError
-        The file is not there or not TOML; a name is unknown; a value has the wrong type.
+        The file is not there or not TOML; a name is unknown; a value has the wrong type; it asks
+        for trust.
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -132,6 +136,8 @@ def read_values(path: Path, cls: type) -> dict[str, Any]:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise InputError(f"{path} is not a TOML file: {error}") from error
+    if values.get(SAID_EACH_TIME):
+        raise InputError(f"{path} asks for {SAID_EACH_TIME}: only --{SAID_EACH_TIME} gives it")
     try:
         return _checked(cls, values)
     except InputError as error:

@@ -77,6 +77,8 @@ class Source:
     weights
         Those of the frames (n_frames,) that files beside the trajectory tell, if they do; a .npz
         has its own.
+    trust
+        Whether code in the System may be run.
     """
 
     trajectory: Path
@@ -88,6 +90,7 @@ class Source:
     recording: Recording
     force_recording: Recording | None
     weights: Floats | None
+    trust: bool = False
 
     @property
     def n_atoms(self) -> int:
@@ -129,6 +132,7 @@ def open_source(
     system: str | Path | None = None,
     forces: str | Path | None = None,
     units: str | None = None,
+    trust: bool = False,
 ) -> Source:
     """Open a trajectory, find what belongs to it and check that it fits together.
 
@@ -144,6 +148,8 @@ def open_source(
         hold forces too.
     units
         ``"LENGTH,ENERGY"`` of files that do not fix theirs.
+    trust
+        Whether code in the System may be run, once it is read.
 
     Raises
     ------
@@ -181,6 +187,7 @@ def open_source(
         recording,
         force_recording,
         None if ending_of(path) == ".npz" else weights_beside(path, recording.n_frames),
+        trust,
     )
 
 

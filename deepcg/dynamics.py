@@ -20,7 +20,7 @@ import sampling
 from deepcg.blowups import describe
 from deepcg.errors import InputError, pick
 from deepcg.files import write_whole
-from deepcg.samples import Samples
+from deepcg.samples import Samples, trajectories_in
 from deepcg.units import BOLTZMANN, thermal_energy
 from sampling import (
     INTEGRATORS,
@@ -428,7 +428,7 @@ def _resume(job: _Job, force_field: ForceField, positions: Tensor, notes: Settin
     """Return the checkpoint, with all files cut back to it."""
     path, config = job.samples.checkpoint, job.config
     try:
-        checkpoint = sampling.load(path, positions.device)
+        checkpoint = job.samples.load(positions.device)
         _check_same_run(path, checkpoint, positions, notes)
         job.recall(checkpoint)
         _check_same_model(path, checkpoint.state, force_field)
@@ -451,7 +451,7 @@ def _is_resumable(output: Path, resume: bool) -> bool:
     checkpoint = output / "checkpoint.pt"
     if checkpoint.exists() and resume:
         return True
-    found = [checkpoint] if checkpoint.exists() else sorted(output.glob("[0-9]*.dcd"))
+    found = [checkpoint] if checkpoint.exists() else trajectories_in(output)
     if found:
         way_out = "cannot be resumed without checkpoint.pt" if resume else "resume them"
         log = output / "log.csv"

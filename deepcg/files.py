@@ -65,10 +65,41 @@ def write_tensors(path: Path, content: dict[str, Any]) -> None:
         torch.save({**content, _DIGEST: _digest(content)}, file)
 
 
-def write_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    """Write arrays by name as .npz, as ``write_whole`` does; read without pickles."""
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Write an array as .npy, as ``write_whole`` does; read without pickles."""
     with _replacing(path) as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        np.save(file, array, allow_pickle=False)
+
+
+def write_arrays(
+    path: Path, arrays: Mapping[str, NDArray[Any]], *, compressed: bool = False
+) -> None:
+    """Write arrays by name as .npz, as ``write_whole`` does; read without pickles."""
+    save = np.savez_compressed if compressed else np.savez
+    with _replacing(path) as file:
+        save(file, allow_pickle=False, **arrays)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Name the file that others are to write: it takes the place of ``path`` once it is whole.
+
+    Raises
+    ------
+    InputError
+        As ``writing``.
+    """
+    part = path.with_name(path.name + ".part")
+    with writing(path):
+        try:
+            yield part
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except OSError:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)  # it may fill the disk
+            raise
 
 
 def read_json(path: Path) -> Any:
@@ -110,7 +141,6 @@ def read_tensors(path: Path, device: torch.device | str = "cpu") -> dict[str, An
     """
     with _reading(path, "PyTorch"), path.open("rb") as file:
         check_unpacked(file)
-        file.seek(0)
         content = torch.load(file, map_location=device, weights_only=True)
         if not isinstance(content, dict):
             raise ValueError("it holds no table")
@@ -173,27 +203,11 @@ def _digest(content: Mapping[str, Any]) -> str:
     return sha.hexdigest()
 
 
-def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Write an array as .npy, as ``write_whole`` does; read without pickles."""
-    with _replacing(path) as file:
-        np.save(file, array, allow_pickle=False)
-
-
 @contextmanager
 def _replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a file that takes the place of ``path`` once it is whole and on the disk."""
-    part = path.with_name(path.name + ".part")
-    with writing(path):
-        try:
-            with part.open("wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        except OSError:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)  # it may fill the disk
-            raise
+    with replacing(path) as part, part.open("wb") as file:
+        yield file
 
 
 def _finite(value: Any) -> Any:
@@ -201,6 +215,6 @@ def _finite(value: Any) -> Any:
         return {str(key): _finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(inner) for inner in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
     return value

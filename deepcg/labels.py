@@ -93,6 +93,7 @@ def label(
     chunk: int | None = None,
     platform: str = "auto",
     threads: int | None = None,
+    trust: bool = False,
     progress: Progress = silent,
 ) -> Labels:
     """Compute the forces of every frame, once, and return the files that hold them.
@@ -109,6 +110,8 @@ def label(
         Frames in memory at a time; by default 500, or fewer where these are above 50 MB.
     threads
         Threads of the CPU platform; by default all.
+    trust
+        Whether code in the System may be run.
 
     Raises
     ------
@@ -129,7 +132,7 @@ def label(
             labels.parts.remove()
             return labels
         _make_room(labels)
-        source = open_source(path, topology=topology, system=system_path)
+        source = open_source(path, topology=topology, system=system_path, trust=trust)
         work = _Work.on(source, task, labels, open_platform(platform), threads)
         try:
             work.run(chunk or min(500, max(1, 4_000_000 // source.n_atoms)), progress)
@@ -235,7 +238,7 @@ class _Work:
         threads: int | None,
     ) -> _Work:
         """Return the work on a source, none of it done."""
-        system = read_system(source.system or Path())
+        system = read_system(source.system or Path(), trust=source.trust)
         n_particles = system.getNumParticles()
         if n_particles != source.n_atoms:
             raise InputError(

@@ -7,15 +7,16 @@ every replicate, too, and its error is their spread.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepcg.errors import InputError
+from deepcg.files import read_arrays, write_arrays
 from deepcg.units import thermal_energy
 from free_energy import Estimate, Grid, Replicates
 
@@ -95,23 +96,21 @@ class Landscape:
     def save(self, path: Path) -> None:
         """Write as .npz: the axes by the names of the coordinates, F, error and replicates."""
         axes = dict(zip(self.keys, self.grid.centres, strict=True))
-        np.savez_compressed(
-            path,
-            allow_pickle=False,
-            F=self.value,
-            error=self.error,
-            replicates=self.energy.samples.astype(np.float32),
-            inflation=np.array(self.energy.inflation),
-            name=np.array(self.name),
-            names=np.array(self.names),
-            units=np.array(self.units),
-            temperature=np.array(self.temperature),
-            frames=np.array(self.frames),
-            independent=np.array(self.independent),
-            source=np.array(self.source),
-            periods=np.array([np.nan if p is None else p for p in self.grid.periods]),
-            **axes,
-        )
+        arrays: dict[str, NDArray[Any]] = {
+            "F": self.value,
+            "error": self.error,
+            "replicates": self.energy.samples.astype(np.float32),
+            "inflation": np.array(self.energy.inflation),
+            "name": np.array(self.name),
+            "names": np.array(self.names),
+            "units": np.array(self.units),
+            "temperature": np.array(self.temperature),
+            "frames": np.array(self.frames),
+            "independent": np.array(self.independent),
+            "source": np.array(self.source),
+            "periods": np.array([np.nan if p is None else p for p in self.grid.periods]),
+        }
+        write_arrays(path, arrays | axes, compressed=True)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -129,28 +128,28 @@ def load_landscape(path: Path) -> Landscape:
         The file is not such a file, or not whole.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            names = tuple(str(name) for name in file["names"])
-            short = tuple(name.split()[0] for name in names)
-            keys = short if len(set(short)) == len(short) else names
-            periods = tuple(None if np.isnan(p) else float(p) for p in file["periods"])
-            grid = Grid(tuple(_edges(file[key]) for key in keys), periods)
-            return Landscape(
-                str(file["name"]),
-                names,
-                tuple(str(unit) for unit in file["units"]),
-                grid,
-                Replicates(
-                    file["F"].astype(float),
-                    file["replicates"].astype(float),
-                    float(file["inflation"]),
-                ),
-                float(file["temperature"]),
-                str(file["source"]),
-                int(file["frames"]),
-                float(file["independent"]),
-            )
-    except (KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
+        file = read_arrays(path)
+        names = tuple(str(name) for name in file["names"])
+        short = tuple(name.split()[0] for name in names)
+        keys = short if len(set(short)) == len(short) else names
+        periods = tuple(None if np.isnan(p) else float(p) for p in file["periods"])
+        grid = Grid(tuple(_edges(file[key]) for key in keys), periods)
+        return Landscape(
+            str(file["name"]),
+            names,
+            tuple(str(unit) for unit in file["units"]),
+            grid,
+            Replicates(
+                file["F"].astype(float),
+                file["replicates"].astype(float),
+                float(file["inflation"]),
+            ),
+            float(file["temperature"]),
+            str(file["source"]),
+            int(file["frames"]),
+            float(file["independent"]),
+        )
+    except (KeyError, ValueError) as error:
         reason = " ".join(str(error).split())[:100]
         raise InputError(
             f"{path} is not a free-energy surface of 'deepcg fes': {reason}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -200,6 +201,27 @@ def metrics_of(sampled: Sampled, reference: Sampled, *, seed: int = 0) -> tuple[
         )
         found.append(Metric(name, unit, float(function(p, q)), floor))
     return tuple(found)
+
+
+def basins_json(basins: Sequence[Basin]) -> dict[str, Any]:
+    """Return basins as plain values by name."""
+    return {
+        b.name: {"population": pair_json(b.population), "energy_kJ_mol": pair_json(b.energy)}
+        for b in basins
+    }
+
+
+def barriers_json(barriers: Sequence[Barrier]) -> dict[str, Any]:
+    """Return barriers, kJ/mol, as plain values by what they are between."""
+    return {
+        f"{b.start} -> {b.end}": {"forth": pair_json(b.forth), "back": pair_json(b.back)}
+        for b in barriers
+    }
+
+
+def pair_json(estimate: Estimate[float]) -> dict[str, float]:
+    """Return an estimate as plain values."""
+    return {"value": estimate.value, "error": estimate.error}
 
 
 def _in_kcal(kT: float) -> Callable[[ArrayLike, ArrayLike], float]:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from matplotlib.figure import Figure
 
 from deepcg.figures import png
+from deepcg.files import write_json, write_whole
 from deepcg.folders import make_folder
 from deepcg.landscape import Landscape
 from deepcg.landscape_comparison import (
@@ -23,13 +20,17 @@ from deepcg.landscape_comparison import (
     Basin,
     Distance,
     Regions,
+    barriers_json,
     barriers_of,
+    basins_json,
     basins_of,
+    pair_json,
 )
 from deepcg.landscape_figures import profiles_figure, surfaces_figure
+from deepcg.pages import Picture, render, save_pictures
 from deepcg.ramachandran import SYMBOLS
-from deepcg.report import Picture, estimate_text, versions
-from free_energy import Estimate, lowest_point, region_of_bins
+from deepcg.report import versions
+from free_energy import lowest_point, region_of_bins
 
 TOP = 40.0
 """The highest colour of surfaces, kJ/mol."""
@@ -88,22 +89,20 @@ def write_study(study: Study, output: Path) -> Path:
     pictures = [
         Picture(name, _CAPTIONS[name], png(figure)) for name, figure in study.figures().items()
     ]
-    text = json.dumps(as_json(study), indent=1, allow_nan=False, ensure_ascii=False)
     page = _page(study, pictures)
     make_folder(output)
     for one in study.landscapes:
         one.save(output / f"{_file_name(one.name)}.fes.npz")
     study.landscapes[-1 if len(study.landscapes) == 1 else 1].save(output / "fes.npz")
-    for picture in pictures:
-        (output / f"{picture.name}.png").write_bytes(picture.data)
-    (output / "fes.json").write_text(text + "\n", encoding="utf-8")
+    save_pictures(pictures, output)
+    write_json(output / "fes.json", as_json(study))
     path = output / "report.html"
-    path.write_text(page, encoding="utf-8")
+    write_whole(path, page)
     return path
 
 
 def as_json(study: Study) -> dict[str, Any]:
-    """Return all numbers but the surfaces; what is not finite becomes ``None``."""
+    """Return all numbers but the surfaces."""
     return {
         "level_kJ_mol": LEVEL,
         "surfaces": [
@@ -111,18 +110,9 @@ def as_json(study: Study) -> dict[str, Any]:
                 "name": one.name,
                 "source": one.source,
                 "frames": one.frames,
-                "independent_frames": _finite(one.independent),
-                "basins": {
-                    basin.name: {
-                        "population": _pair(basin.population),
-                        "energy_kJ_mol": _pair(basin.energy),
-                    }
-                    for basin in basins
-                },
-                "barriers_kJ_mol": {
-                    f"{b.start} -> {b.end}": {"forth": _pair(b.forth), "back": _pair(b.back)}
-                    for b in barriers
-                },
+                "independent_frames": one.independent,
+                "basins": basins_json(basins),
+                "barriers_kJ_mol": barriers_json(barriers),
             }
             for one, basins, barriers in zip(
                 study.landscapes, study.basins, study.barriers, strict=True
@@ -136,17 +126,17 @@ def as_json(study: Study) -> dict[str, Any]:
 
 def _distance(one: Distance) -> dict[str, Any]:
     return {
-        "rms_kJ_mol": _pair(one.rms),
-        "expected_from_errors_kJ_mol": _finite(one.expected),
-        "beyond_errors_kJ_mol": _finite(one.excess),
+        "rms_kJ_mol": pair_json(one.rms),
+        "expected_from_errors_kJ_mol": one.expected,
+        "beyond_errors_kJ_mol": one.excess,
         "bins": one.bins,
-        "basin_differences_kJ_mol": {k: _pair(v) for k, v in one.basins.items()},
+        "basin_differences_kJ_mol": {k: pair_json(v) for k, v in one.basins.items()},
         "metrics": {
             m.name: {
                 "unit": m.unit,
-                "value": _finite(m.value),
-                "floor": _finite(m.floor.value),
-                "floor_scatter": _finite(m.floor.error),
+                "value": m.value,
+                "floor": m.floor.value,
+                "floor_scatter": m.floor.error,
             }
             for m in one.metrics
         },
@@ -162,30 +152,16 @@ _CAPTIONS = {
 
 
 def _page(study: Study, pictures: list[Picture]) -> str:
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(estimate=estimate_text)
-    style = (files("deepcg") / "report.html.j2").read_text("utf-8")
-    template = environment.from_string((files("deepcg") / "fes.html.j2").read_text("utf-8"))
-    return template.render(
-        title="Free-energy surfaces",
-        style=style[style.index("<style>") + 7 : style.index("</style>")],
-        study=study,
-        basins=study.basins,
-        barriers=study.barriers,
-        pictures=pictures,
-        level=f"{LEVEL:g}",
-        versions=versions(),
-    )
-
-
-def _pair(estimate: Estimate[float]) -> dict[str, float | None]:
-    return {"value": _finite(estimate.value), "error": _finite(estimate.error)}
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+    values = {
+        "title": "Free-energy surfaces",
+        "study": study,
+        "basins": study.basins,
+        "barriers": study.barriers,
+        "pictures": pictures,
+        "level": f"{LEVEL:g}",
+        "versions": versions(),
+    }
+    return render("fes", values)
 
 
 def _file_name(name: str) -> str:

@@ -43,7 +43,8 @@ def learning_figure(
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.spines[["top", "right"]].set_visible(False)
     degrees = [unit == "rad" for unit in units]
-    norm = BoundaryNorm(np.arange(0.5, len(places) + 1.5), 256)
+    rounds = max(1, len(places))  # where nothing was asked for, no colour is used
+    norm = BoundaryNorm(np.arange(0.5, rounds + 1.5), 256)
     for k, one in enumerate(places, 1):
         shown = np.where(degrees, np.degrees(one), one) if len(one) else np.zeros((0, len(names)))
         y = shown[:, 1] if len(names) > 1 else np.full(len(shown), k)

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import math
 import platform
 import re
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import matplotlib
 import numpy as np
 import scipy
 import torch
-from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 import deepcg
@@ -31,6 +25,7 @@ from deepcg.figures import (
     png,
     velocity_figure,
 )
+from deepcg.files import write_json, write_whole
 from deepcg.folders import make_folder
 from deepcg.noise_free import NoiseFree
 from deepcg.observables.comparison import (
@@ -44,7 +39,7 @@ from deepcg.observables.comparison import (
 from deepcg.observables.curve import Curve
 from deepcg.observables.ensemble import Ensemble
 from deepcg.observables.motion import Diffusion, NotAvailable
-from free_energy import Estimate
+from deepcg.pages import Picture, render, save_pictures
 
 
 @dataclass(frozen=True)
@@ -70,20 +65,6 @@ class Training:
     table: Mapping[str, str] = field(default_factory=dict)
     summary: str = ""
     source: str = ""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure of the page."""
-
-    name: str
-    caption: str
-    data: bytes
-
-    @property
-    def uri(self) -> str:
-        """The image as text, so that the page needs no other file."""
-        return "data:image/png;base64," + b64encode(self.data).decode()
 
 
 def compare(
@@ -134,14 +115,12 @@ def write_report(
     implied = _implied_pictures(checks, comparison)
     curve = [] if training is None else [_learning_picture(training)]
     numbers = as_json(comparison, training, tables, checks)
-    text = json.dumps(numbers, indent=1, allow_nan=False, ensure_ascii=False)
     html = _page(comparison, pictures, checks, implied, curve, training, tables, title)
     make_folder(output)
-    for picture in [*pictures, *implied, *curve]:
-        (output / f"{picture.name}.png").write_bytes(picture.data)
-    (output / "report.json").write_text(text + "\n", encoding="utf-8")
+    save_pictures([*pictures, *implied, *curve], output)
+    write_json(output / "report.json", numbers)
     page = output / "report.html"
-    page.write_text(html, encoding="utf-8")
+    write_whole(page, html)
     return page
 
 
@@ -164,8 +143,8 @@ def as_json(
     provenance: Mapping[str, Mapping[str, str]],
     checks: Mapping[str, NoiseFree] | None = None,
 ) -> dict[str, Any]:
-    """Return all numbers of a report; what is not finite becomes ``None``."""
-    document = {
+    """Return all numbers of a report."""
+    return {
         "cutoff_nm": comparison.cutoff,
         "within_noise_times_floor": WITHIN_NOISE,
         "close_fraction_of_scale": CLOSE,
@@ -199,8 +178,6 @@ def as_json(
         else {"noise_floor": training.noise_floor, "table": dict(training.table)},
         "provenance": {k: dict(v) for k, v in provenance.items()},
     }
-    finite: dict[str, Any] = _finite(document)
-    return finite
 
 
 def _observable_json(observable: Observable, comparison: Comparison) -> dict[str, Any]:
@@ -282,17 +259,6 @@ def _checks_json(check: NoiseFree) -> dict[str, Any]:
         },
         "implied_g": {curve.name: _curve_json(curve) for curve in check.radial},
     }
-
-
-def _finite(value: Any) -> Any:
-    """Return plain JSON values, ``None`` for what is not finite."""
-    if isinstance(value, Mapping):
-        return {str(k): _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else None
-    return value
 
 
 def _pictures(comparison: Comparison) -> list[Picture]:
@@ -394,46 +360,22 @@ def _page(
     provenance: Mapping[str, Mapping[str, str]],
     title: str,
 ) -> str:
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(sub=_subscripts, estimate=estimate_text, number=_number)
-    template = environment.from_string((files("deepcg") / "report.html.j2").read_text("utf-8"))
     unavailable = [v for v in comparison.velocities if isinstance(v, NotAvailable)]
-    return template.render(
-        title=title,
-        comparison=comparison,
-        pictures=pictures,
-        checks=checks,
-        implied=implied,
-        learning=curve,
-        training=training,
-        provenance=provenance,
-        within=WITHIN_NOISE,
-        close=CLOSE,
-        velocities_missing=unavailable[0].reason if unavailable else "",
-        speeds=[
+    values = {
+        "title": title,
+        "comparison": comparison,
+        "pictures": pictures,
+        "checks": checks,
+        "implied": implied,
+        "learning": curve,
+        "training": training,
+        "provenance": provenance,
+        "within": WITHIN_NOISE,
+        "close": CLOSE,
+        "velocities_missing": unavailable[0].reason if unavailable else "",
+        "speeds": [
             (s.ensemble.name, s.ensemble.speed, len(s.ensemble.replicas))
             for s in comparison.samples
         ],
-    )
-
-
-def _subscripts(text: str) -> Markup:
-    return Markup(re.sub(r"_([\w-]+)", r"<sub>\1</sub>", str(escape(text))))
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "n/a"
-    return f"{value:.2g}" if abs(value) < 100 else f"{value:.0f}"
-
-
-def estimate_text(estimate: Estimate[float] | None) -> str:
-    """Return value ± error, the error to two digits and the value to the same decimals."""
-    if estimate is None or not math.isfinite(estimate.value):
-        return "n/a"
-    if not estimate.error > 0 or not math.isfinite(estimate.error):
-        return f"{estimate.value:.4g}"
-    decimals = max(0, 1 - math.floor(math.log10(estimate.error)))
-    return f"{estimate.value:.{decimals}f} ± {estimate.error:.{decimals}f}"
+    }
+    return render("report", values)

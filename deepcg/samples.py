@@ -14,7 +14,8 @@ from torch import Tensor
 
 import sampling
 from deepcg.dcd import DcdFormat, to_disk
-from deepcg.files import writing
+from deepcg.errors import InputError
+from deepcg.files import read_tensors, replacing, write_tensors, writing
 from deepcg.folders import make_folder
 
 
@@ -80,7 +81,8 @@ class Samples:
         frame = mdtraj.Trajectory(positions.cpu().float().numpy()[None], self.topology)
         if self.box is not None:
             frame.unitcell_vectors = self.box[None].astype(np.float32)
-        frame.save_pdb(str(self.folder / "topology.pdb"))
+        with replacing(self.folder / "topology.pdb") as part:
+            frame.save_pdb(str(part))
 
     def kept(self, dropped: frozenset[int]) -> list[Path]:
         """Return the trajectories of all replicas but those that were dropped."""
@@ -139,5 +141,24 @@ class Samples:
         for path in (*self.trajectories, self.log):
             if path.exists():  # before the first frame they need not
                 to_disk(path)
-        with writing(self.checkpoint):
-            sampling.save(self.checkpoint, checkpoint)
+        write_tensors(self.checkpoint, sampling.pack(checkpoint))
+
+    def load(self, device: torch.device) -> sampling.Checkpoint:
+        """Return the checkpoint, its state on ``device``.
+
+        Raises
+        ------
+        ValueError
+            The file is not whole, is damaged or holds something else.
+        """
+        try:
+            return sampling.unpack(read_tensors(self.checkpoint, device))
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{self.checkpoint} is not a checkpoint of a sampler") from error
+
+
+def trajectories_in(folder: Path) -> list[Path]:
+    """Return the trajectories of a folder of samples, in the order of their numbers."""
+    return sorted(folder.glob("[0-9]*.dcd"), key=lambda path: int(path.stem))

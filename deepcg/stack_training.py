@@ -155,6 +155,7 @@ class _StackCourse:
             "config": asdict(self.config),
             "seeds": self.seeds,
             "step": self.step,
+            "losses": self.losses,
             "parameters": [p.detach() for p in self.parameters],
             "average": self.average,
             "best": self.best if self.config.patience else [],
@@ -176,6 +177,7 @@ class _StackCourse:
             self.best = [b.to(p) for b, p in zip(saved["best"], self.parameters, strict=True)]
         self.optimizer.load_state_dict(saved["optimizer"])
         self.step = saved["step"]
+        self.losses = saved.get("losses", self.losses)  # older files have none
         self.history = [tuple(Record(**r) for r in records) for records in saved["history"]]
 
     def _rows(self, step: int) -> Tensor:

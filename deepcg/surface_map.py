@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
 from deepcg.collective import VariableFrames
+from deepcg.files import write_arrays
 from deepcg.surface import SurfacePotential
 from free_energy import (
     Estimate,
@@ -93,22 +94,20 @@ class Surface:
     def save(self, path: Path) -> None:
         """Write all as .npz: the axes by the names of the coordinates, the rest by its own."""
         axes = dict(zip(self.names, self.grid.centres, strict=True))
-        np.savez_compressed(
-            path,
-            allow_pickle=False,
-            names=np.array(self.names),
-            units=np.array(self.units),
-            frames=self.frames,
-            U=self.energy.value,
-            U_error=self.energy.error,
-            members=self.members.astype(np.float32),
-            periods=np.array([np.nan if p is None else p for p in self.grid.periods]),
-            histogram=self.histogram.value,
-            histogram_error=self.histogram.error,
-            mean_force=self.mean_force.value,
-            mean_force_error=self.mean_force.error,
-            **axes,
-        )
+        arrays = {
+            "names": np.array(self.names),
+            "units": np.array(self.units),
+            "frames": self.frames,
+            "U": self.energy.value,
+            "U_error": self.energy.error,
+            "members": self.members.astype(np.float32),
+            "periods": np.array([np.nan if p is None else p for p in self.grid.periods]),
+            "histogram": self.histogram.value,
+            "histogram_error": self.histogram.error,
+            "mean_force": self.mean_force.value,
+            "mean_force_error": self.mean_force.error,
+        }
+        write_arrays(path, arrays | axes, compressed=True)
 
 
 @dataclass(frozen=True, slots=True)

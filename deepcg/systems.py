@@ -10,13 +10,14 @@ import openmm
 from deepcg.errors import InputError, pick
 
 
-def read_system(path: Path) -> openmm.System:
-    """Return the System of an XML file.
+def read_system(path: Path, *, trust: bool = False) -> openmm.System:
+    """Return the System of an XML file; with ``trust`` a ``PythonForce`` in it runs its code.
 
     Raises
     ------
     InputError
-        There is no such file; it is not the XML of a System; it holds a ``PythonForce``.
+        There is no such file; it is not the XML of a System; it holds a ``PythonForce`` and is not
+        trusted.
     """
     if not path.is_file():
         raise InputError(f"no System at {path}: give the XML file of an OpenMM System")
@@ -24,23 +25,25 @@ def read_system(path: Path) -> openmm.System:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not the XML file of an OpenMM System: {error}") from error
-    return parse_xml(text, openmm.System, path)
+    return parse_xml(text, openmm.System, path, trust=trust)
 
 
-def parse_xml(text: str, kind: type, path: Path) -> Any:
-    """Return the object of OpenMM that a text says, read from ``path``; no code in it is run.
+def parse_xml(text: str, kind: type, path: Path, *, trust: bool = False) -> Any:
+    """Return the object of OpenMM that a text says, read from ``path``.
+
+    No code in it is run but that of a ``PythonForce``, with ``trust``.
 
     Raises
     ------
     InputError
-        It says no such object, or holds a ``PythonForce``.
+        It says no such object, or holds a ``PythonForce`` and is not trusted.
     """
     # Asked of the text, before OpenMM sees it: a PythonForce is unpickled while it is read.
     # A name may hide behind character references, which OpenMM has no other use for.
-    if "PythonForce" in text or "&#" in text:
+    if not trust and ("PythonForce" in text or "&#" in text):
         raise InputError(
             f"{path} holds a PythonForce, which would run code from the file as it is read: "
-            "remove this force from the System"
+            "remove this force from the System, or give label or fit --trust if you trust its maker"
         )
     try:
         found = openmm.XmlSerializer.deserialize(text)

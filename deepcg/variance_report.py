@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
 from deepcg.calibration import Calibration
 from deepcg.figures import png
-from deepcg.files import write_arrays, write_json
+from deepcg.files import write_arrays, write_json, write_whole
 from deepcg.folders import make_folder
-from deepcg.landscape_comparison import Barrier, Basin, barriers_of, basins_of
+from deepcg.landscape_comparison import (
+    Barrier,
+    Basin,
+    barriers_json,
+    barriers_of,
+    basins_json,
+    basins_of,
+)
+from deepcg.pages import Picture, render, save_pictures
 from deepcg.ramachandran import AXES, BASINS, PATHS
-from deepcg.report import Picture, estimate_text, versions
+from deepcg.report import versions
 from deepcg.variance import BeadSpread, SurfaceSpread
 from deepcg.variance_figures import (
     band_figure,
@@ -28,7 +34,6 @@ from deepcg.variance_figures import (
     profile_figure,
     time_figure,
 )
-from free_energy import Estimate
 
 Floats = NDArray[np.float64]
 
@@ -110,13 +115,12 @@ def write_findings(found: Findings, output: Path) -> Path:
     """Write figures, variance.npz, variance.json and the page; return the path of the page."""
     make_folder(output)
     pictures = _pictures(found)
-    for picture in pictures:
-        (output / f"{picture.name}.png").write_bytes(picture.data)
+    save_pictures(pictures, output)
     write_json(output / "variance.json", as_json(found))
     if found.surface is not None:
         write_arrays(output / "variance.npz", _surface_arrays(found.surface))
     path = output / "report.html"
-    path.write_text(_page(found, pictures), encoding="utf-8")
+    write_whole(path, _page(found, pictures))
     return path
 
 
@@ -136,14 +140,8 @@ def as_json(found: Findings) -> dict[str, Any]:
             "rms_over_frames": found.surface.by_frames,
             "rms_without_frames": found.surface.outside,
             "rms_mean_force": found.surface.force,
-            "basins": {
-                b.name: {"population": _pair(b.population), "energy_kJ_mol": _pair(b.energy)}
-                for b in found.basins
-            },
-            "barriers_kJ_mol": {
-                f"{b.start} -> {b.end}": {"forth": _pair(b.forth), "back": _pair(b.back)}
-                for b in found.barriers
-            },
+            "basins": basins_json(found.basins),
+            "barriers_kJ_mol": barriers_json(found.barriers),
         }
     if found.beads:
         content["beads"] = {one.name: _of_beads(one) for one in found.beads}
@@ -204,27 +202,17 @@ def _pictures(found: Findings) -> list[Picture]:
 
 
 def _page(found: Findings, pictures: Sequence[Picture]) -> str:
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(estimate=estimate_text)
-    style = (files("deepcg") / "report.html.j2").read_text("utf-8")
-    template = environment.from_string((files("deepcg") / "variance.html.j2").read_text("utf-8"))
     checked = found.checked
-    return template.render(
-        title="Where the free energy is known",
-        lead=f"{found.run}, {found.members} members.",
-        style=style[style.index("<style>") + 7 : style.index("</style>")],
-        lines=found.lines(),
-        drawn=" and in the frames they were fitted to" if found.resampled else "",
-        basins=found.basins,
-        barriers=found.barriers,
-        calibration=None if checked is None else checked.calibration,
-        reference="" if checked is None else checked.reference,
-        pictures=pictures,
-        data={**found.files, **versions()},
-    )
-
-
-def _pair(estimate: Estimate[float]) -> dict[str, float]:
-    return {"value": estimate.value, "error": estimate.error}
+    values = {
+        "title": "Where the free energy is known",
+        "lead": f"{found.run}, {found.members} members.",
+        "lines": found.lines(),
+        "drawn": " and in the frames they were fitted to" if found.resampled else "",
+        "basins": found.basins,
+        "barriers": found.barriers,
+        "calibration": None if checked is None else checked.calibration,
+        "reference": "" if checked is None else checked.reference,
+        "pictures": pictures,
+        "data": {**found.files, **versions()},
+    }
+    return render("variance", values)

@@ -1,7 +1,7 @@
 """Samplers of exp(-U/kT) that know U only as a function of positions."""
 
 from sampling.bias import Bias, Biased, Coordinates
-from sampling.checkpoint import Checkpoint, load, save
+from sampling.checkpoint import Checkpoint, load, pack, save, unpack
 from sampling.exchange import Exchange
 from sampling.fence import Fence, Trespass
 from sampling.langevin import baoab
@@ -39,7 +39,9 @@ __all__ = [
     "finite",
     "load",
     "overdamped",
+    "pack",
     "run",
     "save",
     "start",
+    "unpack",
 ]

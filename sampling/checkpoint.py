@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,10 +31,10 @@ class Checkpoint:
     memory: dict[str, Tensor] = field(default_factory=dict)
 
 
-def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint; at any moment ``path`` holds the old one or the new one, whole."""
+def pack(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return a checkpoint as tensors and plain values by name, for a file."""
     state = checkpoint.state
-    content = {
+    return {
         "step": checkpoint.step,
         "positions": state.positions,
         "velocities": state.velocities,
@@ -42,10 +44,28 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "notes": checkpoint.notes,
         "memory": checkpoint.memory,
     }
+
+
+def unpack(content: Mapping[str, Any]) -> Checkpoint:
+    """Return the checkpoint that ``pack`` took apart.
+
+    Raises
+    ------
+    KeyError, TypeError
+        It is something else.
+    """
+    c = content
+    state = SamplerState(c["positions"], c["velocities"], c["forces"], c["energy"])
+    noise, memory = c["generator_state"].cpu(), c.get("memory", {})
+    return Checkpoint(c["step"], state, noise, c["notes"], memory)
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint; at any moment ``path`` holds the old one or the new one, whole."""
     temporary = path.with_name(path.name + ".part")
     try:
         with temporary.open("wb") as file:
-            torch.save(content, file)
+            torch.save(pack(checkpoint), file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -64,9 +84,6 @@ def load(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
         The file is not a whole checkpoint.
     """
     try:
-        c = torch.load(path, map_location=device, weights_only=True)
-        state = SamplerState(c["positions"], c["velocities"], c["forces"], c["energy"])
-        noise, memory = c["generator_state"].cpu(), c.get("memory", {})
-        return Checkpoint(c["step"], state, noise, c["notes"], memory)
+        return unpack(torch.load(path, map_location=device, weights_only=True))
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a whole checkpoint of a sampler") from error

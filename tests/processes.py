@@ -20,6 +20,8 @@ CONTEXT.set_forkserver_preload(
         "deepcg.workflow.label",
         "deepcg.workflow.fit",
         "deepcg.workflow.sample",
+        "deepcg.workflow.variance",
+        "deepcg.workflow.learn",
         "torch._dynamo",  # which optimisers import
     ]
 )

@@ -66,6 +66,7 @@ LAYERS = [
     {"deepcg.landscape_estimates"},
     {"deepcg.landscape_comparison", "deepcg.landscape_figures", "deepcg.variance"},
     {"deepcg.learning_figures", "deepcg.surface_figures", "deepcg.variance_figures"},
+    {"deepcg.pages"},
     {"deepcg.report"},
     {"deepcg.landscape_report", "deepcg.variance_report"},
     {"deepcg.workflow"},

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,9 @@ import pytest
 
 from deepcg.configuration import flat_fields, from_flat, from_text, read_toml, to_flat, write_toml
 from deepcg.errors import InputError
+from deepcg.networks import NETWORKS, SIZES
+from deepcg.surface import SurfacePotential
+from deepcg.workflow.fit_config import FitConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,3 +182,16 @@ def test_text_becomes_what_a_file_would_hold(text: str, kind: Any, value: Any):
     found = from_text(text, kind)
     assert found == value
     assert type(found) is type(value)
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, "collective variables"])
+def test_the_help_tells_the_options_of_networks(name: str) -> None:
+    kind = NETWORKS.get(name, SurfacePotential)
+    options = {
+        option: parameter.default
+        for option, parameter in signature(kind).parameters.items()
+        if parameter.default is not Parameter.empty
+    } | SIZES.get(name, {"small": {}})["small"]
+    told = next(s.help for s in flat_fields(FitConfig) if s.name == "network_options")
+    told = told.partition(f"{name}: ")[2].partition(";")[0].rstrip(".")
+    assert told == ", ".join(f"{k} {json.dumps(v)}" for k, v in options.items())

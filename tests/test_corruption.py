@@ -31,19 +31,24 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from deepcg.cli import main
 from deepcg.configuration import read_toml, write_toml
 from deepcg.data import open_source, read
 from deepcg.errors import InputError
 from deepcg.files import read_arrays, read_json, read_tensors, write_tensors
 from deepcg.formats import open_recording
 from deepcg.frames import Frames
+from deepcg.labels import Labels
 from deepcg.mean_force_labels import load_labels
 from deepcg.model import Architecture, Model, load_model, save_model
 from deepcg.molecular_dynamics import read_state
 from deepcg.plausibility import warn_of_forces
 from deepcg.systems import read_system
-from deepcg.workflow.fit_config import FitConfig
+from deepcg.workflow.beads import DataConfig
+from deepcg.workflow.compare import fit_config_of
+from deepcg.workflow.fit_config import FitConfig, absolute
 from deepcg.workflow.info import describe
+from deepcg.workflow.label import LabelConfig, label_trajectory
 
 pytestmark = [
     # scipy reads NetCDF, slowly, where netCDF4 is not installed
@@ -487,8 +492,76 @@ def test_no_system_runs_code(place: str, files: Path, tmp_path: Path, monkeypatc
         read_state(path) if place == "state" else read_system(path)
     assert not victim.exists()
     if place == "system":
-        openmm.XmlSerializer.deserialize(text)  # it would have
+        read_system(path, trust=True)  # it would have
         assert victim.exists()
+
+
+COMMANDS = {
+    "label": ["label"],
+    "restrain": ["label", "--restrain", "--number", 2],
+    "fit": ["fit", "--network", "pair-spline", "--cutoff", 0.4],
+    "fit of variables": ["fit", "--map", "distance:0,3"],
+}
+
+
+@pytest.mark.skipif(not hasattr(openmm, "PythonForce"), reason="OpenMM before 8.4 has none")
+@pytest.mark.parametrize("forces", [False, True])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_command_runs_the_code_of_a_system(
+    command: str, forces: bool, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    victim, path, output = tmp_path / "created", tmp_path / "x.dcd", tmp_path / "output"
+    endings = ("dcd", "pdb", "forces.npy") if forces and "fit" in command else ("dcd", "pdb")
+    for ending in endings:
+        shutil.copy(files / f"x.{ending}", tmp_path)
+    text = with_python_force((files / "x.system.xml").read_text(), victim)
+    (tmp_path / "x.system.xml").write_text(text)
+    words = [*COMMANDS[command], path, "-o", output, "--threads", 1]
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words])
+    assert ended.value.code == 2
+    assert "holds a PythonForce" in capsys.readouterr().err
+    assert not victim.exists()
+    assert not output.exists()
+
+
+def nothing(state: openmm.State) -> tuple[float, np.ndarray]:
+    """Return an energy, kJ/mol, and forces, kJ/mol/nm, that change nothing."""
+    return 0.0, np.zeros((state.getPositions(asNumpy=True).shape[0], 3))
+
+
+@pytest.mark.skipif(not hasattr(openmm, "PythonForce"), reason="OpenMM before 8.4 has none")
+def test_a_system_that_is_trusted_is_used(files: Path, tmp_path: Path) -> None:
+    for ending in ("dcd", "pdb"):
+        shutil.copy(files / f"x.{ending}", tmp_path)
+    system = openmm.XmlSerializer.deserialize((files / "x.system.xml").read_text())
+    system.addForce(openmm.PythonForce(nothing))
+    (tmp_path / "x.system.xml").write_text(openmm.XmlSerializer.serialize(system))
+    with pytest.raises(InputError, match="--trust"):
+        label_trajectory(LabelConfig(tmp_path / "x.dcd"))
+    labels = label_trajectory(LabelConfig(tmp_path / "x.dcd", trust=True, threads=1))
+    assert isinstance(labels, Labels)
+    assert not np.load(labels.forces).any()
+
+
+@pytest.mark.parametrize(
+    "line", ['trajectory = "../x.dcd"', 'trajectory = "x.dcd"\nalso = ["/a/../b.dcd"]']
+)
+def test_settings_of_a_folder_lead_nowhere_else(line: str, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(f'{line}\noutput = "/somewhere"\n')
+    with pytest.raises(InputError, match=r"a way out of its folder: name it from the root"):
+        fit_config_of(tmp_path)
+    (tmp_path / "config.toml").write_text('trajectory = "/data/x.dcd"\noutput = "/somewhere"\n')
+    assert fit_config_of(tmp_path).output == tmp_path
+
+
+def test_no_file_can_ask_for_trust(tmp_path: Path) -> None:
+    path, trusting = tmp_path / "config.toml", DataConfig(trust=True)
+    write_toml(path, absolute(FitConfig(Path("x.dcd"), data=trusting)))
+    assert not read_toml(path, FitConfig).data.trust
+    write_toml(path, FitConfig(Path("x.dcd"), data=trusting))
+    with pytest.raises(InputError, match="asks for trust: only --trust gives it"):
+        read_toml(path, FitConfig)
 
 
 def with_python_force(text: str, victim: Path) -> str:

@@ -5,6 +5,7 @@ Statistical tests accept 4 standard errors: false alarms once in 16 000 seeds.
 
 import json
 import math
+from dataclasses import replace
 
 import mdtraj
 import numpy as np
@@ -251,6 +252,20 @@ def sticky(x):
     forces[:, 3] -= pull
     forces[:, 4] += pull
     return energy, forces
+
+
+def test_a_checkpoint_with_a_changed_number_is_refused(tmp_path):
+    go(tmp_path)
+    path = tmp_path / "checkpoint.pt"
+    whole = sampling.load(path)
+    moved = replace(whole.state, positions=whole.state.positions + 1e-6)
+    table = torch.load(path, weights_only=True)
+    torch.save(table | sampling.pack(replace(whole, state=moved)), path)  # but the hash
+    with pytest.raises(InputError, match=r"cannot resume: .*checkpoint\.pt .* damaged; delete"):
+        go(tmp_path, resume=True)
+    del table["sha256"]  # as older versions wrote it
+    torch.save(table, path)
+    go(tmp_path, resume=True)
 
 
 def test_a_blow_up_names_step_replica_and_pair_and_keeps_the_good_part(tmp_path):

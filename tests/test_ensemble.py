@@ -146,6 +146,23 @@ def test_a_stack_is_trained_as_each_member_alone(patience: int):
             assert mine[k].train == pytest.approx(theirs.train, rel=1e-9)
 
 
+def test_a_stack_that_stops_between_validations_tells_the_same_losses(tmp_path: Path):
+    samples, held_out = field(200), field(50)
+    config = replace(SHORT, batch_size=40)
+    options = {"checkpoint": tmp_path / "checkpoint.pt", "seeds": (4, 5)}
+
+    def stop(done: int, total: int, what: str) -> None:
+        if done == config.steps // config.validations + 3:
+            raise KeyboardInterrupt
+
+    whole = train_stack(potentials(2), samples, held_out, config, seeds=(4, 5))[1]
+    with pytest.raises(KeyboardInterrupt):
+        train_stack(potentials(2), samples, held_out, config, progress=stop, **options)
+    again = train_stack(potentials(2), samples, held_out, config, resume=True, **options)[1]
+    for one, other in zip(whole, again, strict=True):
+        assert [r.train for r in one] == [r.train for r in other]
+
+
 def test_members_see_the_frames_that_they_drew():
     samples, held_out = field(200), field(50)
     rows = [torch.arange(100), torch.arange(100, 190)]

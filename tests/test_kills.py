@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from processes import begin, finish
+from torsions import write_torsions
 
 from deepcg.errors import InputError
 from deepcg.formats import open_recording
@@ -37,6 +38,16 @@ FIT = [
     *("--steps", 30, "--batch-size", 2, "--validations", 6, "--threads", 1),
 ]
 LABEL = ["--threads", 1, "--platform", "CPU"]
+ENSEMBLE = [*FIT, "--steps", 12, "--validations", 3, "--ensemble", 2]
+STACK = [
+    *("--map", "dihedral:0,1,2,3", "--estimator", "rotation", "--steps", 60, "--validations", 6),
+    *("--batch-size", 20, "--network-options", json.dumps({"widths": [6], "harmonics": 2})),
+    *("--threads", 1),
+]
+LEARN = [
+    *("--rounds", 3, "--places", 5, "--each", 6, "--walkers", 20, "--walk", 60),
+    *("--refit-steps", 20, "--until", 0, "--low", 0.3, "--threads", 1),
+]
 SAMPLE = [
     *("--replicas", 2, "--ps", 0.4, "--equilibration-ps", 0.04, "--interval-ps", 0.02),
     *("--threads", 1),
@@ -45,9 +56,13 @@ SAMPLE = [
 
 @dataclass(frozen=True)
 class Job:
-    """A command, by the folder that it works in: ``prepare`` makes this, ``words`` run it."""
+    """A command, by the folder that it works in: ``prepare`` makes this, ``words`` run it.
+
+    ``after`` is the command whose files it needs.
+    """
 
     name: str
+    after: str
     prepare: Callable[[Path], object]
     words: Callable[[Path], list[object]]
     again: tuple[str, ...] = ("--resume",)
@@ -64,43 +79,71 @@ class Whole:
 
 
 def jobs(folder: Path) -> list[Job]:
-    """Return the commands; each needs the one before it, in ``folder``."""
-    water, run = folder / "simulate", folder / "fit"
+    """Return the commands, which work in ``folder``."""
+    labelled, water = folder / "label" / "traj.dcd", folder / "simulate"
+
+    def nothing(place: Path) -> None:
+        del place
 
     def unlabelled(place: Path) -> None:
-        names = (f"traj{ending}" for ending in (".dcd", ".pdb", ".system.xml"))
         place.mkdir()
-        for name in names:
-            shutil.copy(water / name, place)
+        for ending in (".dcd", ".pdb", ".system.xml"):
+            shutil.copy(water / f"traj{ending}", place)
+
+    def copied(name: str) -> Callable[[Path], object]:
+        return lambda place: shutil.copytree(folder / name, place)
+
+    def frames(n: int, low: float) -> Path:
+        path = folder / f"{n}.npz"
+        return path if path.exists() else write_torsions(path, seed=n, low=low, high=3.0, n=n)
+
+    def stack(place: Path, *more: object) -> list[object]:
+        return ["fit", frames(80, 0.2), "-o", place, *STACK, *more]
+
+    def learn(place: Path) -> list[object]:
+        return ["learn", folder / "stack", frames(200, -3.0), "-o", place, *LEARN]
 
     return [
-        Job("simulate", lambda f: None, lambda f: [*SIMULATE, "-o", f]),
-        Job("label", unlabelled, lambda f: ["label", f / "traj.dcd", *LABEL], again=()),
-        Job(
-            "fit",
-            lambda f: None,
-            lambda f: ["fit", folder / "label" / "traj.dcd", "-o", f, *FIT],
-        ),
-        Job("sample", lambda f: shutil.copytree(run, f), lambda f: ["sample", f, *SAMPLE]),
+        Job("simulate", "", nothing, lambda f: [*SIMULATE, "-o", f]),
+        Job("label", "simulate", unlabelled, lambda f: ["label", f / "traj.dcd", *LABEL], ()),
+        Job("fit", "label", nothing, lambda f: ["fit", labelled, "-o", f, *FIT]),
+        Job("sample", "fit", copied("fit"), lambda f: ["sample", f, *SAMPLE]),
+        Job("ensemble", "label", nothing, lambda f: ["fit", labelled, "-o", f, *ENSEMBLE]),
+        Job("stack", "", nothing, lambda f: stack(f, "--ensemble", 2)),
+        Job("more", "stack", copied("stack"), lambda f: stack(f, "--ensemble", 3, "--resume")),
+        Job("variance", "stack", copied("stack"), lambda f: ["variance", f, "--threads", 1], ()),
+        Job("learn", "stack", nothing, learn),
     ]
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Job, Whole]]:
-    """All commands, run without an interruption."""
-    folder = tmp_path_factory.mktemp("made")
-    found = {}
-    for job in jobs(folder):
-        place, told, count = folder / job.name, folder / "told", folder / "count"
-        if job.name in ("fit", "sample"):  # loops that were compiled just now round otherwise
-            job.prepare(folder / f"warm-{job.name}")
-            assert finish(begin(job.words(folder / f"warm-{job.name}"), told)) == 0
-        job.prepare(place)
+class Made:
+    """Commands that were run without an interruption, each when it is first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.found = folder, dict[str, tuple[Job, Whole]]()
+        self.jobs = {job.name: job for job in jobs(folder)}
+
+    def __getitem__(self, name: str) -> tuple[Job, Whole]:
+        if name not in self.found:
+            self.found[name] = self.jobs[name], self._run(self.jobs[name])
+        return self.found[name]
+
+    def _run(self, job: Job) -> Whole:
+        if job.after:
+            self[job.after]
+        told, count = self.folder / "told", self.folder / "count"
+        warm = place_in(self.folder / "warm", job)  # loops that were compiled just now round
+        assert finish(begin(job.words(warm), told)) == 0, told.read_text()  # otherwise
+        place = place_in(self.folder, job)
         began = time.monotonic()
         assert finish(begin(job.words(place), told, count=count)) == 0, told.read_text()
         seconds = time.monotonic() - began
-        found[job.name] = job, Whole(place, files_in(place), int(count.read_text()), seconds)
-    return found
+        return Whole(place, files_in(place), int(count.read_text()), seconds)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return Made(tmp_path_factory.mktemp("made"))
 
 
 def until_done(
@@ -109,8 +152,7 @@ def until_done(
     """Kill and resume; begin anew where a run is complete. Return the files of complete runs."""
     ends, killed = [], 0
     for attempt in itertools.count():
-        place = folder / f"{attempt}"
-        job.prepare(place)
+        place = place_in(folder / f"{attempt}", job)
         words = job.words(place)
         while killed < kills:
             status = die(words, folder / "told")
@@ -128,6 +170,13 @@ def until_done(
     raise AssertionError
 
 
+def place_in(folder: Path, job: Job) -> Path:
+    """Return the folder of a job, prepared: pages and figures tell its name, which is the same."""
+    folder.mkdir(exist_ok=True)
+    job.prepare(folder / job.name)
+    return folder / job.name
+
+
 def files_in(folder: Path) -> dict[str, Any]:
     """Return the contents of all files, without the wall times that they tell."""
     return {
@@ -142,8 +191,8 @@ def timeless(path: Path) -> Any:
 
     These are: seconds and ns/day in run.json, summary.json, metrics.jsonl and in the checkpoints of
     training and sampling, ns/day in the log of a simulation, the date in the first line of PDB
-    files, and in config.toml and sample.json where the run folder is and whether the last command
-    said --resume.
+    files, and in config.toml, learn.toml and sample.json where the run folder is and whether the
+    last command said --resume.
     """
     if path.name in ("run.json", "summary.json"):
         return {k: v for k, v in json.loads(path.read_text()).items() if not _is_time(k)}
@@ -152,7 +201,7 @@ def timeless(path: Path) -> Any:
         return [{k: v for k, v in row.items() if not _is_time(k)} for row in rows]
     if path.name == "traj.log.csv":
         return [line.rpartition(",")[0] for line in path.read_text().splitlines()]
-    if path.name in ("config.toml", "sample.json"):
+    if path.name in ("config.toml", "learn.toml", "sample.json"):
         lines = path.read_text().splitlines()
         mine = ("output =", "resume =", '"run":', '"resume":')
         return [line for line in lines if not line.strip().startswith(mine)]
@@ -208,8 +257,8 @@ def assert_same(end: dict[str, Any], whole: Whole) -> None:
         assert end[name] == content, f"{name} is not that of an uninterrupted run"
 
 
-NAMES = ("simulate", "label", "fit", "sample")
-Made = dict[str, tuple[Job, Whole]]
+NAMES = ("simulate", "label", "fit", "sample", "stack", "variance", "learn")
+ALL = (*NAMES, "ensemble", "more")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -218,7 +267,7 @@ def test_two_kills_are_survived(name: str, made: Made, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("kind", ["change", "time"])
 def test_twenty_kills_are_survived(
     name: str, kind: str, made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -229,19 +278,18 @@ def test_twenty_kills_are_survived(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_a_kill_before_any_change_of_a_file_is_survived(
     name: str, made: Made, tmp_path: Path
 ) -> None:
     job, whole = made[name]
     for moment in range(1, whole.changes + 1):
-        place, told = tmp_path / str(moment), tmp_path / "told"
-        job.prepare(place)
+        place, told = place_in(tmp_path / str(moment), job), tmp_path / "told"
         first = begin(job.words(place), told, strike=(signal.SIGKILL, moment))
         assert finish(first) == SIGKILL
         assert finish(begin([*job.words(place), *job.again], told)) == 0, told.read_text()
         assert_same(files_in(place), whole)
-        shutil.rmtree(place)
+        shutil.rmtree(place.parent)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -249,9 +297,8 @@ def test_a_command_that_is_told_to_stop_goes_on_where_it_was(
     name: str, made: Made, tmp_path: Path
 ) -> None:
     job, whole = made[name]
-    number = signal.SIGTERM if name in ("simulate", "fit") else signal.SIGINT
-    place, told = tmp_path / "run", tmp_path / "told"
-    job.prepare(place)
+    number = signal.SIGTERM if name in ("simulate", "fit", "stack") else signal.SIGINT
+    place, told = place_in(tmp_path, job), tmp_path / "told"
     first = begin(job.words(place), told, strike=(number, whole.changes // 2))
     assert finish(first) == 128 + number, told.read_text()
     resume = " with --resume" if job.again else ""
@@ -261,13 +308,12 @@ def test_a_command_that_is_told_to_stop_goes_on_where_it_was(
     assert_same(files_in(place), whole)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "variance"])
 def test_a_second_command_in_the_same_place_is_refused(
     name: str, made: Made, tmp_path: Path
 ) -> None:
     job, _ = made[name]
-    place, told = tmp_path / "run", tmp_path / "told"
-    job.prepare(place)
+    place, told = place_in(tmp_path, job), tmp_path / "told"
     lock = {"label": ".traj.forces.npy.lock", "sample": "samples/.deepcg.lock"}
     path = place / lock.get(name, ".deepcg.lock")
     path.parent.mkdir(exist_ok=True)
@@ -300,8 +346,7 @@ def test_a_full_disk_is_named_and_what_was_saved_is_whole(
 ) -> None:
     """Files of limited size stand for the disk: a write ends in the middle, the next one fails."""
     job, whole = made[name]
-    place, told = tmp_path / "run", tmp_path / "told"
-    job.prepare(place)
+    place, told = place_in(tmp_path, job), tmp_path / "told"
     before = {path.stat().st_size for path in place.rglob("*") if path.is_file()}
     sizes = {path.stat().st_size for path in whole.folder.rglob("*") if path.is_file()} - before
     assert finish(begin(job.words(place), told, largest=int(0.97 * max(sizes)))) == 2

@@ -3,16 +3,15 @@
 import json
 import math
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
-import mdtraj
 import numpy as np
 import pytest
 import torch
+from torsions import write_torsions
 
 from deepcg.active import RADIUS, StoredFrames, Survey, pick, survey
-from deepcg.collective import VariableFrames, dihedral
+from deepcg.collective import VariableFrames
 from deepcg.ensemble import SurfaceEnsemble, load_surfaces
 from deepcg.errors import InputError
 from deepcg.exploration import Box, Trust, explore
@@ -146,29 +145,8 @@ def test_places_without_an_answer_do_not_count():
 def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Frames of a torsion with U = 10 cos x + 5 cos 3x: of positive torsions, and of any."""
     folder = tmp_path_factory.mktemp("torsion")
-    topology = mdtraj.Topology()
-    residue = topology.add_residue("BUT", topology.add_chain())
-    atoms = [topology.add_atom(f"C{k}", mdtraj.element.carbon, residue) for k in range(4)]
-    for one, other in pairwise(atoms):
-        topology.add_bond(one, other)
-    paths = []
-    for seed, (name, low) in enumerate((("some", 0.2), ("all", -np.pi))):
-        rng = np.random.default_rng(seed)
-        n = 500 if name == "some" else 1500
-        turn = rng.uniform(low, np.pi - 0.2 * (name == "some"), n)
-        x = np.zeros((n, 4, 3))
-        x[:, 0], x[:, 2], x[:, 3] = [0.14, 0, -0.05], [0, 0, 0.15], [0, 0, 0.2]
-        x[:, 3, 0], x[:, 3, 1] = 0.14 * np.cos(turn), 0.14 * np.sin(turn)
-        x += rng.normal(0, 0.002, x.shape)  # bonds that never change would be held
-        points = torch.from_numpy(x).requires_grad_()
-        angle = dihedral(points)
-        energy = 10 * angle.cos() + 5 * (3 * angle).cos()
-        (slope,) = torch.autograd.grad(energy.sum(), points)
-        forces = rng.normal(0, 20, x.shape) - slope.numpy()  # 3 kJ/mol/rad of noise
-        np.savez(folder / f"{name}.npz", positions=x.astype("f4"), forces=forces.astype("f4"))
-        mdtraj.Trajectory(x[:1], topology).save_pdb(str(folder / f"{name}.pdb"))
-        paths.append(folder / f"{name}.npz")
-    return paths[0], paths[1]
+    some = write_torsions(folder / "some.npz", seed=0, low=0.2, high=np.pi - 0.2, n=500)
+    return some, write_torsions(folder / "all.npz", seed=1, low=-np.pi, high=np.pi, n=1500)
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from deepcg.labels import label
 from deepcg.mapping import MAPPINGS, LinearMapping, Mapping, bead_topology, build_mapping
 from deepcg.plausibility import warn_of_forces
 from deepcg.progress import Progress, silent
+from deepcg.systems import read_system
 from deepcg.topology import atomic_numbers
 from deepcg.variable_forces import VARIABLE_ESTIMATORS
 
@@ -65,6 +66,8 @@ class DataConfig:
         ``stride``-th.
     also
         Further trajectories of the same system, to fit together with the first.
+    trust
+        Run the code of a PythonForce in the System: of files whose maker you trust.
     """
 
     map: str = "oxygens"
@@ -78,6 +81,7 @@ class DataConfig:
     stop: int | None = None
     stride: int = 1
     also: tuple[Path, ...] = ()
+    trust: bool = False
 
     def __post_init__(self) -> None:
         known = dict.fromkeys((*MAPPINGS, "select", *KINDS, *BY_TOPOLOGY))
@@ -132,6 +136,7 @@ def open_data(trajectory: Path, config: DataConfig) -> Source:
         system=config.system,
         forces=config.forces,
         units=config.units,
+        trust=config.trust,
     )
 
 
@@ -158,6 +163,7 @@ def open_labelled(
         topology=config.topology,
         system=source.system,
         output=None if beside else folder,
+        trust=config.trust,
         progress=progress,
     )
     return open_source(
@@ -166,6 +172,7 @@ def open_labelled(
         system=source.system,
         forces=labels.forces,
         units=config.units,
+        trust=config.trust,
     )
 
 
@@ -243,7 +250,7 @@ def constraints_of(source: Source, sample: Frames, choice: str) -> Constraints:
     elif choice == "water":
         known = from_water(source.topology)
     elif source.system is not None and source.atoms is None:
-        known = from_system(source.system)
+        known = from_system(read_system(source.system, trust=source.trust))
     else:
         known = seen
     for group in seen:

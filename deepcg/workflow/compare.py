@@ -23,6 +23,7 @@ from deepcg.observables import Comparison, Ensemble, compare_structures
 from deepcg.progress import Progress, silent
 from deepcg.provenance import file_hash
 from deepcg.report import Training, write_report
+from deepcg.samples import trajectories_in
 from deepcg.units import thermal_energy
 from deepcg.workflow.beads import DataConfig, map_positions, open_data
 from deepcg.workflow.fit_config import FitConfig
@@ -104,11 +105,23 @@ def compare(
 
 
 def fit_config_of(run: Path) -> FitConfig:
-    """Return the settings of the fit in a run folder."""
+    """Return the settings of the fit in a run folder, which is their output.
+
+    Raises
+    ------
+    InputError
+        It is none, or its settings name files by ways out of it: ours are named from the root.
+    """
     path = run / "config.toml"
     if not path.is_file():
         raise InputError(f"{run} is not a run folder of 'deepcg fit': it has no config.toml")
-    return read_toml(path, FitConfig)
+    config = read_toml(path, FitConfig)
+    data = config.data
+    named = (config.trajectory, data.topology, data.system, data.forces, *data.also)
+    for file in (*named, config.members.start_from):
+        if file is not None and ".." in file.parts:
+            raise InputError(f"{path} names {file}, a way out of its folder: name it from the root")
+    return replace(config, output=run)
 
 
 def samples_of(run: Path, name: str | None = None) -> Ensemble:
@@ -129,7 +142,7 @@ def samples_of(run: Path, name: str | None = None) -> Ensemble:
     if json.loads((folder / "sample.json").read_text())["model"] != file_hash(run / "model.pt"):
         raise InputError(f"the samples in {folder} are of another model than {run / 'model.pt'}")
     replicas = []
-    for path in sorted(folder.glob("[0-9]*.dcd")):
+    for path in trajectories_in(folder):
         recording = open_recording(path)
         block = next(recording.blocks(recording.n_frames, 0, recording.n_frames))
         positions = torch.from_numpy(np.array(block.positions, np.float32))

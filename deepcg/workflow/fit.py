@@ -17,7 +17,7 @@ from deepcg.configuration import write_toml
 from deepcg.ensemble import EnsemblePotential, member_folder
 from deepcg.errors import InputError
 from deepcg.figures import learning_curve_figure, png
-from deepcg.files import write_arrays, write_bytes, write_json
+from deepcg.files import replacing, write_arrays, write_bytes, write_json
 from deepcg.frames import Frames
 from deepcg.locks import folder_locked
 from deepcg.mapping import LinearMapping
@@ -335,7 +335,8 @@ def save_topology(path: Path, frame: Frames, topology: mdtraj.Topology) -> None:
     trajectory = mdtraj.Trajectory(frame.positions.numpy(), topology)
     if frame.box is not None:
         trajectory.unitcell_vectors = frame.box.numpy()
-    trajectory.save_pdb(str(path))
+    with replacing(path) as part:
+        trajectory.save_pdb(str(part))
 
 
 def _about_beads(beads: Beads) -> str:

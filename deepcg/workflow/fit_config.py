@@ -60,8 +60,11 @@ class FitConfig:
         Widths of its layers: small (fast), molecule (faster, for beads of one molecule), deepmd
         (as DeePMD-kit's default) or auto: molecule where there is no box, else small.
     network_options
-        Single options of the network, which override its size; for collective variables its
-        ``widths`` and ``harmonics``.
+        Single options of the network, which override its size. What they are in a small one, of
+        deeppot-se-l: l_max 3, n_splines 16, first_knot 0.22, channels 16, axis 4, triples 4,
+        fitting [32, 32], two_sided false, plain false; deeppot-se: embedding [16, 32], axis 4,
+        fitting [64, 64], two_sided false, switch_on 0.05, n_neighbors null; pair-spline: n_knots
+        40, first_knot 0.2; of collective variables: widths [48, 48], harmonics 2.
     cutoff
         Beads farther apart than this do not interact through the network, nm; by default 0.6,
         or 0.9 where there is no box.
@@ -154,7 +157,7 @@ def with_preset(config: FitConfig) -> FitConfig:
 
 
 def absolute(config: FitConfig) -> FitConfig:
-    """Return a config whose files are found from any folder."""
+    """Return a config whose files are found from any folder; what to trust is not kept."""
 
     def resolved(path: Path | None) -> Path | None:
         return None if path is None else path.resolve()
@@ -165,6 +168,7 @@ def absolute(config: FitConfig) -> FitConfig:
         system=resolved(config.data.system),
         forces=resolved(config.data.forces),
         also=tuple(path.resolve() for path in config.data.also),
+        trust=False,
     )
     members = replace(config.members, start_from=resolved(config.members.start_from))
     return replace(config, trajectory=config.trajectory.resolve(), data=data, members=members)

@@ -27,6 +27,8 @@ class LabelConfig:
         Topology file; by default that beside the trajectory, TRAJ.pdb.
     system
         OpenMM System; by default that beside the trajectory, TRAJ.system.xml.
+    trust
+        Run the code of a PythonForce in the System: of files whose maker you trust.
     platform
         OpenMM platform: auto, CPU, CUDA, OpenCL, HIP or Reference.
     threads
@@ -42,6 +44,7 @@ class LabelConfig:
     output: Path | None = None
     topology: Path | None = None
     system: Path | None = None
+    trust: bool = False
     platform: str = "auto"
     threads: int | None = None
     restrain: bool = False
@@ -67,7 +70,9 @@ def label_trajectory(
         As ``deepcg.labels.label`` and ``deepcg.workflow.restrain.label_restrained``.
     """
     if config.restrain:
-        files = Files(config.trajectory, config.output, config.topology, config.system)
+        files = Files(
+            config.trajectory, config.output, config.topology, config.system, config.trust
+        )
         return label_restrained(
             files, config.restraints, config.platform, config.threads, progress, tell
         )
@@ -78,6 +83,7 @@ def label_trajectory(
         output=config.output,
         platform=config.platform,
         threads=config.threads,
+        trust=config.trust,
         progress=progress,
     )
     tell(f"forces in {labels.forces}")

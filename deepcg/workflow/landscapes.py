@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from deepcg.landscape import Landscape, load_landscape
 from deepcg.landscape_estimates import Sampled, landscape_of
 from deepcg.model import SurfaceModel, load_any
 from deepcg.progress import Progress, silent
+from deepcg.samples import trajectories_in
 from deepcg.units import thermal_energy
 from deepcg.workflow.beads import DataConfig, open_data, read_used
 from deepcg.workflow.compare import fit_config_of
@@ -68,10 +68,7 @@ def samples(run: Path, on: str, name: str | None = None) -> Sampled:
         There are none, they are not whole, or the beads do not have the coordinates.
     """
     folder = run / "samples"
-    topology_file, files = (
-        folder / "topology.pdb",
-        sorted(folder.glob("[0-9]*.dcd"), key=lambda path: int(path.stem)),
-    )
+    topology_file, files = folder / "topology.pdb", trajectories_in(folder)
     if not topology_file.is_file() or not files:
         raise InputError(f"{run} has no samples: make them with 'deepcg sample {run}'")
     if not (folder / "summary.json").is_file():
@@ -106,25 +103,25 @@ def fitted(run: Path, name: str | None = None) -> Landscape:
     path = run / "surface.npz"
     config = fit_config_of(run)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            names = tuple(str(key) for key in file["names"])
-            periods = tuple(None if np.isnan(p) else float(p) for p in file["periods"])
-            members = file["members"].astype(float)
-            edges = tuple(_edges(file[key]) for key in names)
-            n = len(members)
-            return Landscape(
-                name or "U from the mean force",
-                names,
-                tuple(str(unit) for unit in file["units"]),
-                Grid(edges, periods),
-                Replicates(
-                    file["U"].astype(float), members, float(np.sqrt(n / (n - 1))) if n > 1 else 1.0
-                ),
-                config.temperature,
-                f"{run.name}/surface.npz",
-                int(file["frames"].sum()),
-            )
-    except (KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
+        file = read_arrays(path)
+        names = tuple(str(key) for key in file["names"])
+        periods = tuple(None if np.isnan(p) else float(p) for p in file["periods"])
+        members = file["members"].astype(float)
+        edges = tuple(_edges(file[key]) for key in names)
+        n = len(members)
+        return Landscape(
+            name or "U from the mean force",
+            names,
+            tuple(str(unit) for unit in file["units"]),
+            Grid(edges, periods),
+            Replicates(
+                file["U"].astype(float), members, float(np.sqrt(n / (n - 1))) if n > 1 else 1.0
+            ),
+            config.temperature,
+            f"{run.name}/surface.npz",
+            int(file["frames"].sum()),
+        )
+    except (KeyError, ValueError) as error:
         raise InputError(f"{path} has no surface to compare ({error}): fit {run} anew") from error
 
 

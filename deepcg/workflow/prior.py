@@ -88,7 +88,8 @@ def _of_system(beads: Beads, *, in_water: bool) -> Prior:
     assert source is not None
     assert source.system is not None
     assert isinstance(mapping, LinearMapping)
-    system, atoms = read_system(source.system), mapping.weights.indices
+    system = read_system(source.system, trust=source.trust)
+    atoms = mapping.weights.indices
     particles = atoms if source.atoms is None else source.atoms[atoms]
     tables, left = system_tables(system, particles)
     if in_water:

@@ -18,6 +18,7 @@ from deepcg.constraints import Constraints
 from deepcg.data import Source, open_source, read
 from deepcg.errors import InputError
 from deepcg.estimators import ESTIMATORS
+from deepcg.files import replacing
 from deepcg.frames import Frames
 from deepcg.locks import folder_locked
 from deepcg.mapping import LinearMapping, bead_topology, build_mapping
@@ -52,6 +53,7 @@ class Files:
     output: Path | None
     topology: Path | None
     system: Path | None
+    trust: bool = False
 
     @property
     def labels(self) -> Path:
@@ -175,7 +177,8 @@ class _Work:
         frame = mdtraj.Trajectory(labels.coordinates[:1].astype(np.float32), topology)
         if labels.box is not None:
             frame.unitcell_vectors = labels.box[:1].astype(np.float32)
-        frame.save_pdb(str(path))
+        with replacing(path) as part:
+            frame.save_pdb(str(part))
 
 
 def spread_out(
@@ -204,7 +207,9 @@ def spread_out(
 
 
 def _prepare(files: Files, config: RestrainConfig, platform: str, threads: int | None) -> _Work:
-    source = open_source(files.trajectory, topology=files.topology, system=files.system)
+    source = open_source(
+        files.trajectory, topology=files.topology, system=files.system, trust=files.trust
+    )
     place = _bench(source, config, platform, threads)
     sample = sample_of(source, config.data)
     if place.periodic and sample.box is None:
@@ -235,7 +240,7 @@ def _bench(source: Source, config: RestrainConfig, platform: str, threads: int |
         raise InputError(
             f"{source.trajectory} has no System beside it: give --system FILE (an OpenMM System)"
         )
-    place = bench(read_system(source.system), open_platform(platform), threads)
+    place = bench(read_system(source.system, trust=source.trust), open_platform(platform), threads)
     if len(place.masses) != source.n_atoms:
         raise InputError(
             f"{source.trajectory} has {source.n_atoms} atoms, its System {len(place.masses)} "

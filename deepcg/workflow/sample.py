@@ -24,6 +24,7 @@ from deepcg.potential import VerletForces
 from deepcg.progress import Progress, silent
 from deepcg.provenance import file_hash
 from deepcg.report import versions
+from deepcg.samples import trajectories_in
 from deepcg.time_step import fastest, time_step
 from deepcg.workflow.device import device_of
 from deepcg.workflow.trust import TrustConfig, trust, write_spread
@@ -144,7 +145,7 @@ def _sample(
             drop_bad=config.drop_bad,
         )
     write_bias(output / "bias.npz", enhanced, model.temperature)
-    trajectories = sorted(output.glob("[0-9]*.dcd"), key=lambda path: int(path.stem))
+    trajectories = trajectories_in(output)
     write_values(output / "values.npz", enhanced, trajectories)
     if trusted.ensemble is not None:
         tell(write_spread(output / "spread.npy", trusted.ensemble, trajectories, box))

@@ -98,7 +98,7 @@ def masses_of(source: Source) -> NDArray[np.float64]:
     """Return the masses (n_atoms,), Da: those of the System, or else of the elements."""
     if source.system is None:
         return np.asarray(atomic_masses(source.topology), dtype=float)
-    system = read_system(source.system)
+    system = read_system(source.system, trust=source.trust)
     atoms = range(source.n_atoms) if source.atoms is None else source.atoms.tolist()
     return np.array([system.getParticleMass(i)._value for i in atoms], dtype=float)
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from deepcg.calibration import calibrate
 from deepcg.ensemble import EnsemblePotential, SurfaceEnsemble, load_members, sigma
 from deepcg.errors import InputError
+from deepcg.files import read_arrays, replacing
 from deepcg.folders import check_place, make_folder
 from deepcg.formats import open_recording
 from deepcg.frames import Frames
@@ -21,6 +22,7 @@ from deepcg.mean_force_labels import are_labels, load_labels
 from deepcg.model import Model, SurfaceModel
 from deepcg.neighbors import find_pairs
 from deepcg.progress import Progress, silent
+from deepcg.samples import trajectories_in
 from deepcg.units import thermal_energy
 from deepcg.variance import BeadSpread, SurfaceSpread, surface_spread
 from deepcg.variance_report import Checked, Findings, write_findings
@@ -115,8 +117,7 @@ def spread_of_surfaces(run: Path, models: Sequence[SurfaceModel]) -> SurfaceSpre
         There are more coordinates, or no surface was written.
     """
     known = fitted(run)
-    with np.load(run / "surface.npz", allow_pickle=False) as file:
-        frames = file["frames"]
+    frames = read_arrays(run / "surface.npz")["frames"]
     return surface_spread(
         [model.potential for model in models],
         known.grid,
@@ -167,9 +168,9 @@ def _bin_forces(run: Path, names: tuple[str, ...]) -> tuple[Floats, Floats, Floa
     known = fitted(run)
     if known.names != names:
         raise InputError(f"{run} is of {', '.join(known.names)}, not of {', '.join(names)}")
-    with np.load(run / "surface.npz", allow_pickle=False) as file:
-        force, error = file["mean_force"], file["mean_force_error"]
-        enough = (file["frames"] >= 10) & np.isfinite(force + error).all(-1)
+    saved = read_arrays(run / "surface.npz")
+    force, error = saved["mean_force"], saved["mean_force_error"]
+    enough = (saved["frames"] >= 10) & np.isfinite(force + error).all(-1)
     centres = np.stack(np.meshgrid(*known.grid.centres, indexing="ij"), -1)
     return centres[enough], force[enough], error[enough]
 
@@ -223,7 +224,7 @@ def _microscopic(config: VarianceConfig) -> tuple[Frames, str]:
 
 def _own_samples(config: VarianceConfig) -> tuple[Frames, str] | None:
     """Return frames of the samples in the run folder, if there are any."""
-    files = sorted((config.run / "samples").glob("[0-9]*.dcd"), key=lambda path: int(path.stem))
+    files = trajectories_in(config.run / "samples")
     if not files:
         return None
     each = max(1, config.frames // len(files))
@@ -278,10 +279,12 @@ def _write_largest(
     trajectory = mdtraj.Trajectory(some.positions.cpu().numpy(), topology)
     if some.box is not None:
         trajectory.unitcell_vectors = some.box.cpu().numpy()
-    trajectory.save_dcd(str(stem.with_suffix(".dcd")))
+    with replacing(stem.with_suffix(".dcd")) as part:
+        trajectory.save_dcd(str(part))
     # the column of B-factors has room for less than 100
     factors = np.minimum(100 * spread.sigma[worst[0]] / spread.rms_force, 99.99)
-    trajectory[0].save_pdb(str(stem.with_suffix(".pdb")), bfactors=factors)
+    with replacing(stem.with_suffix(".pdb")) as part:
+        trajectory[0].save_pdb(str(part), bfactors=factors)
 
 
 def _check_beads(ensemble: EnsemblePotential, path: Path) -> Checked:

@@ -10,6 +10,7 @@ from numba import njit, prange
 from torch import Tensor
 
 from deepcg.threads import use_torch_threads
+from deepcg.vectors import LANES, floor, load, store
 
 
 def search(positions: Tensor, box: Tensor | None, cutoff: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -47,6 +48,30 @@ def collected(pull: Tensor, index: Tensor, count: Tensor) -> Tensor:
     return out
 
 
+def nearer(displacement: Tensor, count: Tensor, limit: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return frames, beads and slots of the listed neighbors that are nearer than a limit, nm."""
+    d, n = displacement.contiguous().numpy(), count.numpy()
+    places = np.empty((3, _nearer(d, n, limit**2, np.empty((3, 0), np.int64))), np.int64)
+    _nearer(d, n, limit**2, places)
+    frames, beads, slots = torch.from_numpy(places)
+    return frames, beads, slots
+
+
+@njit(cache=True, error_model="numpy")
+def _nearer(d: Any, count: Any, limit: float, places: Any) -> int:
+    """Write as many places (3, room) as there is room for; return how many there are."""
+    found = 0
+    for f in range(d.shape[0]):
+        for i in range(d.shape[1]):
+            for slot in range(count[f, i]):
+                x, y, z = d[f, i, slot, 0], d[f, i, slot, 1], d[f, i, slot, 2]
+                if x * x + y * y + z * z < limit:
+                    if found < places.shape[1]:
+                        places[0, found], places[1, found], places[2, found] = f, i, slot
+                    found += 1
+    return found
+
+
 @njit(parallel=True, cache=True, error_model="numpy")
 def _displace(x: Any, index: Any, shift: Any, count: Any, padding: float, out: Any) -> None:
     n = x.shape[1]
@@ -73,55 +98,71 @@ def _collect(pull: Any, index: Any, count: Any, out: Any) -> None:
                     out[f, j, k] -= pull[f, i, slot, k]
 
 
-@njit(inline="always", error_model="numpy")
+@njit(error_model="numpy")
 def _shift(dx: Any, dy: Any, dz: Any, cell: Any) -> Any:
-    """Return the numbers of box vectors that bring a displacement to its shortest image."""
-    c = -np.rint(dz / cell[2, 2])
-    dx, dy = dx + c * cell[2, 0], dy + c * cell[2, 1]
-    b = -np.rint(dy / cell[1, 1])
-    dx = dx + b * cell[1, 0]
-    a = -np.rint(dx / cell[0, 0])
-    return a, b, c
+    """Return the box vectors that bring displacements to their shortest images."""
+    c = 0 - floor(dz / cell[2, 2] + 0.5)
+    b = 0 - floor((dy + c * cell[2, 1]) / cell[1, 1] + 0.5)
+    a = 0 - floor((dx + c * cell[2, 0] + b * cell[1, 0]) / cell[0, 0] + 0.5)
+    sx = a * cell[0, 0] + b * cell[1, 0] + c * cell[2, 0]
+    return sx, b * cell[1, 1] + c * cell[2, 1], c * cell[2, 2]
+
+
+@njit(fastmath=True, error_model="numpy")
+def _compare(points: Any, i: int, cell: Any, periodic: bool, squares: Any, shifts: Any) -> None:
+    """Set squared distances (room,) of bead i to all, and the shifts (3, room) that they take."""
+    room = len(squares)
+    xi, yi, zi = points[i], points[room + i], points[2 * room + i]
+    for j in range(0, room, LANES):
+        dx, dy = load(points, j, LANES) - xi, load(points, room + j, LANES) - yi
+        dz = load(points, 2 * room + j, LANES) - zi
+        if periodic:
+            sx, sy, sz = _shift(dx, dy, dz, cell)
+            store(shifts, j, sx)
+            store(shifts, room + j, sy)
+            store(shifts, 2 * room + j, sz)
+            dx, dy, dz = dx + sx, dy + sy, dz + sz
+        store(squares, j, dx * dx + dy * dy + dz * dz)
+
+
+@njit(error_model="numpy")
+def _columns(x: Any) -> Any:
+    """Return positions (n_frames, n_beads, 3) as (n_frames, 3 * room), beads after one another."""
+    f, n, _ = x.shape
+    room = -(-n // LANES) * LANES
+    points = np.zeros((f, 3 * room), x.dtype)
+    for k in range(3):
+        points[:, k * room : k * room + n] = x[:, :, k]
+    return points
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
 def _count(x: Any, cell: Any, periodic: bool, limit: float, count: Any) -> None:
-    n = x.shape[1]
+    n, points = x.shape[1], _columns(x)
+    room = points.shape[1] // 3
     for bead in prange(x.shape[0] * n):
         f, i = bead // n, bead % n
+        squares, shifts = np.empty(room, x.dtype), np.zeros(3 * room, x.dtype)
+        _compare(points[f], i, cell[f], periodic, squares, shifts)
+        squares[i] = np.inf
         for j in range(n):
-            if j != i and _near(x[f], cell[f], periodic, limit, i, j)[0]:
-                count[f, i] += 1
+            count[f, i] += squares[j] < limit
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
 def _fill(x: Any, cell: Any, periodic: bool, limit: float, index: Any, shift: Any) -> None:
-    n = x.shape[1]
+    n, points = x.shape[1], _columns(x)
+    room = points.shape[1] // 3
     for bead in prange(x.shape[0] * n):
         f, i = bead // n, bead % n
+        squares, shifts = np.empty(room, x.dtype), np.zeros(3 * room, x.dtype)
+        _compare(points[f], i, cell[f], periodic, squares, shifts)
+        squares[i] = np.inf
         slot = 0
         for j in range(n):
-            if j == i:
-                continue
-            near, sx, sy, sz = _near(x[f], cell[f], periodic, limit, i, j)
-            if near:
+            if squares[j] < limit:
                 index[f, i, slot] = j
-                shift[f, i, slot, 0] = sx
-                shift[f, i, slot, 1] = sy
-                shift[f, i, slot, 2] = sz
+                for k in range(3):
+                    shift[f, i, slot, k] = shifts[k * room + j]
                 slot += 1
         index[f, i, slot:] = i
-
-
-@njit(inline="always", error_model="numpy")
-def _near(x: Any, cell: Any, periodic: bool, limit: float, i: int, j: int) -> Any:
-    """Return whether i and j are near, and the shift that makes them so."""
-    dx, dy, dz = x[j, 0] - x[i, 0], x[j, 1] - x[i, 1], x[j, 2] - x[i, 2]
-    sx, sy, sz = 0 * dx, 0 * dx, 0 * dx
-    if periodic:
-        a, b, c = _shift(dx, dy, dz, cell)
-        sx = a * cell[0, 0] + b * cell[1, 0] + c * cell[2, 0]
-        sy = b * cell[1, 1] + c * cell[2, 1]
-        sz = c * cell[2, 2]
-    dx, dy, dz = dx + sx, dy + sy, dz + sz
-    return dx * dx + dy * dy + dz * dz < limit, sx, sy, sz

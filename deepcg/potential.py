@@ -111,11 +111,11 @@ class NetworkPotential(nn.Module):
 
     def _detached_forces(self, neighbors: Neighbors) -> tuple[Tensor, Tensor]:
         """Return what ``forces`` does, without autograd where a term can do without."""
-        energies, pulls = zip(
-            *(_energy_and_pulls(term, neighbors, self.types) for term in self.terms), strict=True
-        )
-        energy, pull = torch.stack(energies).sum((0, 2)), torch.stack(pulls).sum(0)
-        return energy, _gathered(pull, neighbors)
+        energy, pull = _energy_and_pulls(self.terms[0], neighbors, self.types)
+        for term in self.terms[1:]:
+            more, others = _energy_and_pulls(term, neighbors, self.types)
+            energy, pull = energy + more, pull.add_(others)
+        return energy.sum(1), _gathered(pull, neighbors)
 
     def all_forces(
         self, positions: Tensor, pairs: PairList, *, create_graph: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -77,6 +78,37 @@ class Perceptron(nn.Module):
         """Map (..., n_in) onto (...)."""
         y: Tensor = self.layers(x)
         return y.squeeze(-1)
+
+    def entrance(self, mean: Tensor, scale: Tensor, sizes: Sequence[int]) -> Entrance:
+        """Return the first layer for inputs that come in parts and are not standardised yet.
+
+        A mean (n_in,) is taken off them, and the rest is scaled: as a part of the weights that
+        costs nothing.
+        """
+        first = self.layers[0]
+        assert isinstance(first, nn.Linear)
+        weight = first.weight * scale
+        return Entrance(weight.split(list(sizes), dim=1), first.bias - weight @ mean)
+
+    def beyond(self, hidden: Tensor) -> Tensor:
+        """Map what the first layer's weights make of an input onto (...)."""
+        y: Tensor = self.layers[1:](hidden)
+        return y.squeeze(-1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entrance:
+    """A linear layer of parts: weights (n_out, size of the part) for each, and a bias (n_out,)."""
+
+    weights: Sequence[Tensor]
+    bias: Tensor
+
+    def __call__(self, parts: Sequence[Tensor]) -> Tensor:
+        """Map parts (n, size) onto (n, n_out)."""
+        hidden = self.bias
+        for part, weight in zip(parts, self.weights, strict=True):
+            hidden = torch.addmm(hidden, part, weight.T)
+        return hidden
 
 
 def apply(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from deepcg.errors import InputError
 from deepcg.neighbors import Neighbors
-from deepcg.networks.base import Perceptron
+from deepcg.networks.base import Entrance, Perceptron
 from deepcg.networks.bispectrum import bispectrum, plain_bispectrum, products_of
 from deepcg.networks.density import (
     density,
@@ -20,7 +20,7 @@ from deepcg.networks.density import (
     spectrum,
 )
 from deepcg.networks.detached import energies_and_slopes, slopes_of_densities
-from deepcg.networks.kinds import ByKind
+from deepcg.networks.kinds import ByKind, joined
 from deepcg.networks.loops import Basis
 
 
@@ -101,7 +101,8 @@ class DeepPotSEL(nn.Module):
         sides = n_types if two_sided else 1
         self.radial = nn.Parameter(torch.randn(sides, width, channels))
         n_triples = products_of(l_max, triples).n_columns
-        n_features = channels * (1 + axis * (l_max + 1)) + n_triples
+        self.sizes = [channels, axis * (l_max + 1) * channels, n_triples][: 3 if triples else 2]
+        n_features = sum(self.sizes)
         self.fitting = nn.ModuleList(
             Perceptron(n_features, fitting, residual=False) for _ in range(n_types)
         )
@@ -113,8 +114,9 @@ class DeepPotSEL(nn.Module):
     def forward(self, neighbors: Neighbors, types: Tensor) -> Tensor:
         """Return bead energies (n_frames, n_beads), kJ/mol."""
         kinds, rows = self._densities(neighbors, types)
-        inputs = self._inputs(self._mixed(rows, kinds), kinds)
-        return kinds.restored(kinds.each(lambda part, net: net(part), inputs, self.fitting))
+        invariants = kinds.split(self._invariants(self._mixed(rows, kinds)))
+        parts = zip(invariants, self._entrances(), self._nets, strict=True)
+        return kinds.restored(joined([net.beyond(enter(some)) for some, enter, net in parts]))
 
     @torch.no_grad()
     def energy_and_pulls(self, neighbors: Neighbors, types: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -127,12 +129,13 @@ class DeepPotSEL(nn.Module):
             return None
         kinds, rows = self._densities(neighbors, types)
         a = self._mixed(rows, kinds)
-        energies, slopes = energies_and_slopes(self._inputs(a, kinds), self.fitting, kinds)
-        slopes = kinds.each(torch.mul, slopes, self.get_buffer("feature_scale"))
+        parts = zip(kinds.split(self._invariants(a)), self._entrances(), self._nets, strict=True)
+        energies, by_kind = zip(*(energies_and_slopes(*part) for part in parts), strict=True)
+        slopes = [joined(some) for some in zip(*by_kind, strict=True)]
         back = slopes_of_densities(a, slopes, self.basis.l_max, self.axis, self.triples)
         pulls = kinds.restored(kinds.each(lambda part, mix: part @ mix.T, back, self._mix()))
         species = neighbors.species(types)
-        return kinds.restored(energies), pulls_of(displacement, species, pulls, self.basis)
+        return kinds.restored(joined(energies)), pulls_of(displacement, species, pulls, self.basis)
 
     @torch.no_grad()
     def standardise(self, neighbors: Neighbors, types: Tensor) -> None:
@@ -148,7 +151,7 @@ class DeepPotSEL(nn.Module):
             spread = scalars.std(0, correction=0)
             spread = spread.clamp(min=max(0.1 * float(spread.max()), 1e-6))
             self.get_buffer("density_scale")[kind] = 1 / (spread * math.sqrt(len(spread)))
-        features = self._invariants(self._mixed(rows, kinds))
+        features = torch.cat(self._invariants(self._mixed(rows, kinds)), dim=1)
         for kind, part in enumerate(features.split(kinds.counts)):
             if len(part):
                 self.get_buffer("feature_mean")[kind] = part.mean(0)
@@ -176,19 +179,26 @@ class DeepPotSEL(nn.Module):
         offset = is_scalar[:, None] * mean[:, None]
         return kinds.each(lambda x, m, o: _product(x, m) - o, rows, mix, offset)
 
-    def _invariants(self, a: Tensor) -> Tensor:
-        """Return A_0, D_l and the bispectrum (beads, invariants)."""
+    def _invariants(self, a: Tensor) -> list[Tensor]:
+        """Return A_0, D_l and, if there are triples, the bispectrum, (beads, some) each."""
         twofold = plain_spectrum if self.plain else spectrum
         features = [a[:, 0], twofold(a, self.basis.l_max, self.axis).flatten(1)]
         if self.triples:
             threefold = plain_bispectrum if self.plain else bispectrum
             features.append(threefold(a[:, :, : self.triples], self.basis.l_max))
-        return torch.cat(features, dim=1)
+        return features
 
-    def _inputs(self, a: Tensor, kinds: ByKind) -> Tensor:
-        """Return the inputs of the fitting nets (beads, invariants)."""
-        mean, scale = self.get_buffer("feature_mean"), self.get_buffer("feature_scale")
-        return kinds.each(lambda x, m, s: (x - m) * s, self._invariants(a), mean, scale)
+    @property
+    def _nets(self) -> list[Perceptron]:
+        return [net for net in self.fitting if isinstance(net, Perceptron)]
+
+    def _entrances(self) -> list[Entrance]:
+        """Return the first layers of the fitting nets, by type."""
+        of_type = self.get_buffer("feature_mean"), self.get_buffer("feature_scale")
+        return [
+            net.entrance(mean, scale, self.sizes)
+            for net, mean, scale in zip(self._nets, *of_type, strict=True)
+        ]
 
 
 def _product(rows: Tensor, mix: Tensor) -> Tensor:

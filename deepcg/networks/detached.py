@@ -1,38 +1,40 @@
-"""The way back through the contractions of densities without autograd, for sampling."""
+"""The way back from energies to densities without autograd, for sampling."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
+from deepcg.networks.base import Entrance, Perceptron
 from deepcg.networks.bispectrum import products_of, threefold_adjoint
 from deepcg.networks.density import contracted
-from deepcg.networks.kinds import ByKind
 
 
 def energies_and_slopes(
-    inputs: Tensor, fittings: nn.ModuleList, kinds: ByKind
-) -> tuple[Tensor, Tensor]:
-    """Return the energies (rows,) of inputs (rows, inputs), sorted by type, and their slopes."""
+    invariants: Sequence[Tensor], entrance: Entrance, net: Perceptron
+) -> tuple[Tensor, list[Tensor]]:
+    """Return the energies (beads,) of beads of one type, and their slopes in the invariants."""
+    hidden = entrance(invariants)
     with torch.enable_grad():
-        moved = inputs.detach().requires_grad_()
-        energies = kinds.each(lambda part, fitting: fitting(part), moved, fittings)
-        (slopes,) = torch.autograd.grad(energies.sum(), moved)
-    return energies.detach(), slopes
+        moved = hidden.requires_grad_()
+        energies = net.beyond(moved)
+        (slope,) = torch.autograd.grad(energies.sum(), moved)
+    return energies.detach(), [slope @ weight for weight in entrance.weights]
 
 
-def slopes_of_densities(a: Tensor, slopes: Tensor, l_max: int, axis: int, triples: int) -> Tensor:
-    """Return the slopes in A (rows, harmonics, channels) from those in its invariants.
+def slopes_of_densities(
+    a: Tensor, slopes: Sequence[Tensor], l_max: int, axis: int, triples: int
+) -> Tensor:
+    """Return the slopes in A (beads, harmonics, channels) from those in its invariants.
 
-    The invariants are A_0, D_l and the bispectrum, in the order of ``DeepPotSEL``: (rows,
-    invariants).
+    The invariants are A_0, D_l and, if there are any, products of three, as in ``DeepPotSEL``.
     """
-    channels = a.shape[2]
-    before = channels * (1 + axis * (l_max + 1))
-    pairs = slopes[:, channels:before].view(len(a), l_max + 1, axis, channels)
-    back = contracted(a, pairs, l_max, axis)
-    back[:, 0] += slopes[:, :channels]
-    if triples:
-        some, which = a[:, :, :triples], products_of(l_max, triples)
-        back[:, :, :triples] += threefold_adjoint(slopes[:, before:], some, some, which)
+    linear, pairs, *threes = slopes
+    back = contracted(a, pairs.view(len(a), l_max + 1, axis, a.shape[2]), l_max, axis)
+    back[:, 0] += linear
+    for three in threes:
+        some = a[:, :, :triples]
+        back[:, :, :triples] += threefold_adjoint(three, some, some, products_of(l_max, triples))
     return back

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -47,4 +47,13 @@ class ByKind:
 
     def each(self, act: Callable[..., Tensor], rows: Tensor, *of_kind: Iterable[Any]) -> Tensor:
         """Return what ``act`` makes of the rows of each type and of what belongs to that type."""
-        return torch.cat([act(*one) for one in zip(rows.split(self.counts), *of_kind, strict=True)])
+        return joined([act(*one) for one in zip(rows.split(self.counts), *of_kind, strict=True)])
+
+    def split(self, parts: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
+        """Return the rows of each type of several tensors (rows, ...)."""
+        return list(zip(*(part.split(self.counts) for part in parts), strict=True))
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Concatenate rows; a single part is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))

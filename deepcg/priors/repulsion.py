@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from deepcg.neighbors import Neighbors
+from deepcg.pair_search import nearer
 
 
 class Repulsion(nn.Module):
@@ -74,8 +75,12 @@ class Repulsion(nn.Module):
         """Return frames, beads and slots of pairs that may be inside, and where these would be."""
         onset = self.get_buffer("onset")
         # hardly any pair is inside: the others need no arithmetic
-        close = neighbors.displacement.detach().square().sum(-1) < onset.max() ** 2
-        f, i, slot = close.nonzero(as_tuple=True)
+        displacement = neighbors.displacement.detach()
+        if displacement.device.type == "cpu":
+            f, i, slot = nearer(displacement, neighbors.count, float(onset.max()))
+        else:
+            close = displacement.square().sum(-1) < onset.max() ** 2
+            f, i, slot = close.nonzero(as_tuple=True)
         j = neighbors.index[f, i, slot].long()
         excluded = self.get_buffer("excluded")
         if len(excluded):

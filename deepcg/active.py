@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 from deepcg.collective import VariableFrames
 from deepcg.ensemble import SurfaceEnsemble
 from deepcg.exploration import Box, Trust, explore
+from deepcg.periods import shortest
 from deepcg.surface import SurfacePotential
 
 Floats = NDArray[np.float64]
@@ -50,10 +51,12 @@ class StoredFrames:
     def __init__(self, frames: VariableFrames, box: Box, each: int) -> None:
         self.frames, self.each = frames, each
         self._lengths = box.lengths.double().numpy()
-        turns = [0.0 if p is None else p / s for p, s in zip(box.periods, self._lengths)]  # noqa: B905
-        self._turns = np.array(turns)
+        self._periods = [
+            None if period is None else period / length
+            for period, length in zip(box.periods, self._lengths, strict=True)
+        ]
         self._points = self._scaled(frames.values)
-        self._tree = cKDTree(self._points, boxsize=self._turns)
+        self._tree = cKDTree(self._points, boxsize=[period or 0.0 for period in self._periods])
         self.given = np.zeros(len(frames), bool)
 
     def __call__(self, places: Tensor) -> tuple[VariableFrames | None, NDArray[np.bool_]]:
@@ -65,9 +68,7 @@ class StoredFrames:
             left = np.array([i for i in found if not self.given[i]], dtype=int)
             if not len(left):
                 continue
-            apart = self._points[left] - self._scaled(places[k : k + 1])
-            turns = np.where(self._turns > 0, self._turns, np.inf)
-            apart = apart - np.where(np.isfinite(turns), turns * np.round(apart / turns), 0.0)
+            apart = shortest(self._points[left] - self._scaled(places[k : k + 1]), self._periods)
             nearest = left[np.argsort((apart**2).sum(1), kind="stable")[: self.each]]
             self.given[nearest] = True
             chosen += nearest.tolist()
@@ -85,7 +86,10 @@ class StoredFrames:
 
     def _scaled(self, values: Tensor) -> Floats:
         points: Floats = values.double().numpy() / self._lengths
-        return np.where(self._turns > 0, points % np.where(self._turns > 0, self._turns, 1), points)
+        for k, period in enumerate(self._periods):
+            if period is not None:  # as the tree wants them
+                points[:, k] %= period
+        return points
 
 
 @dataclass(frozen=True, slots=True, eq=False)

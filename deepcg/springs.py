@@ -29,6 +29,7 @@ from deepcg.collective import CollectiveVariables, Variable, angle, dihedral, di
 from deepcg.errors import InputError
 from deepcg.frames import Frames
 from deepcg.mapping import LinearMapping
+from deepcg.periods import shortest
 
 Floats = NDArray[np.float64]
 
@@ -165,11 +166,7 @@ class VariableSprings:
 
     def displacements(self, values: Floats, targets: Floats) -> Floats:
         """Return values (n, d) less targets (d,), the shortest way around a period."""
-        apart = values - targets
-        for column, period in enumerate(self.variables.periods):
-            if period is not None:
-                apart[:, column] -= period * np.round(apart[:, column] / period)
-        return apart
+        return shortest(values - targets, self.variables.periods)
 
     def forces(self, targets: Floats, *, periodic: bool) -> list[openmm.Force]:
         """Return one force for each coordinate."""

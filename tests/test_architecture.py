@@ -14,7 +14,7 @@ LAYERS = [
     {"sampling", "free_energy"},
     {"deepcg"},  # the version only
     {"deepcg.errors"},
-    {"deepcg.boxes", "deepcg.files", "deepcg.memory", "deepcg.progress"},
+    {"deepcg.boxes", "deepcg.files", "deepcg.memory", "deepcg.periods", "deepcg.progress"},
     {"deepcg.dcd"},
     {
         "deepcg.bars",

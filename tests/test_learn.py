@@ -2,9 +2,11 @@
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import mdtraj
 import numpy as np
@@ -16,6 +18,7 @@ from deepcg.collective import VariableFrames, dihedral
 from deepcg.ensemble import SurfaceEnsemble, load_surfaces
 from deepcg.errors import InputError
 from deepcg.exploration import Box, Trust, explore
+from deepcg.periods import shortest
 from deepcg.surface import SurfacePotential
 from deepcg.training import TrainingConfig
 from deepcg.workflow.beads import DataConfig
@@ -93,6 +96,15 @@ def test_walkers_are_put_back():
     expected = torch.tensor([[4.0 - TURN, 0.5], [TURN - 7.0, math.pi - 0.25], [1.0, 1.0]])
     torch.testing.assert_close(back, expected)
     torch.testing.assert_close(MIXED.lengths, torch.ones(2))
+
+
+@pytest.mark.parametrize("as_array", [np.array, torch.tensor])
+def test_differences_go_the_shortest_way_around(as_array: Callable[[object], Any]):
+    apart = as_array([[[3.5, 9.0]], [[-3.5, -9.0]]])
+    expected = as_array([[[3.5 - TURN, 9.0]], [[TURN - 3.5, -9.0]]])
+    found = shortest(apart, (TURN, None))
+    assert np.allclose(found, expected, rtol=1e-6)
+    assert apart[0, 0, 0] == 3.5
 
 
 # what is asked for, and who answers

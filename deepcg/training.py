@@ -213,6 +213,23 @@ def label_weights(errors: Tensor) -> Tensor:
     return weights / weights.mean(0)
 
 
+def joint_weights(noise: Tensor, n_frames: int, errors: Tensor) -> Tensor:
+    """Return weights, as `label_weights`, of n frames and the labels after them, (n + m, ...).
+
+    Parameters
+    ----------
+    noise
+        Variance of the noise of the components of instantaneous forces, broadcast to (...).
+    errors
+        (m, ...), standard errors of the mean forces of m labels.
+    """
+    of_labels = errors.square()
+    of_labels = of_labels + of_labels.median(0).values
+    of_frames = noise.expand(n_frames, *errors.shape[1:])
+    weights = 1 / torch.cat([of_frames, of_labels.to(noise)]).clamp(min=1e-12)
+    return weights / weights.mean(0)
+
+
 def squared_errors(
     potential: Trainable[Inputs], samples: ForceSamples[Inputs], *, chunk: int | None = None
 ) -> Tensor:

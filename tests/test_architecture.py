@@ -36,7 +36,8 @@ LAYERS = [
     {"deepcg.chirality"},
     {"deepcg.collective", "deepcg.constraints", "deepcg.data", "deepcg.priors", "deepcg.stein"},
     {"deepcg.force_estimators", "deepcg.labels", "deepcg.mean_force_labels", "deepcg.networks"},
-    {"deepcg.restrained", "deepcg.springs"},
+    {"deepcg.springs"},
+    {"deepcg.restrained"},
     {
         "deepcg.control_variates",
         "deepcg.general_forces",

@@ -25,7 +25,8 @@ from deepcg.workflow.beads import DataConfig
 from deepcg.workflow.fit import fit
 from deepcg.workflow.fit_config import FitConfig
 from deepcg.workflow.info import describe
-from deepcg.workflow.learn import LearnConfig, learn
+from deepcg.workflow.learn import learn
+from deepcg.workflow.learn_config import LearnConfig
 from deepcg.workflow.members import MembersConfig
 from deepcg.workflow.variance import VarianceConfig, variance
 
@@ -122,18 +123,20 @@ def test_places_differ_and_begin_with_the_worst():
     assert len(everything) == 4
 
 
-def test_stored_frames_answer_once_and_across_the_period():
+def test_stored_frames_answer_once_and_across_the_period(tmp_path: Path):
     values = torch.tensor([[3.1], [-3.1], [0.0], [0.05], [1.0]], dtype=torch.float64)
     frames = VariableFrames(values, 10 * values)
     oracle = StoredFrames(frames, ANGLE, each=2)
-    found, answered = oracle(torch.tensor([[math.pi], [2.0], [0.02]]))
-    assert answered.tolist() == [True, False, True]
-    assert found is not None
-    assert sorted(found.values[:, 0].tolist()) == [-3.1, 0.0, 0.05, 3.1]
-    again, answered = oracle(torch.tensor([[0.0]]))
-    assert again is None
-    assert not answered.any()
-    assert oracle.take(5, np.random.default_rng(0)).values.tolist() == [[1.0]]
+    answer = oracle(torch.tensor([[math.pi], [2.0], [0.02]]), tmp_path)
+    assert answer.answered.tolist() == [True, False, True]
+    assert answer.data is not None
+    assert sorted(answer.data.values[:, 0].tolist()) == [-3.1, 0.0, 0.05, 3.1]
+    again = oracle(torch.tensor([[0.0]]), tmp_path)
+    assert again.data is None
+    assert not again.answered.any()
+    taken = oracle.take(5, np.random.default_rng(0)).data
+    assert taken is not None
+    assert taken.values.tolist() == [[1.0]]
 
 
 def test_places_without_an_answer_do_not_count():

@@ -74,6 +74,27 @@ class Springs(Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Ends:
+    """Where springs of beads end: x, y and z as expressions of parameters.
+
+    ``values`` (n_beads, n_parameters) are those of the ``names``.
+    """
+
+    names: tuple[str, ...]
+    places: tuple[str, ...]
+    values: Floats
+
+
+def _ends(targets: Floats, away: Floats | None) -> _Ends:
+    names = ("x0", "y0", "z0")
+    if away is None:
+        return _Ends(names, names, targets)
+    steps = ("dx", "dy", "dz")
+    places = tuple(f"{x}+{LEFT}*{d}" for x, d in zip(names, steps, strict=True))
+    return _Ends(names + steps, places, np.concatenate([targets, away], axis=1))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class BeadSprings:
     """Springs on the positions of beads; the same ``width``, nm, for all.
 
@@ -102,58 +123,37 @@ class BeadSprings:
     ) -> list[openmm.Force]:
         """Return springs on atoms for beads of one atom, else on centroids."""
         alone = np.diff(self.mapping.weights.indptr) == 1
-        names, places, values = ["x0", "y0", "z0"], ["x0", "y0", "z0"], targets
-        if away is not None:
-            names += ["dx", "dy", "dz"]
-            places = [f"{x}+{LEFT}*{d}" for x, d in zip(names[:3], names[3:], strict=True)]
-            values = np.concatenate([targets, away], axis=1)
-        found = []
+        ends, found = _ends(targets, away), []
         if alone.any():
-            found.append(self._on_atoms(np.flatnonzero(alone), names, places, values, periodic))
+            found.append(self._on_atoms(np.flatnonzero(alone), ends, periodic))
         if not alone.all():
-            found.append(
-                self._on_centroids(np.flatnonzero(~alone), names, places, values, periodic)
-            )
+            found.append(self._on_centroids(np.flatnonzero(~alone), ends, periodic))
         if away is not None:
             for force in found:
                 force.addGlobalParameter(LEFT, 1.0)
         return found
 
-    def _on_atoms(
-        self,
-        beads: NDArray[np.int64],
-        names: list[str],
-        places: list[str],
-        values: Floats,
-        periodic: bool,
-    ) -> openmm.CustomExternalForce:
+    def _on_atoms(self, beads: NDArray[np.int64], ends: _Ends, periodic: bool) -> Any:
         weights, k = self.mapping.weights, float(self.stiffness)
-        shape = "+".join(f"({x}-({place}))^2" for x, place in zip("xyz", places, strict=True))
-        shape = f"periodicdistance(x,y,z,{','.join(places)})^2" if periodic else shape
+        shape = "+".join(f"({x}-({place}))^2" for x, place in zip("xyz", ends.places, strict=True))
+        shape = f"periodicdistance(x,y,z,{','.join(ends.places)})^2" if periodic else shape
         force = openmm.CustomExternalForce(f"{k / 2!r}*({shape})")
-        for name in names:
+        for name in ends.names:
             force.addPerParticleParameter(name)
         for bead in beads:
-            force.addParticle(int(weights.indices[weights.indptr[bead]]), values[bead])
+            force.addParticle(int(weights.indices[weights.indptr[bead]]), ends.values[bead])
         return force
 
-    def _on_centroids(
-        self,
-        beads: NDArray[np.int64],
-        names: list[str],
-        places: list[str],
-        values: Floats,
-        periodic: bool,
-    ) -> openmm.CustomCentroidBondForce:
+    def _on_centroids(self, beads: NDArray[np.int64], ends: _Ends, periodic: bool) -> Any:
         weights, k = self.mapping.weights, float(self.stiffness)
-        shape = f"pointdistance(x1,y1,z1,{','.join(places)})^2"
+        shape = f"pointdistance(x1,y1,z1,{','.join(ends.places)})^2"
         force = openmm.CustomCentroidBondForce(1, f"{k / 2!r}*{shape}")
-        for name in names:
+        for name in ends.names:
             force.addPerBondParameter(name)
         for bead in beads:
             row = slice(weights.indptr[bead], weights.indptr[bead + 1])
             group = force.addGroup(weights.indices[row].tolist(), weights.data[row].tolist())
-            force.addBond([group], values[bead])
+            force.addBond([group], ends.values[bead])
         force.setUsesPeriodicBoundaryConditions(periodic)
         return force
 

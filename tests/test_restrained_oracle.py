@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import mdtraj
 import numpy as np
 import openmm
 import pytest
@@ -17,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, eye_array
 from scipy.spatial.transform import Rotation
+from torsion_chain import chain_system, torsion_force, write_chain
 
 from deepcg.collective import CollectiveVariables, Variable, dihedral
 from deepcg.ensemble import EnsemblePotential, SurfaceEnsemble, load_beads, load_surfaces
@@ -51,28 +50,6 @@ REFERENCE = openmm.Platform.getPlatform("Reference")
 TORSION = DataConfig(map="dihedral:0,1,2,3", estimator="general")
 ATOMS = DataConfig(map='select:"all"')
 TINY = {"l_max": 2, "n_splines": 8, "first_knot": 0.1, "channels": 4, "axis": 2, "fitting": [8]}
-
-
-def torsion_force(phi: Any) -> Any:
-    """Return the mean force on the torsion of `chain_system`."""
-    return 15 * np.sin(3 * phi) - 3 * np.cos(phi)
-
-
-def chain_system() -> openmm.System:
-    """Return four atoms in a chain, U(phi) = 5 cos 3 phi + 3 sin phi."""
-    system = openmm.System()
-    for _ in range(4):
-        system.addParticle(12.0)
-    bonds, angles = openmm.HarmonicBondForce(), openmm.HarmonicAngleForce()
-    for k in range(3):
-        bonds.addBond(k, k + 1, 0.15, 1e5)
-    for k in range(2):
-        angles.addAngle(k, k + 1, k + 2, 1.9, 400.0)
-    torsion = openmm.CustomTorsionForce("5*cos(3*theta)+3*sin(theta)")
-    torsion.addTorsion(0, 1, 2, 3)
-    for force in (bonds, angles, torsion):
-        system.addForce(force)
-    return system
 
 
 def chains(n_frames: int, low: float, high: float, seed: int) -> Floats:
@@ -135,20 +112,6 @@ def test_springs_take_a_frame_to_its_place(make: Callable[[], Springs], periodic
 
 
 # where they start
-
-
-def a_file(folder: Path, name: str, positions: Floats) -> Path:
-    topology = mdtraj.Topology()
-    residue = topology.add_residue("BUT", topology.add_chain())
-    atoms = [topology.add_atom(f"C{k}", mdtraj.element.carbon, residue) for k in range(4)]
-    for one, other in pairwise(atoms):
-        topology.add_bond(one, other)
-    trajectory = mdtraj.Trajectory(positions.astype(np.float32), topology)
-    path = folder / f"{name}.dcd"
-    trajectory.save_dcd(str(path))
-    trajectory[:1].save_pdb(str(path.with_suffix(".pdb")))
-    path.with_suffix(".system.xml").write_text(openmm.XmlSerializer.serialize(chain_system()))
-    return path
 
 
 def test_a_molecule_is_turned_onto_the_frame_that_is_nearest() -> None:
@@ -220,7 +183,7 @@ def fitted(data: DataConfig, trajectory: Path, output: Path, **more: Any) -> Pat
 @pytest.fixture(scope="module")
 def some(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """500 frames of positive torsions alone."""
-    return a_file(tmp_path_factory.mktemp("some"), "some", chains(500, 0.2, 2.9, seed=0))
+    return write_chain(tmp_path_factory.mktemp("some"), "some", chains(500, 0.2, 2.9, seed=0))
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -26,7 +26,7 @@ RADIUS = 0.15
 """Within which frames answer for a place, in the coordinates' lengths: 9 degrees of an angle."""
 
 
-Data = TypeVar("Data")
+Data = TypeVar("Data", bound=Sized)
 """Frames with forces, or mean forces with their errors."""
 
 

@@ -118,14 +118,6 @@ class BeadsJob:
         answer = self.oracle(places[chosen], folder, progress)
         return replace(answer, saved={"spread": spread[chosen].numpy()})
 
-    def recall(self, answer: Answer[MeanForceLabels], folder: Path) -> MeanForceLabels | None:
-        """Return the labels of a round."""
-        return self.oracle.recall(answer.saved, folder)
-
-    def count(self, data: MeanForceLabels) -> int:
-        """Return the number of labels."""
-        return len(data)
-
     def train(
         self,
         models: Sequence[Model],

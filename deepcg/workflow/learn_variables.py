@@ -104,14 +104,6 @@ class VariablesJob:
         generator = torch.Generator().manual_seed(seed)
         return self.oracle(pick(found, config.places, self.box, generator), folder, progress)
 
-    def recall(self, answer: Answer[VariableFrames], folder: Path) -> VariableFrames | None:
-        """Return what an answer had that was given before."""
-        return self.oracle.recall(answer.saved, folder)
-
-    def count(self, data: VariableFrames) -> int:
-        """Return the number of frames in an answer."""
-        return len(data)
-
     def train(
         self,
         models: Sequence[SurfaceModel],

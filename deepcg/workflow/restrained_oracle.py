@@ -55,8 +55,8 @@ class Starts(Protocol):
 class RestrainedDynamics:
     """An oracle: labels of restrained dynamics, one by one.
 
-    The file ``mean-forces.labels.npz`` of a round has those that could be held at their places.
-    While they are made all are in ``asked.labels.npz``, from which an interrupted round goes on.
+    The file ``mean-forces.labels.npz`` of a round has those that could be held at their places, and
+    ``asked.labels.npz`` all, from which an interrupted round goes on.
     """
 
     restraints: Restraints
@@ -80,7 +80,6 @@ class RestrainedDynamics:
         found = _some(labels, held)
         if len(found):
             found.save(_labels_in(folder))
-        path.unlink(missing_ok=True)
         return Answer(places, held, found if len(found) else None)
 
     def recall(self, saved: Mapping[str, NDArray[Any]], folder: Path) -> MeanForceLabels | None:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepcg.active import Answer, Data, Survey
+from deepcg.active import Answer, Data, Oracle, Survey
 from deepcg.configuration import write_toml
 from deepcg.ensemble import member_folder
 from deepcg.figures import png
@@ -89,6 +89,11 @@ class Job(Protocol[Member, Data]):
     models: tuple[Member, ...]
 
     @property
+    def oracle(self) -> Oracle[Data]:
+        """Who answers."""
+        ...
+
+    @property
     def n_own(self) -> int:
         """Number of frames that the run was fitted to."""
         ...
@@ -106,14 +111,6 @@ class Job(Protocol[Member, Data]):
         progress: Progress,
     ) -> Answer[Data]:
         """Return the answer of the oracle at some of the places that are not known."""
-        ...
-
-    def recall(self, answer: Answer[Data], folder: Path) -> Data | None:
-        """Return what an answer had that was given before."""
-        ...
-
-    def count(self, data: Data) -> int:
-        """Return the number of frames in an answer."""
         ...
 
     def train(
@@ -204,7 +201,7 @@ def _round(
         float(found.spread.square().mean().sqrt()),
         len(answer.places),
         int(answer.answered.sum()),
-        0 if answer.data is None else job.count(answer.data),
+        0 if answer.data is None else len(answer.data),
     )
     answers = (*state.answers, answer)
     data = State(state.models, (), answers).data
@@ -225,7 +222,7 @@ def _recalled(
     saved = read_arrays(folder / "asked.npz")
     places, answered = torch.from_numpy(saved.pop("places")), saved.pop("answered")
     answer: Answer[Data] = Answer(places, answered, None, saved)
-    answer = replace(answer, data=job.recall(answer, folder))
+    answer = replace(answer, data=job.oracle.recall(saved, folder))
     done = Round(**json.loads((folder / "round.json").read_text()))
     return State(job.load(folder), (*state.rounds, done), (*state.answers, answer))
 
@@ -265,7 +262,7 @@ def _write_results(
         "rounds": [asdict(done) for done in state.rounds],
         "unknown_at_the_end": unknown,
         "frames_at_first": job.n_own,
-        "frames_added": sum(job.count(data) for data in state.data),
+        "frames_added": sum(len(data) for data in state.data),
         "versions": versions(),
     }
     write_json(config.output / "run.json", content)

@@ -282,6 +282,15 @@ def test_an_interrupted_loop_ends_bit_for_bit_alike(
     assert rounds[0] == rounds[1]
 
 
+def test_where_all_is_known_no_round_is_needed(run: Path, data: tuple[Path, Path], tmp_path: Path):
+    learned = learn(replace(config(run, data[1], tmp_path / "known"), low=1e6))
+    assert learned.rounds == ()
+    assert learned.unknown == 0
+    assert (tmp_path / "known" / "learning.png").is_file()
+    before, after = load_surfaces(run), load_surfaces(tmp_path / "known")
+    assert torch.equal(before[1].potential.network[0].weight, after[1].potential.network[0].weight)
+
+
 def test_frames_can_be_taken_at_random(run: Path, data: tuple[Path, Path], tmp_path: Path):
     plain = replace(config(run, data[1], tmp_path / "random"), refit_steps=20, rounds=2)
     learned = learn(replace(plain, at_random=True))

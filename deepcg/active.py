@@ -1,10 +1,11 @@
-"""Rounds of active learning on collective variables: explore, pick, ask, train."""
+"""Active learning: places that are not known, which of them to ask for, and who answers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping, Sequence, Sized
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from torch import Generator, Tensor
 from deepcg.collective import VariableFrames
 from deepcg.ensemble import SurfaceEnsemble
 from deepcg.exploration import Box, Trust, explore
+from deepcg.periods import shortest
+from deepcg.progress import Progress, silent
 from deepcg.surface import SurfacePotential
 
 Floats = NDArray[np.float64]
@@ -23,14 +26,41 @@ RADIUS = 0.15
 """Within which frames answer for a place, in the coordinates' lengths: 9 degrees of an angle."""
 
 
-class Oracle(Protocol):
+Data = TypeVar("Data", bound=Sized)
+"""Frames with forces, or mean forces with their errors."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer(Generic[Data]):
+    """What came of asking for forces at places.
+
+    Parameters
+    ----------
+    places
+        (n, d), what was asked for.
+    answered
+        (n,), whether anybody knew.
+    data
+        Forces; ``None``: there are none.
+    saved
+        What an oracle needs, beside its files, to give the same answer again.
+    """
+
+    places: Tensor
+    answered: NDArray[np.bool_]
+    data: Data | None
+    saved: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+
+class Oracle(Protocol[Data]):
     """Whoever can tell forces at places: a simulation, or frames that are kept."""
 
-    def __call__(self, places: Tensor) -> tuple[VariableFrames | None, NDArray[np.bool_]]:
-        """Return frames with forces at places (n, d), and which of these (n,) were answered.
+    def __call__(self, places: Tensor, folder: Path, progress: Progress = silent) -> Answer[Data]:
+        """Return the answer at places (n, d); what takes long is kept in files of the folder."""
+        ...
 
-        No frames are ``None``.
-        """
+    def recall(self, saved: Mapping[str, NDArray[Any]], folder: Path) -> Data | None:
+        """Return the data of an answer that was given before."""
         ...
 
 
@@ -50,14 +80,19 @@ class StoredFrames:
     def __init__(self, frames: VariableFrames, box: Box, each: int) -> None:
         self.frames, self.each = frames, each
         self._lengths = box.lengths.double().numpy()
-        turns = [0.0 if p is None else p / s for p, s in zip(box.periods, self._lengths)]  # noqa: B905
-        self._turns = np.array(turns)
+        self._periods = [
+            None if period is None else period / length
+            for period, length in zip(box.periods, self._lengths, strict=True)
+        ]
         self._points = self._scaled(frames.values)
-        self._tree = cKDTree(self._points, boxsize=self._turns)
+        self._tree = cKDTree(self._points, boxsize=[period or 0.0 for period in self._periods])
         self.given = np.zeros(len(frames), bool)
 
-    def __call__(self, places: Tensor) -> tuple[VariableFrames | None, NDArray[np.bool_]]:
+    def __call__(
+        self, places: Tensor, folder: Path, progress: Progress = silent
+    ) -> Answer[VariableFrames]:
         """Return the nearest frames that were not given before; see `Oracle`."""
+        del folder, progress
         chosen: list[int] = []
         answered = np.zeros(len(places), bool)
         near = self._tree.query_ball_point(self._scaled(places), RADIUS)
@@ -65,27 +100,41 @@ class StoredFrames:
             left = np.array([i for i in found if not self.given[i]], dtype=int)
             if not len(left):
                 continue
-            apart = self._points[left] - self._scaled(places[k : k + 1])
-            turns = np.where(self._turns > 0, self._turns, np.inf)
-            apart = apart - np.where(np.isfinite(turns), turns * np.round(apart / turns), 0.0)
+            apart = shortest(self._points[left] - self._scaled(places[k : k + 1]), self._periods)
             nearest = left[np.argsort((apart**2).sum(1), kind="stable")[: self.each]]
             self.given[nearest] = True
             chosen += nearest.tolist()
             answered[k] = True
-        if not chosen:
-            return None, answered
-        return self.frames[torch.tensor(chosen)], answered
+        return self._answer(places, answered, np.array(chosen, dtype=np.int64))
 
-    def take(self, n: int, rng: np.random.Generator) -> VariableFrames:
+    def take(self, n: int, rng: np.random.Generator) -> Answer[VariableFrames]:
         """Return n frames at random that were not given before, or all that are left."""
         left = np.flatnonzero(~self.given)
         chosen = rng.choice(left, min(n, len(left)), replace=False)
-        self.given[chosen] = True
-        return self.frames[torch.from_numpy(chosen)]
+        nowhere = self.frames.values[:0]
+        return self._answer(nowhere, np.zeros(0, bool), chosen)
+
+    def recall(self, saved: Mapping[str, NDArray[Any]], folder: Path) -> VariableFrames | None:
+        """Return frames that were given before, and give them no more."""
+        del folder
+        return self._give(saved["given"])
+
+    def _answer(
+        self, places: Tensor, answered: NDArray[np.bool_], chosen: NDArray[np.int64]
+    ) -> Answer[VariableFrames]:
+        given = np.sort(chosen)
+        return Answer(places, answered, self._give(given), {"given": given})
+
+    def _give(self, given: NDArray[np.int64]) -> VariableFrames | None:
+        self.given[given] = True
+        return self.frames[torch.from_numpy(given)] if len(given) else None
 
     def _scaled(self, values: Tensor) -> Floats:
         points: Floats = values.double().numpy() / self._lengths
-        return np.where(self._turns > 0, points % np.where(self._turns > 0, self._turns, 1), points)
+        for k, period in enumerate(self._periods):
+            if period is not None:  # as the tree wants them
+                points[:, k] %= period
+        return points
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,13 +198,18 @@ def pick(found: Survey, number: int, box: Box, generator: Generator) -> Tensor:
     for k, period in enumerate(box.periods):
         angle = places[:, k] / box.lengths[k]
         columns += [angle] if period is None else [angle.cos(), angle.sin()]
-    points = torch.stack(columns, -1)
-    chosen = [int(spread.argmax())]
+    chosen = far_apart(torch.stack(columns, -1), int(spread.argmax()), number)
+    order = torch.randperm(len(chosen), generator=generator)
+    return places[torch.tensor(chosen)[order]]
+
+
+def far_apart(points: Tensor, first: int, number: int) -> list[int]:
+    """Return up to ``number`` points (n, m) that differ: each is the farthest from those before."""
+    chosen = [first]
     apart = torch.full((len(points),), torch.inf, dtype=points.dtype)
     while len(chosen) < min(number, len(points)):
         apart = torch.minimum(apart, (points - points[chosen[-1]]).square().sum(1))
         if not bool((apart > 0).any()):
             break
         chosen.append(int(apart.argmax()))
-    order = torch.randperm(len(chosen), generator=generator)
-    return places[torch.tensor(chosen)[order]]
+    return chosen

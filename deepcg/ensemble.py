@@ -61,10 +61,8 @@ class EnsemblePotential(nn.Module):
 
     def forces(self, neighbors: Neighbors, *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
         """Return the mean of what ``NetworkPotential.forces`` gives for each member."""
-        found = [member.forces(neighbors, create_graph=create_graph) for member in self._all]
-        return torch.stack([e for e, _ in found]).mean(0), torch.stack([f for _, f in found]).mean(
-            0
-        )
+        energies, forces = self._of_each(neighbors, create_graph)
+        return energies.mean(0), forces.mean(0)
 
     def all_forces(
         self, positions: Tensor, pairs: PairList, *, create_graph: bool = False
@@ -79,8 +77,7 @@ class EnsemblePotential(nn.Module):
         """Return U (n_members, n_frames), kJ/mol, and forces (n_members, n_frames, n_beads, 3)."""
         first = self._all[0]
         near = first.surroundings(positions.detach(), pairs)
-        found = [member.forces(near, create_graph=create_graph) for member in self._all]
-        energies, forces = torch.stack([e for e, _ in found]), torch.stack([f for _, f in found])
+        energies, forces = self._of_each(near, create_graph)
         if first.molecular is None:
             return energies, forces
         more, others = first.molecular.forces(positions)
@@ -90,6 +87,12 @@ class EnsemblePotential(nn.Module):
         """Return the spread of the forces in frames, (n_frames, n_beads, 3); see `deviation`."""
         pairs = find_pairs(positions, box, self.cutoff).with_kinds(self.types)
         return deviation(self.member_forces(positions, pairs)[1])
+
+    def _of_each(self, neighbors: Neighbors, create_graph: bool) -> tuple[Tensor, Tensor]:
+        """Return what ``NetworkPotential.forces`` gives, with members along the first axis."""
+        found = [member.forces(neighbors, create_graph=create_graph) for member in self._all]
+        energies, forces = zip(*found, strict=True)
+        return torch.stack(energies), torch.stack(forces)
 
 
 class SurfaceEnsemble(nn.Module):

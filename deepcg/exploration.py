@@ -14,6 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from deepcg.ensemble import SurfaceEnsemble, deviation, sigma
+from deepcg.periods import shortest
 
 STRIDE = 0.08
 """Width of a random step in units of the coordinates' lengths (1 rad of an angle of a turn)."""
@@ -79,16 +80,13 @@ class Box:
 
     def put_back(self, values: Tensor) -> Tensor:
         """Return values (n, d) in the middle period, or between the ends."""
-        columns = []
+        back = shortest(values, self.periods)
         for k, period in enumerate(self.periods):
-            x = values[:, k]
-            if period is not None:
-                columns.append(x - period * torch.round(x / period))
-            else:
+            if period is None:
                 low, width = self.low[k], self.high[k] - self.low[k]
-                turn = torch.remainder(x - low, 2 * width)
-                columns.append(low + torch.minimum(turn, 2 * width - turn))
-        return torch.stack(columns, -1)
+                turn = torch.remainder(values[:, k] - low, 2 * width)
+                back[:, k] = low + torch.minimum(turn, 2 * width - turn)
+        return back
 
 
 def explore(

@@ -43,14 +43,15 @@ def learning_figure(
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.spines[["top", "right"]].set_visible(False)
     degrees = [unit == "rad" for unit in units]
-    rounds = max(1, len(places))  # where nothing was asked for, no colour is used
-    norm = BoundaryNorm(np.arange(0.5, rounds + 1.5), 256)
+    norm = BoundaryNorm(np.arange(0.5, max(1, len(places)) + 1.5), 256)
     for k, one in enumerate(places, 1):
         shown = np.where(degrees, np.degrees(one), one) if len(one) else np.zeros((0, len(names)))
         y = shown[:, 1] if len(names) > 1 else np.full(len(shown), k)
         right.scatter(shown[:, 0], y, c=np.full(len(shown), k), norm=norm, cmap="plasma", s=14)
     labels = [axis_title(name, unit) for name, unit in zip(names, units, strict=True)]
     right.set(xlabel=labels[0], ylabel=labels[1] if len(names) > 1 else "round")
+    if len(names) == 1:
+        right.yaxis.set_major_locator(MaxNLocator(integer=True))
     for axis, angle in zip((right.xaxis, right.yaxis), degrees, strict=False):
         if angle:
             axis.set_major_locator(MultipleLocator(60))

@@ -184,13 +184,13 @@ class MeanForceLabels:
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all."""
-        arrays = {name: getattr(self, name) for name in _TABLES} | self.system
+        arrays = {name: getattr(self, name) for name in TABLES} | self.system
         if self.box is not None:
             arrays["box"] = self.box
         write_arrays(path, arrays | {"task": np.array(json.dumps(self.task))})
 
 
-_TABLES = (
+TABLES = (
     "coordinates",
     "forces",
     "errors",
@@ -234,7 +234,7 @@ def are_labels(path: Path) -> bool:
     if path.suffix != ".npz" or not is_zipfile(path):
         return False
     with ZipFile(path) as file:
-        return {f"{name}.npy" for name in ("task", *_TABLES)} <= set(file.namelist())
+        return {f"{name}.npy" for name in ("task", *TABLES)} <= set(file.namelist())
 
 
 def load_labels(path: Path) -> MeanForceLabels:
@@ -250,7 +250,7 @@ def load_labels(path: Path) -> MeanForceLabels:
     try:
         arrays = read_arrays(path)
         task = json.loads(str(arrays.pop("task")))
-        tables = {name: arrays.pop(name) for name in _TABLES}
+        tables = {name: arrays.pop(name) for name in TABLES}
     except (ValueError, KeyError) as error:
         raise InputError(f"{path} is not a file of deepcg label --restrain: {error}") from error
     box = arrays.pop("box", None)

@@ -14,12 +14,14 @@ from torch import Tensor
 
 from deepcg.errors import InputError
 from deepcg.frames import Frames
+from deepcg.springs import LEFT
 from deepcg.systems import open_context
 
 Floats = NDArray[np.float64]
 
 _CHUNK = 2**21  # numbers held at a time
 _TOLERANCE = 1e-6  # of constraints, relative
+_STAGES = 100  # of the way of springs that move
 _WAYS_OUT = "give a smaller dt_fs, a larger width, or frames of dynamics, where no atoms clash"
 _REMOVED = (
     openmm.AndersenThermostat,
@@ -35,7 +37,8 @@ _REMOVED = (
 class Run:
     """How long a restrained run is, in steps of ``dt`` ps: ``samples`` frames, ``every`` steps.
 
-    Langevin dynamics, at a ``temperature`` in K with a ``friction`` in 1/ps.
+    Langevin dynamics, at a ``temperature`` in K with a ``friction`` in 1/ps. Springs that begin
+    away from their targets move there in ``steering`` steps, before the equilibration.
     """
 
     dt: float
@@ -44,6 +47,7 @@ class Run:
     every: int
     temperature: float
     friction: float
+    steering: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,6 +107,7 @@ class Bench:
         context = self._context(held, integrator)
         _place(context, start)
         context.setVelocitiesToTemperature(run.temperature, seed)
+        _steer(context, run.steering)
         _advance(context, run.equilibration)
         at_once = max(1, _CHUNK // (3 * start.n_sites))
         for first in range(0, run.samples, at_once):
@@ -153,6 +158,13 @@ def _place(context: openmm.Context, frame: Frames) -> None:
     # files hold single precision
     context.applyConstraints(_TOLERANCE)
     context.computeVirtualSites()
+
+
+def _steer(context: openmm.Context, steps: int) -> None:
+    stages = min(_STAGES, steps)
+    for stage in range(stages):
+        context.setParameter(LEFT, 1 - (stage + 1) / stages)
+        _advance(context, steps * (stage + 1) // stages - steps * stage // stages)
 
 
 def _advance(context: openmm.Context, steps: int) -> None:

@@ -29,11 +29,15 @@ from deepcg.collective import CollectiveVariables, Variable, angle, dihedral, di
 from deepcg.errors import InputError
 from deepcg.frames import Frames
 from deepcg.mapping import LinearMapping
+from deepcg.periods import shortest
 
 Floats = NDArray[np.float64]
 
 FEWEST_STEPS = 10
 """In a period of the fastest spring."""
+
+LEFT = "left"
+"""Parameter of springs that move: which part of their way is left, 1 at first."""
 
 
 class Springs(Protocol):
@@ -52,8 +56,13 @@ class Springs(Protocol):
         """Return values (n, ...) less targets (...), the shortest way around a period."""
         ...
 
-    def forces(self, targets: Floats, *, periodic: bool) -> list[openmm.Force]:
-        """Return the springs to targets (...) for a System, in boxes or open boundaries."""
+    def forces(
+        self, targets: Floats, *, periodic: bool, away: Floats | None = None
+    ) -> list[openmm.Force]:
+        """Return the springs to targets (...) for a System, in boxes or open boundaries.
+
+        Springs that begin ``away`` (...) from there are at targets + `LEFT` away.
+        """
         ...
 
     def frequency(self, atoms: Frames, masses: Floats) -> float:
@@ -62,6 +71,27 @@ class Springs(Protocol):
         ``masses`` are those of the atoms (n_atoms,), Da, 0 for virtual sites.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ends:
+    """Where springs of beads end: x, y and z as expressions of parameters.
+
+    ``values`` (n_beads, n_parameters) are those of the ``names``.
+    """
+
+    names: tuple[str, ...]
+    places: tuple[str, ...]
+    values: Floats
+
+
+def _ends(targets: Floats, away: Floats | None) -> _Ends:
+    names = ("x0", "y0", "z0")
+    if away is None:
+        return _Ends(names, names, targets)
+    steps = ("dx", "dy", "dz")
+    places = tuple(f"{x}+{LEFT}*{d}" for x, d in zip(names, steps, strict=True))
+    return _Ends(names + steps, places, np.concatenate([targets, away], axis=1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,36 +118,42 @@ class BeadSprings:
         """Return values (n, n_beads, 3) less targets (n_beads, 3)."""
         return values - targets
 
-    def forces(self, targets: Floats, *, periodic: bool) -> list[openmm.Force]:
+    def forces(
+        self, targets: Floats, *, periodic: bool, away: Floats | None = None
+    ) -> list[openmm.Force]:
         """Return springs on atoms for beads of one atom, else on centroids."""
-        weights = self.mapping.weights
-        alone = np.diff(weights.indptr) == 1
-        k = float(self.stiffness)
-        found = []
+        alone = np.diff(self.mapping.weights.indptr) == 1
+        ends, found = _ends(targets, away), []
         if alone.any():
-            shape = "periodicdistance(x,y,z,x0,y0,z0)^2"
-            shape = shape if periodic else "(x-x0)^2+(y-y0)^2+(z-z0)^2"
-            on_atoms = openmm.CustomExternalForce(f"{k / 2!r}*({shape})")
-            for name in ("x0", "y0", "z0"):
-                on_atoms.addPerParticleParameter(name)
-            for bead in np.flatnonzero(alone):
-                on_atoms.addParticle(int(weights.indices[weights.indptr[bead]]), targets[bead])
-            found.append(on_atoms)
+            found.append(self._on_atoms(np.flatnonzero(alone), ends, periodic))
         if not alone.all():
-            found.append(self._on_centroids(np.flatnonzero(~alone), targets, k, periodic))
+            found.append(self._on_centroids(np.flatnonzero(~alone), ends, periodic))
+        if away is not None:
+            for force in found:
+                force.addGlobalParameter(LEFT, 1.0)
         return found
 
-    def _on_centroids(
-        self, beads: NDArray[np.int64], targets: Floats, k: float, periodic: bool
-    ) -> openmm.Force:
-        weights = self.mapping.weights
-        force = openmm.CustomCentroidBondForce(1, f"{k / 2!r}*pointdistance(x1,y1,z1,x0,y0,z0)^2")
-        for name in ("x0", "y0", "z0"):
+    def _on_atoms(self, beads: NDArray[np.int64], ends: _Ends, periodic: bool) -> Any:
+        weights, k = self.mapping.weights, float(self.stiffness)
+        shape = "+".join(f"({x}-({place}))^2" for x, place in zip("xyz", ends.places, strict=True))
+        shape = f"periodicdistance(x,y,z,{','.join(ends.places)})^2" if periodic else shape
+        force = openmm.CustomExternalForce(f"{k / 2!r}*({shape})")
+        for name in ends.names:
+            force.addPerParticleParameter(name)
+        for bead in beads:
+            force.addParticle(int(weights.indices[weights.indptr[bead]]), ends.values[bead])
+        return force
+
+    def _on_centroids(self, beads: NDArray[np.int64], ends: _Ends, periodic: bool) -> Any:
+        weights, k = self.mapping.weights, float(self.stiffness)
+        shape = f"pointdistance(x1,y1,z1,{','.join(ends.places)})^2"
+        force = openmm.CustomCentroidBondForce(1, f"{k / 2!r}*{shape}")
+        for name in ends.names:
             force.addPerBondParameter(name)
         for bead in beads:
             row = slice(weights.indptr[bead], weights.indptr[bead + 1])
             group = force.addGroup(weights.indices[row].tolist(), weights.data[row].tolist())
-            force.addBond([group], targets[bead])
+            force.addBond([group], ends.values[bead])
         force.setUsesPeriodicBoundaryConditions(periodic)
         return force
 
@@ -165,20 +201,25 @@ class VariableSprings:
 
     def displacements(self, values: Floats, targets: Floats) -> Floats:
         """Return values (n, d) less targets (d,), the shortest way around a period."""
-        apart = values - targets
-        for column, period in enumerate(self.variables.periods):
-            if period is not None:
-                apart[:, column] -= period * np.round(apart[:, column] / period)
-        return apart
+        return shortest(values - targets, self.variables.periods)
 
-    def forces(self, targets: Floats, *, periodic: bool) -> list[openmm.Force]:
+    def forces(
+        self, targets: Floats, *, periodic: bool, away: Floats | None = None
+    ) -> list[openmm.Force]:
         """Return one force for each coordinate."""
-        springs = zip(self.variables.variables, targets, self.stiffness, strict=True)
-        return [self._on(variable, float(x), float(k), periodic) for variable, x, k in springs]
+        places = [repr(float(x)) for x in targets]
+        if away is not None:
+            places = [f"{x}+{LEFT}*({float(d)!r})" for x, d in zip(places, away, strict=True)]
+        springs = zip(self.variables.variables, places, self.stiffness, strict=True)
+        found = [self._on(variable, x, float(k), periodic) for variable, x, k in springs]
+        if away is not None:
+            for force in found:
+                force.addGlobalParameter(LEFT, 1.0)
+        return found
 
-    def _on(self, variable: Variable, target: float, k: float, periodic: bool) -> openmm.Force:
+    def _on(self, variable: Variable, place: str, k: float, periodic: bool) -> Any:
         make, add, symbol = _OPENMM[variable.function]
-        apart = f"{symbol}-({target!r})"
+        apart = f"{symbol}-({place})"
         if variable.period is not None:
             apart = f"{apart}-{variable.period!r}*floor(({apart})/{variable.period!r}+0.5)"
         force = make(f"{k / 2!r}*({apart})^2")

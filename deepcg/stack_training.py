@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,10 +23,10 @@ from deepcg.training import (
     Record,
     TrainingConfig,
     TrainingError,
-    check_finite,
     follow,
     has_settled,
     learning_rate,
+    set_weights,
     shuffled,
     update_average,
 )
@@ -110,7 +111,7 @@ class _StackCourse:
         errors = ((forces - batch.forces) / batch.scale).square()
         losses = (errors if batch.weights is None else batch.weights * errors).mean((1, 2))
         self.last_loss = losses.mean().item()
-        check_finite(self.last_loss, step, config)
+        _check_finite(self.last_loss, step, config)
         self.optimizer.zero_grad()
         (losses / self.variances).sum().backward(inputs=self.parameters)
         self._clip()
@@ -123,9 +124,9 @@ class _StackCourse:
     def validate(self, seconds: float) -> Records:
         since = self.step - (self.history[-1][0].step if self.history else 0)
         kept = [p.detach().clone() for p in self.parameters]
-        _set(self.parameters, self.average)
+        set_weights(self.parameters, self.average)
         errors = self._validation_errors()
-        _set(self.parameters, kept)
+        set_weights(self.parameters, kept)
         rate = learning_rate(self.step, self.config)
         records = tuple(
             Record(self.step, loss / since, error, rate, seconds)
@@ -148,7 +149,7 @@ class _StackCourse:
         return bool(settled) and all(settled)
 
     def finish(self) -> None:
-        _set(self.parameters, self.best if self.config.patience else self.average)
+        set_weights(self.parameters, self.best if self.config.patience else self.average)
 
     def state(self) -> dict[str, Any]:
         return {
@@ -171,7 +172,7 @@ class _StackCourse:
             raise TrainingError(
                 f"{path} is of a training with other settings: give the same, or another folder"
             )
-        _set(self.parameters, saved["parameters"])
+        set_weights(self.parameters, saved["parameters"])
         self.average = [a.to(p) for a, p in zip(saved["average"], self.parameters, strict=True)]
         if self.config.patience:
             self.best = [b.to(p) for b, p in zip(saved["best"], self.parameters, strict=True)]
@@ -220,7 +221,16 @@ class _StackCourse:
                     best[k] = average[k]
 
 
-def _set(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> None:
-    with torch.no_grad():
-        for parameter, value in zip(parameters, values, strict=True):
-            parameter.copy_(value)
+def _check_finite(loss: float, step: int, config: TrainingConfig) -> None:
+    """Stop a training that has gone astray.
+
+    Raises
+    ------
+    TrainingError
+        The loss is not finite.
+    """
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"the loss is not finite at step {step}: reduce --learning-rate "
+            f"(now {config.learning_rate:g}) or check the forces"
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -213,6 +213,23 @@ def label_weights(errors: Tensor) -> Tensor:
     return weights / weights.mean(0)
 
 
+def joint_weights(noise: Tensor, n_frames: int, errors: Tensor) -> Tensor:
+    """Return weights, as `label_weights`, of n frames and the labels after them, (n + m, ...).
+
+    Parameters
+    ----------
+    noise
+        Variance of the noise of the components of instantaneous forces, broadcast to (...).
+    errors
+        (m, ...), standard errors of the mean forces of m labels.
+    """
+    of_labels = errors.square()
+    of_labels = of_labels + of_labels.median(0).values
+    of_frames = noise.expand(n_frames, *errors.shape[1:])
+    weights = 1 / torch.cat([of_frames, of_labels.to(noise)]).clamp(min=1e-12)
+    return weights / weights.mean(0)
+
+
 def squared_errors(
     potential: Trainable[Inputs], samples: ForceSamples[Inputs], *, chunk: int | None = None
 ) -> Tensor:
@@ -385,7 +402,7 @@ class _Trainer(Generic[Inputs]):
         worst = int(frames[int(of_frames.nan_to_num(math.inf, math.inf).argmax())])
         shown = ", ".join(map(str, sorted(frames.tolist())[:_MOST_SHOWN]))
         more = ", ..." if len(frames) > _MOST_SHOWN else ""
-        self._set(self.best)
+        set_weights(self.parameters, self.best)
         best = min(self.history, key=lambda record: record.validation, default=None)
         kept = "" if best is None else f"; the best weights, those of step {best.step}, are kept"
         what = f"the loss is {self.last_loss:.3g}"
@@ -400,9 +417,9 @@ class _Trainer(Generic[Inputs]):
     def validate(self, seconds: float) -> Record:
         since = self.step - (self.history[-1].step if self.history else 0)
         kept = copy.deepcopy([p.detach() for p in self.parameters])
-        self.use_average()
+        set_weights(self.parameters, self.average)
         error = float(force_error(self.potential, self.validation).mean())
-        self._set(kept)
+        set_weights(self.parameters, kept)
         rate = learning_rate(self.step, self.config)
         self.history.append(Record(self.step, self.losses / since, error, rate, seconds))
         self.losses = 0.0
@@ -418,16 +435,8 @@ class _Trainer(Generic[Inputs]):
     def has_settled(self) -> bool:
         return has_settled(self.history, self.config.patience)
 
-    def use_average(self) -> None:
-        self._set(self.average)
-
     def finish(self) -> None:
-        self._set(self.best if self.config.patience else self.average)
-
-    def _set(self, values: list[Tensor]) -> None:
-        with torch.no_grad():
-            for parameter, value in zip(self.parameters, values, strict=True):
-                parameter.copy_(value)
+        set_weights(self.parameters, self.best if self.config.patience else self.average)
 
     def state(self) -> dict[str, Any]:
         return {
@@ -450,7 +459,7 @@ class _Trainer(Generic[Inputs]):
             raise TrainingError(
                 f"{path} is of a training with other settings: give the same, or another folder"
             )
-        self._set(saved["parameters"])
+        set_weights(self.parameters, saved["parameters"])
         self.average = [a.to(p) for a, p in zip(saved["average"], self.parameters, strict=True)]
         best = saved.get("best") or saved["average"]  # older files have it with patience only
         self.best = [b.to(p) for b, p in zip(best, self.parameters, strict=True)]
@@ -465,6 +474,13 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
     return rate
 
 
+def set_weights(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """Give the parameters these values, in place."""
+    with torch.no_grad():
+        for parameter, value in zip(parameters, values, strict=True):
+            parameter.copy_(value)
+
+
 def update_average(
     averages: list[Tensor], parameters: list[nn.Parameter], step: int, config: TrainingConfig
 ) -> None:
@@ -474,21 +490,6 @@ def update_average(
     with torch.no_grad():
         for average, parameter in zip(averages, parameters, strict=True):
             average.lerp_(parameter, 1 - memory)
-
-
-def check_finite(loss: float, step: int, config: TrainingConfig) -> None:
-    """Stop a training that has gone astray.
-
-    Raises
-    ------
-    TrainingError
-        The loss is not finite.
-    """
-    if not math.isfinite(loss):
-        raise TrainingError(
-            f"the loss is not finite at step {step}: reduce --learning-rate "
-            f"(now {config.learning_rate:g}) or check the forces"
-        )
 
 
 def batch_of(step: int, n_frames: int, config: TrainingConfig) -> Tensor:

@@ -14,7 +14,7 @@ LAYERS = [
     {"sampling", "free_energy"},
     {"deepcg"},  # the version only
     {"deepcg.errors"},
-    {"deepcg.boxes", "deepcg.files", "deepcg.memory", "deepcg.progress"},
+    {"deepcg.boxes", "deepcg.files", "deepcg.memory", "deepcg.periods", "deepcg.progress"},
     {"deepcg.dcd"},
     {
         "deepcg.bars",
@@ -37,7 +37,8 @@ LAYERS = [
     {"deepcg.chirality"},
     {"deepcg.collective", "deepcg.constraints", "deepcg.data", "deepcg.priors", "deepcg.stein"},
     {"deepcg.force_estimators", "deepcg.labels", "deepcg.mean_force_labels", "deepcg.networks"},
-    {"deepcg.restrained", "deepcg.springs"},
+    {"deepcg.springs"},
+    {"deepcg.restrained"},
     {
         "deepcg.control_variates",
         "deepcg.general_forces",

@@ -2,8 +2,10 @@
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,13 +17,15 @@ from deepcg.collective import VariableFrames
 from deepcg.ensemble import SurfaceEnsemble, load_surfaces
 from deepcg.errors import InputError
 from deepcg.exploration import Box, Trust, explore
+from deepcg.periods import shortest
 from deepcg.surface import SurfacePotential
 from deepcg.training import TrainingConfig
 from deepcg.workflow.beads import DataConfig
 from deepcg.workflow.fit import fit
 from deepcg.workflow.fit_config import FitConfig
 from deepcg.workflow.info import describe
-from deepcg.workflow.learn import LearnConfig, learn
+from deepcg.workflow.learn import learn
+from deepcg.workflow.learn_config import LearnConfig
 from deepcg.workflow.members import MembersConfig
 from deepcg.workflow.variance import VarianceConfig, variance
 
@@ -94,6 +98,15 @@ def test_walkers_are_put_back():
     torch.testing.assert_close(MIXED.lengths, torch.ones(2))
 
 
+@pytest.mark.parametrize("as_array", [np.array, torch.tensor])
+def test_differences_go_the_shortest_way_around(as_array: Callable[[object], Any]):
+    apart = as_array([[[3.5, 9.0]], [[-3.5, -9.0]]])
+    expected = as_array([[[3.5 - TURN, 9.0]], [[TURN - 3.5, -9.0]]])
+    found = shortest(apart, (TURN, None))
+    assert np.allclose(found, expected, rtol=1e-6)
+    assert apart[0, 0, 0] == 3.5
+
+
 # what is asked for, and who answers
 
 
@@ -109,18 +122,20 @@ def test_places_differ_and_begin_with_the_worst():
     assert len(everything) == 4
 
 
-def test_stored_frames_answer_once_and_across_the_period():
+def test_stored_frames_answer_once_and_across_the_period(tmp_path: Path):
     values = torch.tensor([[3.1], [-3.1], [0.0], [0.05], [1.0]], dtype=torch.float64)
     frames = VariableFrames(values, 10 * values)
     oracle = StoredFrames(frames, ANGLE, each=2)
-    found, answered = oracle(torch.tensor([[math.pi], [2.0], [0.02]]))
-    assert answered.tolist() == [True, False, True]
-    assert found is not None
-    assert sorted(found.values[:, 0].tolist()) == [-3.1, 0.0, 0.05, 3.1]
-    again, answered = oracle(torch.tensor([[0.0]]))
-    assert again is None
-    assert not answered.any()
-    assert oracle.take(5, np.random.default_rng(0)).values.tolist() == [[1.0]]
+    answer = oracle(torch.tensor([[math.pi], [2.0], [0.02]]), tmp_path)
+    assert answer.answered.tolist() == [True, False, True]
+    assert answer.data is not None
+    assert sorted(answer.data.values[:, 0].tolist()) == [-3.1, 0.0, 0.05, 3.1]
+    again = oracle(torch.tensor([[0.0]]), tmp_path)
+    assert again.data is None
+    assert not again.answered.any()
+    taken = oracle.take(5, np.random.default_rng(0)).data
+    assert taken is not None
+    assert taken.values.tolist() == [[1.0]]
 
 
 def test_places_without_an_answer_do_not_count():
@@ -243,6 +258,15 @@ def test_an_interrupted_loop_ends_bit_for_bit_alike(
             assert torch.equal(a, b)
     rounds = [json.loads((folder / "run.json").read_text())["rounds"] for folder in (whole, cut)]
     assert rounds[0] == rounds[1]
+
+
+def test_where_all_is_known_no_round_is_needed(run: Path, data: tuple[Path, Path], tmp_path: Path):
+    learned = learn(replace(config(run, data[1], tmp_path / "known"), low=1e6))
+    assert learned.rounds == ()
+    assert learned.unknown == 0
+    assert (tmp_path / "known" / "learning.png").is_file()
+    before, after = load_surfaces(run), load_surfaces(tmp_path / "known")
+    assert torch.equal(before[1].potential.network[0].weight, after[1].potential.network[0].weight)
 
 
 def test_frames_can_be_taken_at_random(run: Path, data: tuple[Path, Path], tmp_path: Path):

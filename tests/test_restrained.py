@@ -1,15 +1,14 @@
 """Mean forces from restrained dynamics: exact answers, their errors, and fits to them."""
 
-from itertools import pairwise
 from pathlib import Path
 
-import mdtraj
 import numpy as np
 import openmm
 import pytest
 import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
+from torsion_chain import torsion_energy, torsion_force, write_chain
 
 from deepcg.errors import InputError
 from deepcg.frames import Frames
@@ -30,7 +29,6 @@ from deepcg.workflow.restrain_config import RestrainConfig
 REFERENCE = openmm.Platform.getPlatform("Reference")
 KT = thermal_energy(300)
 TORSION = "dihedral:0,1,2,3"
-AMPLITUDE = 5.0  # kJ/mol, of cos(3 phi)
 
 Floats = NDArray[np.float64]
 
@@ -106,31 +104,6 @@ def test_mean_forces_of_harmonic_pairs_and_their_errors() -> None:
 # -- a torsion whose U is known ------------------------------------------------------------------
 
 
-def torsion_energy(phi: Floats) -> Floats:
-    return AMPLITUDE * np.cos(3 * phi) + 3 * np.sin(phi)
-
-
-def torsion_force(phi: Floats) -> Floats:
-    """Return -dU/dphi: bonds and angles do not know of phi, and nor does its volume element."""
-    return 3 * AMPLITUDE * np.sin(3 * phi) - 3 * np.cos(phi)
-
-
-def chain_system() -> openmm.System:
-    system = openmm.System()
-    for _ in range(4):
-        system.addParticle(12.0)
-    bonds, angles = openmm.HarmonicBondForce(), openmm.HarmonicAngleForce()
-    for k in range(3):
-        bonds.addBond(k, k + 1, 0.15, 1e5)
-    for k in range(2):
-        angles.addAngle(k, k + 1, k + 2, 1.9, 400.0)
-    torsion = openmm.CustomTorsionForce(f"{AMPLITUDE}*cos(3*theta)+3*sin(theta)")
-    torsion.addTorsion(0, 1, 2, 3)
-    for force in (bonds, angles, torsion):
-        system.addForce(force)
-    return system
-
-
 def chains(n_frames: int, seed: int) -> Floats:
     """Return positions (n, 4, 3) with torsions at random."""
     rng = np.random.default_rng(seed)
@@ -143,18 +116,7 @@ def chains(n_frames: int, seed: int) -> Floats:
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("chain")
-    topology = mdtraj.Topology()
-    residue = topology.add_residue("BUT", topology.add_chain())
-    atoms = [topology.add_atom(f"C{k}", mdtraj.element.carbon, residue) for k in range(4)]
-    for one, other in pairwise(atoms):
-        topology.add_bond(one, other)
-    trajectory = mdtraj.Trajectory(chains(400, seed=3).astype(np.float32), topology)
-    trajectory.save_dcd(str(folder / "chain.dcd"))
-    trajectory[:1].save_pdb(str(folder / "chain.pdb"))
-    xml = openmm.XmlSerializer.serialize(chain_system())
-    (folder / "chain.system.xml").write_text(xml)
-    return folder / "chain.dcd"
+    return write_chain(tmp_path_factory.mktemp("chain"), "chain", chains(400, seed=3))
 
 
 def labelled(

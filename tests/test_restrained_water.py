@@ -5,10 +5,14 @@ from pathlib import Path
 import mdtraj
 import numpy as np
 import pytest
+import torch
 
 from deepcg.cli import main
 from deepcg.mean_force_labels import load_labels
 from deepcg.microscopic import WaterSimulation, simulate_water
+from deepcg.workflow.fit_config import FitConfig
+from deepcg.workflow.learn_config import HoldConfig, LearnConfig
+from deepcg.workflow.restrained_oracle import restrained_dynamics
 
 QUICK = ("--number", 1, "--ps", 0.7, "--equilibration-ps", 0.1, "--platform", "CPU", "--threads", 1)
 
@@ -145,6 +149,32 @@ def test_a_frame_from_which_dynamics_break_down_is_named(
     last = err.splitlines()[-1]
     assert last.startswith(f"deepcg label: frame 0 of {tmp_path / 'clash.pdb'}: ")
     assert last.endswith("or frames of dynamics, where no atoms clash")
+
+
+def test_oxygens_are_taken_to_where_they_are_asked_for(water: Path, tmp_path: Path) -> None:
+    """A frame whose molecules are others, and in other boxes: each place has its nearest one."""
+    settings = LearnConfig(
+        tmp_path,
+        (water,),
+        oracle="restrained",
+        hold=HoldConfig(hold_ps=0.7, settle_ps=0.2, steer_ps=0.5, platform="CPU"),
+        threads=1,
+    )
+    oracle = restrained_dynamics(settings, FitConfig(water), None)
+    frame = mdtraj.load(str(water), top=str(water.with_suffix(".pdb")))[1]
+    box = float(frame.unitcell_lengths[0, 0])
+    rng = np.random.default_rng(0)
+    place = frame.xyz[0, ::3].astype(float) + rng.normal(0, 0.02, (20, 3))
+    place = rng.permutation(place) + box * rng.integers(-2, 3, (20, 3))
+    answer = oracle(torch.from_numpy(place).reshape(1, -1), tmp_path / "round-1")
+    assert answer.answered.all()
+    assert answer.data is not None
+    found = answer.data.coordinates[0]
+    apart = found[:, None] - place
+    apart -= box * np.round(apart / box)
+    nearest = np.linalg.norm(apart, axis=-1).argmin(1)
+    assert sorted(nearest) == list(range(20))
+    assert np.linalg.norm(apart, axis=-1).min(1).max() < 0.02
 
 
 def first_frame(trajectory: Path) -> mdtraj.Trajectory:

@@ -88,13 +88,11 @@ class ForceField(nn.Module):
         """Return what `forces` does, by compiled loops instead of derivatives of ``forward``."""
         use_torch_threads()
         tables, none = self.tables, torch.empty((0, 0))
-        arrays = []
+        arrays = {}
         for kind in KINDS:
-            atoms, numbers = (
-                (tables[kind].atoms, tables[kind].parameters) if kind in tables else (none, none)
-            )
-            arrays.append((atoms.long().numpy(), numbers.double().numpy()))
-        energy, forces = energies_and_forces(positions.detach().double().numpy(), *arrays)
+            table = tables.get(kind, Table(none, none))
+            arrays[kind] = table.atoms.long().numpy(), table.parameters.double().numpy()
+        energy, forces = energies_and_forces(positions.detach().double().numpy(), **arrays)
         return torch.from_numpy(energy).to(positions), torch.from_numpy(forces).to(positions)
 
 

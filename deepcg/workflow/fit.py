@@ -112,7 +112,7 @@ def fit(
 
 def _fit_beads(config: FitConfig, progress: Progress, tell: Callable[[str], None]) -> Fit:
     device = device_of(config.device, config.threads)
-    beads, hashes = _beads_of(config, progress)
+    beads, hashes = beads_of(config, progress)
     tell(_about_beads(beads))
     prior = PRIORS[config.prior](beads, config.temperature)
     frames = beads.frames.to(device, DTYPES[config.dtype])
@@ -168,8 +168,14 @@ def _trained(
     return history
 
 
-def _beads_of(config: FitConfig, progress: Progress) -> tuple[Beads, Mapping[str, str]]:
-    """Return beads with forces, and hashes of their files, which may vanish while we train."""
+def beads_of(config: FitConfig, progress: Progress) -> tuple[Beads, Mapping[str, str]]:
+    """Return beads with forces, and hashes of their files, which may vanish while we train.
+
+    Raises
+    ------
+    InputError
+        As ``fit``.
+    """
     path = config.trajectory
     if are_labels(path):
         beads = beads_of_labels(path, config.data, config.temperature)

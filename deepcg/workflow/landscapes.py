@@ -19,6 +19,7 @@ from deepcg.formats import open_recording
 from deepcg.landscape import Landscape, load_landscape
 from deepcg.landscape_estimates import Sampled, landscape_of
 from deepcg.model import SurfaceModel, load_any
+from deepcg.periods import shortest
 from deepcg.progress import Progress, silent
 from deepcg.samples import trajectories_in
 from deepcg.units import thermal_energy
@@ -237,8 +238,7 @@ def _umbrella_weights(
     """Return the weights (n_replicas * n_frames,) of frames under springs: MBAR."""
     n_replicas, n_frames, d = values.shape
     apart = values.reshape(1, -1, d) - centres[:, None]
-    turn = np.where(np.isnan(periods), np.inf, periods)
-    apart = apart - np.where(np.isfinite(turn), turn * np.round(apart / turn), 0.0)
+    apart = shortest(apart, [None if np.isnan(period) else period for period in periods])
     constants = np.broadcast_to(springs, (n_replicas, d))
     bias = 0.5 * (constants[:, None] * apart**2).sum(-1) / kT
     return mbar_weights(bias, [n_frames] * n_replicas)

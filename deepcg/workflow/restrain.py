@@ -23,6 +23,7 @@ from deepcg.frames import Frames
 from deepcg.locks import folder_locked
 from deepcg.mapping import LinearMapping, bead_topology, build_mapping
 from deepcg.mean_force_labels import (
+    MeanForce,
     MeanForceLabels,
     are_labels,
     load_labels,
@@ -84,7 +85,7 @@ def label_restrained(
         the settings cannot be used; a file of other labels is in the way; another process makes
         these labels.
     """
-    work = _prepare(files, config, platform, threads)
+    work = prepare(files, config, platform, threads)
     with folder_locked(files.labels.parent, f".{files.labels.name}.lock"):
         labels = _label(work, files.labels, config, progress, tell)
     tell(f"{labels.describe()}\nlabels in {files.labels}")
@@ -92,20 +93,20 @@ def label_restrained(
 
 
 def _label(
-    work: _Work,
+    work: Restraints,
     path: Path,
     config: RestrainConfig,
     progress: Progress,
     tell: Callable[[str], None],
 ) -> MeanForceLabels:
     """Return all labels, which are in the file ``path``, too."""
-    labels = _begin(path, work.none)
+    labels = begin(path, work.none)
     frames = work.choose(config, progress)
     if len(labels) < len(frames):
         tell(work.coordinates.estimate.describe())
     for index in range(len(labels), len(frames)):
         progress(index, len(frames), "restrained dynamics")
-        labels = work.label(labels, frames[index], _seed(config, "run", index))
+        labels = work.label(labels, frames[index], seed_of(config, "run", index))
         labels.save(path)
         progress(index + 1, len(frames), "restrained dynamics")
     work.write_topology(path.with_suffix(".pdb"), labels)
@@ -131,7 +132,7 @@ class _Coordinates:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Work:
+class Restraints:
     """All that does not change from label to label; ``none`` are labels without any."""
 
     source: Source
@@ -144,7 +145,7 @@ class _Work:
         """Return the frames to start from, in the order of the labels."""
         n, wanted, springs = self.source.n_frames, config.number, self.coordinates.springs
         if isinstance(springs, VariableSprings):
-            rng = np.random.default_rng(_seed(config, "choose", 0))
+            rng = np.random.default_rng(seed_of(config, "choose", 0))
             chunks = read_used(self.source, config.data, progress, with_forces=False)
             values = np.concatenate([springs.values(part) for part in chunks])
             return spread_out(values, springs.variables.periods, wanted, rng)
@@ -154,20 +155,34 @@ class _Work:
 
     def label(self, labels: MeanForceLabels, frame: int, seed: int) -> MeanForceLabels:
         """Return the labels, and that of a run from a frame."""
-        springs, estimate = self.coordinates.springs, self.coordinates.estimate
         start = next(read(self.source, chunk=1, start=frame, stop=frame + 1))
-        targets = springs.values(start)[0]
-        pulls = springs.forces(targets, periodic=self.bench.periodic)
-        displacements, forces = [], []
         try:
-            for atoms in self.bench.run(pulls, start, self.run, seed):
-                displacements.append(springs.displacements(springs.values(atoms), targets))
-                forces.append(estimate(atoms).double().numpy())
+            label = self.hold(start, self.coordinates.springs.values(start)[0], seed)
         except InputError as error:
             raise InputError(f"frame {frame} of {self.source.trajectory}: {error}") from error
-        moved, felt = np.concatenate(displacements), np.concatenate(forces)
-        label = mean_force(moved, felt, targets, springs.stiffness)
         return labels.with_label(label, None if start.box is None else start.box[0].numpy())
+
+    def hold(self, start: Frames, targets: Floats, seed: int) -> MeanForce:
+        """Return the label of a run from the one frame of ``start``, held at targets (...).
+
+        With ``run.steering`` springs begin where the frame is, and move.
+
+        Raises
+        ------
+        InputError
+            The dynamics break down.
+        """
+        springs, periodic = self.coordinates.springs, self.bench.periodic
+        away = None
+        if self.run.steering:
+            away = springs.displacements(springs.values(start), targets)[0]
+        pulls = springs.forces(targets, periodic=periodic, away=away)
+        displacements, forces = [], []
+        for atoms in self.bench.run(pulls, start, self.run, seed):
+            displacements.append(springs.displacements(springs.values(atoms), targets))
+            forces.append(self.coordinates.estimate(atoms).double().numpy())
+        moved, felt = np.concatenate(displacements), np.concatenate(forces)
+        return mean_force(moved, felt, targets, springs.stiffness)
 
     def write_topology(self, path: Path, labels: MeanForceLabels) -> None:
         """Write what beads there are, at the positions of the first label."""
@@ -206,7 +221,14 @@ def spread_out(
     return [chosen[k] for k in rng.permutation(number)]
 
 
-def _prepare(files: Files, config: RestrainConfig, platform: str, threads: int | None) -> _Work:
+def prepare(files: Files, config: RestrainConfig, platform: str, threads: int | None) -> Restraints:
+    """Return what makes labels of a trajectory's frames.
+
+    Raises
+    ------
+    InputError
+        As `label_restrained`.
+    """
     source = open_source(
         files.trajectory, topology=files.topology, system=files.system, trust=files.trust
     )
@@ -226,7 +248,7 @@ def _prepare(files: Files, config: RestrainConfig, platform: str, threads: int |
         "trajectory_hash": source.hash["trajectory"],
         "system_hash": source.hash["system"],
     }
-    return _Work(source, place, coordinates, run, no_labels(task, coordinates.saved))
+    return Restraints(source, place, coordinates, run, no_labels(task, coordinates.saved))
 
 
 def _bench(source: Source, config: RestrainConfig, platform: str, threads: int | None) -> Bench:
@@ -303,7 +325,7 @@ def _held(system: Any, constraint: int) -> tuple[int, int]:
     return first, second
 
 
-def _begin(path: Path, none: MeanForceLabels) -> MeanForceLabels:
+def begin(path: Path, none: MeanForceLabels) -> MeanForceLabels:
     """Return the labels that are there already.
 
     Raises
@@ -327,7 +349,7 @@ def _begin(path: Path, none: MeanForceLabels) -> MeanForceLabels:
     return replace(found, task=none.task)
 
 
-def _seed(config: RestrainConfig, stage: str, number: int) -> int:
+def seed_of(config: RestrainConfig, stage: str, number: int) -> int:
     """Return a seed of its own for every stage and label; OpenMM's 0 means any."""
     words = [config.seed, number, *stage.encode()]
     return int(np.random.SeedSequence(words).generate_state(1)[0] >> 1) or 1

@@ -24,6 +24,7 @@ from deepcg.mean_force_labels import MeanForceLabels
 from deepcg.model import Model
 from deepcg.neighbors import Neighbors, lattice_shift
 from deepcg.progress import Progress, silent
+from deepcg.samples import trajectories_in
 from deepcg.training import (
     ForceSamples,
     TrainingConfig,
@@ -91,9 +92,11 @@ class BeadsJob:
         if number == 1:
             write_run(self, folder, state)
         sample(self._sampling(folder, number), progress)
-        trajectories = sorted((folder / "samples").glob("[0-9]*.dcd"), key=lambda p: int(p.stem))
-        positions = torch.cat([_positions(path) for path in trajectories]).to(self.own.positions)
-        deviations = np.load(folder / "samples" / "spread.npy")  # (frames, replicas, beads, 3)
+        paths = trajectories_in(folder / "samples")
+        positions = torch.cat([_positions(path) for path in paths]).to(self.own.positions)
+        deviations = np.load(
+            folder / "samples" / "spread.npy", allow_pickle=False
+        )  # (frames, replicas, beads, 3)
         of_replicas = torch.from_numpy(deviations).transpose(0, 1).flatten(0, 1)
         spread = sigma(of_replicas).amax(1)
         return Survey(positions.flatten(1), spread, spread > self.low)

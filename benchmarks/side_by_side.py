@@ -1,0 +1,38 @@
+"""Times of several pieces of work, taken in turn, so that what else a machine does hits all."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+
+from deepcg.report import versions
+
+
+def header(what: str) -> str:
+    """Return lines that say what is timed, where, and with which versions."""
+    known = ", ".join(f"{name} {version}" for name, version in versions().items())
+    return f"{what}\n{_processor()}, {torch.get_num_threads()} threads\n{known}"
+
+
+def medians(work: Mapping[str, Callable[[], object]], repeats: int = 7) -> dict[str, float]:
+    """Return the median time of each, s, of interleaved repeats after one that is not counted."""
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for repeat in range(repeats + 1):
+        for name, one in work.items():
+            began = time.perf_counter()
+            one()
+            if repeat:
+                times[name].append(time.perf_counter() - began)
+    return {name: statistics.median(some) for name, some in times.items()}
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return next(line.split(":")[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -132,7 +132,14 @@ class ConfigCommand(click.Command):
     def _read(self, setting: Setting, value: Any) -> Any:
         if isinstance(value, str):
             return from_text(value, setting.kind)
-        return list(value) if isinstance(value, tuple) else value
+        if not isinstance(value, tuple):
+            return value
+        if self._is_argument(setting):
+            return list(value)
+        first, *others = (from_text(text, setting.kind) for text in value)
+        return (
+            first if not others else [*(first or ()), *(x for more in others for x in more or ())]
+        )
 
     def _parameter(self, setting: Setting) -> click.Parameter:
         if self._is_argument(setting):
@@ -146,7 +153,10 @@ class ConfigCommand(click.Command):
             return click.Option([setting.name, switch], default=None, help=text)
         short = ["-o"] if setting.name == "output" else []
         metavar = _METAVARS[setting.plain_kind]
-        return click.Option([setting.name, *short, f"--{dashes}"], metavar=metavar, help=text)
+        # lists may be given in parts: the last part alone is never what was meant
+        many = setting.plain_kind is tuple
+        names = [setting.name, *short, f"--{dashes}"]
+        return click.Option(names, metavar=metavar, help=text, multiple=many)
 
     def _is_argument(self, setting: Setting) -> bool:
         """Whether this is what the command is about: its files."""

@@ -18,6 +18,7 @@ from deepcg.configuration import read_toml, write_toml
 from deepcg.labels import label
 from deepcg.microscopic import WaterSimulation, simulate_water
 from deepcg.options import ConfigCommand
+from deepcg.workflow.fes import FesConfig
 from deepcg.workflow.fit import FitConfig
 
 Run = Callable[..., tuple[int, str, str]]
@@ -349,3 +350,16 @@ def test_bad_input_writes_nothing(deepcg: Run, water: Path, case: str):
     assert err.startswith("deepcg fit: ")
     assert message in err
     assert {path.name: path.stat().st_mtime_ns for path in water.parent.iterdir()} == before
+
+
+def test_lists_may_be_given_in_parts():
+    """``--also A --also B,C`` is not B and C alone."""
+    seen = []
+    command = ConfigCommand("fes", FesConfig, lambda config, *_: seen.append(config), defaults={})
+    words = ["run", "--also", "a", "--also", "b,c", "--names", "one"]
+    command.main(words, standalone_mode=False)
+    command.main(["run", "--also", "a", "--names", "x,y"], standalone_mode=False)
+    assert seen[0].also == (Path("a"), Path("b"), Path("c"))
+    assert seen[0].names == ("one",)
+    assert seen[1].names == ("x", "y")
+    assert seen[1].reference == ()

@@ -17,7 +17,6 @@ from deepcg.priors import (
     ForceField,
     Repulsion,
     Table,
-    free_torsions,
     onset_of_contacts,
     statistical_tables,
     system_tables,
@@ -285,31 +284,6 @@ def test_stiff_dihedrals_are_held_and_free_ones_are_not():
     assert field(x).max() > 1.9 * KT / spread**2  # 2 k at the top
     wide = statistical_tables(chains(6 * torch.rand(n, generator=generator)), chain, KT)
     assert "torsions" not in wide
-
-
-def twisting(n_frames: int) -> tuple[Tensor, ForceField, np.ndarray]:
-    """Return wide conformations of a chain of six, cosines about its bonds, and the bonds."""
-    generator = torch.Generator().manual_seed(8)
-    x = 0.15 * torch.randn(n_frames, N, 3, generator=generator).cumsum(1)
-    atoms = torch.tensor([[0, 1, 2, 3], [0, 1, 2, 3], [1, 2, 3, 4], [2, 3, 4, 5]])
-    terms = torch.tensor([[1, 0.4, 6.0], [3, 2.0, 2.0], [2, -1.0, 4.0], [1, 0.0, 5.0]])
-    return x, ForceField({"torsions": Table(atoms, terms)}), np.array(CHAIN)
-
-
-def test_free_torsions_are_what_the_forces_say():
-    x, field, bonds = twisting(40)
-    found = free_torsions(x, field.forces(x)[1], bonds)
-    assert found is not None
-    again = ForceField({"torsions": found}).forces(x)[1]
-    torch.testing.assert_close(again, field.forces(x)[1], rtol=0, atol=1e-6)
-
-
-def test_torsions_about_stiff_bonds_are_left_out():
-    x, field, bonds = twisting(20)
-    found = free_torsions(x, field.forces(x)[1], bonds, [[4, 3, 2, 1]])
-    assert found is not None
-    assert {tuple(term[1:3]) for term in found.atoms.tolist()} == {(1, 2), (3, 4)}
-    assert free_torsions(x[:, :3], x[:, :3], bonds[:2]) is None
 
 
 def test_centers_with_three_neighbors_keep_their_hand():

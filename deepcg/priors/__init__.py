@@ -2,7 +2,6 @@
 
 from deepcg.priors.force_field import KINDS, ForceField, Table
 from deepcg.priors.from_data import statistical_tables
-from deepcg.priors.from_forces import free_torsions
 from deepcg.priors.from_system import system_tables, water_table
 from deepcg.priors.repulsion import Repulsion, onset_of_contacts
 
@@ -11,7 +10,6 @@ __all__ = [
     "ForceField",
     "Repulsion",
     "Table",
-    "free_torsions",
     "onset_of_contacts",
     "statistical_tables",
     "system_tables",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
+from itertools import combinations, product
 
 import numpy as np
 import torch
@@ -12,10 +14,9 @@ from torch import Tensor
 
 from deepcg.priors.force_field import Table
 from deepcg.priors.geometry import angle, dihedral, length, points_of, signed_volume
-from deepcg.priors.terms import angles_of, centers_of, neighbors_of, torsions_of
 
 FREE = 0.5
-"""Spread, rad, from which on a dihedral angle is not stiff: ``from_forces.py`` has those."""
+"""Spread, rad, from which on a dihedral angle is not stiff: the network has to learn it."""
 
 LEAST_SPREAD = {"bonds": 2e-3, "angles": 2e-2, "volumes": 2e-5}
 """nm, rad, nm^3: what constraints hold in the data is held by springs that dynamics can bear."""
@@ -42,14 +43,14 @@ def statistical_tables(
     weights
         (n_frames,), statistical weights of frames.
     """
-    neighbors = neighbors_of(bonds, positions.shape[1])
+    neighbors = _neighbors(bonds, positions.shape[1])
     x = positions.double()
     w = torch.ones(len(x)).to(x) if weights is None else weights.to(x)
     w = w / w.sum()
     found = {
         "bonds": (length, bonds.tolist()),
-        "angles": (angle, angles_of(neighbors)),
-        "volumes": (signed_volume, centers_of(neighbors)),
+        "angles": (angle, _angles(neighbors)),
+        "volumes": (signed_volume, _centers(neighbors)),
     }
     tables = {}
     for kind, (measure, terms) in found.items():
@@ -59,7 +60,7 @@ def statistical_tables(
             variance = (values - mean[:, None]).square() @ w
             k = kT / variance.clamp(min=LEAST_SPREAD[kind] ** 2)
             tables[kind] = Table(torch.tensor(terms), torch.stack([mean, k], 1).cpu())
-    stiff = _stiff_torsions(x, w, torsions_of(bonds, neighbors), kT)
+    stiff = _stiff_torsions(x, w, _torsions(bonds, neighbors), kT)
     return tables | ({} if stiff is None else {"torsions": stiff})
 
 
@@ -79,3 +80,32 @@ def _stiff_torsions(x: Tensor, w: Tensor, terms: list[list[int]], kT: float) -> 
     k = kT / variance[kept].clamp(min=LEAST_SPREAD["angles"] ** 2).cpu() / share
     phase = vector.angle()[kept].cpu() + math.pi
     return Table(torch.tensor(stiff), torch.stack([torch.ones_like(k), phase, k], 1))
+
+
+def _neighbors(bonds: NDArray[np.int64], n_beads: int) -> list[list[int]]:
+    neighbors: list[list[int]] = [[] for _ in range(n_beads)]
+    for i, j in bonds.tolist():
+        neighbors[i].append(j)
+        neighbors[j].append(i)
+    return [sorted(others) for others in neighbors]
+
+
+def _angles(neighbors: Sequence[list[int]]) -> list[list[int]]:
+    return [
+        [i, center, k]
+        for center, others in enumerate(neighbors)
+        for i, k in combinations(others, 2)
+    ]
+
+
+def _centers(neighbors: Sequence[list[int]]) -> list[list[int]]:
+    return [[center, *others[:3]] for center, others in enumerate(neighbors) if len(others) >= 3]
+
+
+def _torsions(bonds: NDArray[np.int64], neighbors: Sequence[list[int]]) -> list[list[int]]:
+    chains = (
+        [i, j, k, last]
+        for j, k in bonds.tolist()
+        for i, last in product(neighbors[j], neighbors[k])
+    )
+    return [chain for chain in chains if len(set(chain)) == 4]

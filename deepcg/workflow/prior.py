@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from deepcg.errors import InputError
-from deepcg.frames import Frames
 from deepcg.mapping import LinearMapping, molecule_index, waters
-from deepcg.priors import ForceField, free_torsions, statistical_tables, system_tables, water_table
-from deepcg.priors.force_field import Table
+from deepcg.priors import ForceField, statistical_tables, system_tables, water_table
 from deepcg.systems import read_system
 from deepcg.topology import atomic_numbers, bonds
 from deepcg.units import thermal_energy
@@ -55,27 +52,8 @@ def statistical_prior(beads: Beads, temperature: float) -> Prior:
         return None
     frames = beads.frames
     kT = thermal_energy(temperature)
-    tables = statistical_tables(frames.positions, pairs, kT, frames.weights)
-    if frames.forces is not None:
-        tables |= _with_free_torsions(tables, frames, pairs)
-    field = ForceField(tables)
+    field = ForceField(statistical_tables(frames.positions, pairs, kT, frames.weights))
     return field, f"prior from the data: {_contents(field)}"
-
-
-def _with_free_torsions(
-    tables: dict[str, Table], frames: Frames, pairs: NDArray[np.int64]
-) -> dict[str, Table]:
-    """Return torsions of tables and those that the forces ask for, once tables are taken off."""
-    assert frames.forces is not None
-    _, explained = ForceField(tables).forces(frames.positions)
-    stiff = tables.get("torsions")
-    held = [] if stiff is None else stiff.atoms.tolist()
-    free = free_torsions(frames.positions, frames.forces - explained, pairs, held)
-    found = [table for table in (stiff, free) if table is not None]
-    if not found:
-        return {}
-    atoms = torch.cat([table.atoms for table in found])
-    return {"torsions": Table(atoms, torch.cat([table.parameters for table in found]))}
 
 
 def best_prior(beads: Beads, temperature: float) -> Prior:

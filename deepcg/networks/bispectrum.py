@@ -20,8 +20,7 @@ from torch import Tensor
 
 from deepcg.networks.base import apply
 from deepcg.networks.bispectrum_loops import adjoint, products
-from deepcg.networks.density import harmonics
-from deepcg.threads import use_torch_threads
+from deepcg.networks.density import harmonics, run_loop
 
 COUPLINGS = ((1, 1, 2), (2, 2, 2), (1, 2, 3), (2, 3, 3))
 """The l of the three factors. (l, l, 0) are products of what the power spectrum has."""
@@ -146,20 +145,18 @@ class _BispectrumGradient(torch.autograd.Function):
 def threefold(x: Tensor, y: Tensor, z: Tensor, which: Products) -> Tensor:
     """Return T(x, y, z) (beads, columns) of densities (beads, components, channels)."""
     out = x.new_zeros(len(x), which.n_columns)
-    _run(products, (x, y, z), which, out)
+    run_loop(products, x, y, z, *_tables(which, x), out)
     return out
 
 
 def threefold_adjoint(g: Tensor, x: Tensor, y: Tensor, which: Products) -> Tensor:
     """Return the gradient of sum(g T) in one factor, the others x and y, shaped as these."""
     out = torch.zeros_like(x, memory_format=torch.contiguous_format)
-    _run(adjoint, (g, x, y), which, out)
+    run_loop(adjoint, g, x, y, *_tables(which, x), out)
     return out
 
 
-def _run(loop: Any, tensors: tuple[Tensor, ...], which: Products, out: Tensor) -> None:
-    """Call a loop on as many threads as PyTorch uses."""
-    use_torch_threads()
-    arrays = [t.detach().contiguous().numpy() for t in tensors]
-    factors = which.factors.astype(arrays[0].dtype)
-    loop(*arrays, which.ends, which.terms, factors, which.columns, out.numpy())
+def _tables(which: Products, like: Tensor) -> tuple[NDArray[Any], ...]:
+    """Return what loops need to know of products of numbers like these."""
+    factors = torch.from_numpy(which.factors).to(like.dtype).numpy()
+    return which.ends, which.terms, factors, which.columns

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from deepcg.networks import loops
@@ -89,7 +90,7 @@ class _Density(torch.autograd.Function):
         ctx.save_for_backward(d, species)
         ctx.basis = basis
         shape = (*d.shape[:2], basis.n_harmonics, n_types * basis.n_splines)
-        rho = d.new_zeros(shape)
+        rho = d.new_empty(shape)
         run_loop(loops.density(basis.n_harmonics), d, species, basis.numbers, rho)
         return rho
 
@@ -114,7 +115,7 @@ class _DensityGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor, None, Tensor, None]:
         d, species, q = ctx.saved_tensors
-        along = torch.zeros_like(q)
+        along = torch.empty_like(q, memory_format=torch.contiguous_format)
         loop = loops.directional(ctx.basis.n_harmonics)
         run_loop(loop, d, species, ctx.basis.numbers, v, along)
         return d.new_full((), torch.nan).expand_as(d), None, along, None
@@ -169,7 +170,7 @@ def contracted(a: Tensor, g: Tensor, l_max: int, n_axis: int) -> Tensor:
     return out
 
 
-def run_loop(loop: Loop, *arguments: Tensor | tuple[float, ...]) -> None:
+def run_loop(loop: Loop, *arguments: Tensor | NDArray[Any] | tuple[float, ...]) -> None:
     """Call a loop, which writes to its last argument, on as many threads as PyTorch uses."""
     use_torch_threads()
     *given, out = arguments

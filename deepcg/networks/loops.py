@@ -147,7 +147,8 @@ def _splines(r, n, first, spacing, switch_on, cutoff, rows, b):
     store(rows, 0, maximum(k - 1 + MARGIN, -1))
     put(b, 0, b0 * w, b1 * w, b2 * w)
     put(b, 3, b3 * w, b0 * dw - u * u * half, b1 * dw + (3 * t - 4) * t * half)
-    put(b, 6, b2 * dw + (4 - 3 * u) * u * half, b3 * dw + t * t * half, b3)
+    store(b, 6 * LANES, b2 * dw + (4 - 3 * u) * u * half)
+    store(b, 7 * LANES, b3 * dw + t * t * half)
 
 
 @njit(inline="always")
@@ -189,8 +190,18 @@ def _scratch(room, wide, dtype):
     """Return arrays for LANES neighbors at once: displacements, types, slots; the others."""
     room = (room // LANES + 2) * LANES
     lists = np.ones(3 * room, dtype), np.zeros(room, np.int64), np.zeros(room, np.int64)
-    b, first = np.zeros(9 * LANES, dtype), np.zeros(LANES, dtype)
+    b, first = np.zeros(8 * LANES, dtype), np.zeros(LANES, dtype)
     return *lists, b, first, np.zeros(wide * LANES, dtype), np.zeros(wide * LANES, dtype)
+
+
+@njit(error_model="numpy")
+def _write_rows(sums, width, wide, out):
+    """Set ``out`` (harmonics, types * splines) to rows of ``wide``, without their margins."""
+    for t in range(out.shape[1] // width):
+        for k in range(width):
+            at = (t * (width + MARGIN) + k + MARGIN) * wide
+            for c in range(out.shape[0]):
+                out[c, t * width + k] = sums[at + c]
 
 
 @cache
@@ -228,11 +239,7 @@ def density(n: int) -> Loop:
                         for k in range(4):
                             here = at + k * wide
                             store(sums, here, load(sums, here, wide) + b[k * LANES + lane] * yc)
-                for t in range(n_types):
-                    for k in range(width):
-                        for c in range(n):
-                            at = (t * (width + MARGIN) + k + MARGIN) * wide
-                            rho[f, i, c, t * width + k] = sums[at + c]
+                _write_rows(sums, width, wide, rho[f, i])
 
     return loop
 
@@ -376,11 +383,7 @@ def directional(n: int) -> Loop:
                             here = at + k * wide
                             more = b[k * LANES + lane] * ac + b[(k + 4) * LANES + lane] * al
                             store(sums, here, load(sums, here, wide) + more)
-                for t in range(n_types):
-                    for k in range(width):
-                        for c in range(n):
-                            at = (t * (width + MARGIN) + k + MARGIN) * wide
-                            out[f, i, c, t * width + k] = sums[at + c]
+                _write_rows(sums, width, wide, out[f, i])
 
     return loop
 

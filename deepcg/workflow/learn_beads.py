@@ -94,9 +94,8 @@ class BeadsJob:
         sample(self._sampling(folder, number), progress)
         paths = trajectories_in(folder / "samples")
         positions = torch.cat([_positions(path) for path in paths]).to(self.own.positions)
-        deviations = np.load(
-            folder / "samples" / "spread.npy", allow_pickle=False
-        )  # (frames, replicas, beads, 3)
+        # (frames, replicas, beads, 3)
+        deviations = np.load(folder / "samples" / "spread.npy", allow_pickle=False)
         of_replicas = torch.from_numpy(deviations).transpose(0, 1).flatten(0, 1)
         spread = sigma(of_replicas).amax(1)
         return Survey(positions.flatten(1), spread, spread > self.low)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol, TypeGuard, runtime_checkable
+from typing import Protocol, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,6 @@ class Potential(Protocol):
         ...
 
 
-@runtime_checkable
 class Compiled(Protocol):
     """A term whose forces need no autograd."""
 
@@ -212,7 +211,8 @@ def force_field(
 
 def _energy_and_pulls(term: nn.Module, near: Neighbors, types: Tensor) -> tuple[Tensor, Tensor]:
     """Return the bead energies of a term and dU/dr_ij, by its own loops if it has any."""
-    own = term.energy_and_pulls(near, types) if isinstance(term, Compiled) else None
+    # asking for an attribute is many times faster than for a protocol
+    own = term.energy_and_pulls(near, types) if _is_compiled(term) else None
     if own is not None:
         return own
     displacement = near.displacement.detach().requires_grad_()
@@ -220,6 +220,10 @@ def _energy_and_pulls(term: nn.Module, near: Neighbors, types: Tensor) -> tuple[
         energy = term(replace(near, displacement=displacement), types)
         (pull,) = torch.autograd.grad(energy.sum(), displacement)
     return energy.detach(), pull
+
+
+def _is_compiled(term: object) -> TypeGuard[Compiled]:
+    return hasattr(term, "energy_and_pulls")
 
 
 def _gathered(pull: Tensor, near: Neighbors) -> Tensor:

@@ -54,6 +54,17 @@ def load(typing: Any, array: Any, start: Any, width: Any) -> Any:
 
 
 @intrinsic
+def peek(typing: Any, array: Any, index: Any) -> Any:
+    """Return a number of a contiguous array; without the question whether the index is negative."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.load(builder.gep(data, [arguments[1]]))
+
+    return array.dtype(array, types.intp), generate
+
+
+@intrinsic
 def store(typing: Any, array: Any, start: Any, vector: Any) -> Any:
     """Write a vector to a contiguous array from ``start`` on."""
 

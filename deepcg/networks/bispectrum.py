@@ -145,18 +145,18 @@ class _BispectrumGradient(torch.autograd.Function):
 def threefold(x: Tensor, y: Tensor, z: Tensor, which: Products) -> Tensor:
     """Return T(x, y, z) (beads, columns) of densities (beads, components, channels)."""
     out = x.new_zeros(len(x), which.n_columns)
-    run_loop(products, x, y, z, *_tables(which, x), out)
+    run_loop(products, x, y, z, *tables(which, x), out)
     return out
 
 
 def threefold_adjoint(g: Tensor, x: Tensor, y: Tensor, which: Products) -> Tensor:
     """Return the gradient of sum(g T) in one factor, the others x and y, shaped as these."""
     out = torch.zeros_like(x, memory_format=torch.contiguous_format)
-    run_loop(adjoint, g, x, y, *_tables(which, x), out)
+    run_loop(adjoint, g, x, y, *tables(which, x), out)
     return out
 
 
-def _tables(which: Products, like: Tensor) -> tuple[NDArray[Any], ...]:
+def tables(which: Products, like: Tensor) -> tuple[NDArray[Any], ...]:
     """Return what loops need to know of products of numbers like these."""
     factors = torch.from_numpy(which.factors).to(like.dtype).numpy()
     return which.ends, which.terms, factors, which.columns

@@ -54,90 +54,6 @@ def _coupled(x, y, j, n, terms, factors, wanted, s):
                 store(s, to, load(s, to, LANES) + scaled * load(x, (m1 * n + i) * LANES, LANES))
 
 
-@njit(error_model="numpy")
-def _layout(terms, ends, columns):
-    """Return the first and the last m3 of each coupling, and which i and j have any column."""
-    n_couplings, n = columns.shape[:2]
-    rows, wanted = np.zeros((n_couplings, 2), np.int64), np.zeros((n_couplings, n, n), np.bool_)
-    for c in range(n_couplings):
-        of = terms[ends[c] : ends[c + 1], 2]
-        rows[c, 0], rows[c, 1] = of.min(), of.max() + 1
-        for i in range(n):
-            for j in range(n):
-                wanted[c, i, j] = columns[c, i, j].max() >= 0
-    return rows, wanted
-
-
-@njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
-def products(x, y, z, ends, terms, factors, columns, out):
-    """Add the products of x, y and z (beads, components, channels) to ``out`` (beads, columns).
-
-    terms (n, 3) and factors (n,) list the coupled components and their coefficients, coupling c
-    from ends[c] up to ends[c + 1]; columns (couplings, n, n, n) says where a product of
-    channels goes, -1 for those that repeat others.
-    """
-    height, n = x.shape[1], x.shape[2]
-    rows, wanted = _layout(terms, ends, columns)
-    for block in prange((len(x) + LANES - 1) // LANES):
-        start = block * LANES
-        x_, y_ = _room(height * n, x.dtype), _room(height * n, x.dtype)
-        z_, s = np.empty_like(x_), np.empty(height * n * LANES, x.dtype)
-        _gather(x.reshape(len(x), -1), start, x_)
-        _gather(y.reshape(len(x), -1), start, y_)
-        _gather(z.reshape(len(x), -1), start, z_)
-        sums = _room(out.shape[1], x.dtype)
-        for c in range(len(ends) - 1):
-            part = slice(ends[c], ends[c + 1])
-            for j in range(n):
-                _coupled(x_, y_, j, n, terms[part], factors[part], wanted[c], s)
-                for i in range(n):
-                    for k in range(n):
-                        if columns[c, i, j, k] < 0:
-                            continue
-                        column = columns[c, i, j, k] * LANES
-                        here = load(sums, column, LANES)
-                        for m in range(rows[c, 0], rows[c, 1]):
-                            one = load(s, (i * height + m) * LANES, LANES)
-                            here = here + one * load(z_, (m * n + k) * LANES, LANES)
-                        store(sums, column, here)
-        _scatter(sums, np.empty_like(sums), start, out)
-
-
-@njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
-def adjoint(g, x, y, ends, terms, factors, columns, out):
-    """Add to ``out`` the gradient of sum(g products) in one factor, the others being x and y.
-
-    Summed over the three places of the factor; x comes before y in the places that are left.
-    """
-    height, n = x.shape[1], x.shape[2]
-    rows, wanted = _layout(terms, ends, columns)
-    for block in prange((len(x) + LANES - 1) // LANES):
-        start = block * LANES
-        x_, y_ = _room(height * n, x.dtype), _room(height * n, x.dtype)
-        sums = np.zeros_like(x_)
-        s = np.empty(height * n * LANES, x.dtype)
-        back, pull = np.empty_like(s), _room(g.shape[1], x.dtype)
-        _gather(x.reshape(len(x), -1), start, x_)
-        _gather(y.reshape(len(x), -1), start, y_)
-        _gather(g, start, pull)
-        for c in range(len(ends) - 1):
-            part = slice(ends[c], ends[c + 1])
-            for j in range(n):
-                _coupled(x_, y_, j, n, terms[part], factors[part], wanted[c], s)
-                back[:] = 0
-                for i in range(n):
-                    for k in range(n):
-                        if columns[c, i, j, k] < 0:
-                            continue
-                        slope = load(pull, columns[c, i, j, k] * LANES, LANES)
-                        for m in range(rows[c, 0], rows[c, 1]):
-                            at, mk = (i * height + m) * LANES, (m * n + k) * LANES
-                            store(sums, mk, load(sums, mk, LANES) + slope * load(s, at, LANES))
-                            store(back, at, load(back, at, LANES) + slope * load(y_, mk, LANES))
-                _uncoupled(x_, back, j, n, terms[part], factors[part], wanted[c], sums)
-        _scatter(sums, np.empty_like(sums), start, out.reshape(len(x), -1))
-
-
 @njit(fastmath=True, error_model="numpy")
 def _uncoupled(x, back, j, n, terms, factors, wanted, sums):
     """Add to sums the gradient of sum(back s) in both factors of s, at which x is."""
@@ -153,3 +69,107 @@ def _uncoupled(x, back, j, n, terms, factors, wanted, sums):
                 store(sums, one, load(sums, one, LANES) + pull * scaled)
                 more = factors[t] * pull * load(x, one, LANES)
                 store(sums, two, load(sums, two, LANES) + more)
+
+
+@njit(error_model="numpy")
+def layout(terms, ends, columns):
+    """Return the first and the last m3 of each coupling, and which i and j have any column."""
+    n_couplings, n = columns.shape[:2]
+    rows, wanted = np.zeros((n_couplings, 2), np.int64), np.zeros((n_couplings, n, n), np.bool_)
+    for c in range(n_couplings):
+        of = terms[ends[c] : ends[c + 1], 2]
+        rows[c, 0], rows[c, 1] = of.min(), of.max() + 1
+        for i in range(n):
+            for j in range(n):
+                wanted[c, i, j] = columns[c, i, j].max() >= 0
+    return rows, wanted
+
+
+@njit(fastmath=True, error_model="numpy")
+def add_products(x, y, z, n, ends, terms, factors, columns, rows, wanted, s, sums):
+    """Add the products of ``products`` to ``sums`` for LANES beads, which come last everywhere.
+
+    ``rows`` and ``wanted`` are those of ``layout``; ``s`` is as large as x, and written to.
+    """
+    height = len(s) // (n * LANES)
+    for c in range(len(ends) - 1):
+        part = slice(ends[c], ends[c + 1])
+        for j in range(n):
+            _coupled(x, y, j, n, terms[part], factors[part], wanted[c], s)
+            for i in range(n):
+                for k in range(n):
+                    if columns[c, i, j, k] < 0:
+                        continue
+                    column = columns[c, i, j, k] * LANES
+                    here = load(sums, column, LANES)
+                    for m in range(rows[c, 0], rows[c, 1]):
+                        one = load(s, (i * height + m) * LANES, LANES)
+                        here = here + one * load(z, (m * n + k) * LANES, LANES)
+                    store(sums, column, here)
+
+
+@njit(fastmath=True, error_model="numpy")
+def add_slopes(g, x, y, n, ends, terms, factors, columns, rows, wanted, s, back, sums):
+    """Add the gradient of ``adjoint`` to ``sums`` for LANES beads, which come last everywhere.
+
+    ``s`` and ``back`` are as large as x, and written to.
+    """
+    height = len(s) // (n * LANES)
+    for c in range(len(ends) - 1):
+        part = slice(ends[c], ends[c + 1])
+        for j in range(n):
+            _coupled(x, y, j, n, terms[part], factors[part], wanted[c], s)
+            back[:] = 0
+            for i in range(n):
+                for k in range(n):
+                    if columns[c, i, j, k] < 0:
+                        continue
+                    slope = load(g, columns[c, i, j, k] * LANES, LANES)
+                    for m in range(rows[c, 0], rows[c, 1]):
+                        at, mk = (i * height + m) * LANES, (m * n + k) * LANES
+                        store(sums, mk, load(sums, mk, LANES) + slope * load(s, at, LANES))
+                        store(back, at, load(back, at, LANES) + slope * load(y, mk, LANES))
+            _uncoupled(x, back, j, n, terms[part], factors[part], wanted[c], sums)
+
+
+@njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
+def products(x, y, z, ends, terms, factors, columns, out):
+    """Add the products of x, y and z (beads, components, channels) to ``out`` (beads, columns).
+
+    terms (n, 3) and factors (n,) list the coupled components and their coefficients, coupling c
+    from ends[c] up to ends[c + 1]; columns (couplings, n, n, n) says where a product of
+    channels goes, -1 for those that repeat others.
+    """
+    height, n = x.shape[1], x.shape[2]
+    rows, wanted = layout(terms, ends, columns)
+    for block in prange((len(x) + LANES - 1) // LANES):
+        start = block * LANES
+        x_, y_ = _room(height * n, x.dtype), _room(height * n, x.dtype)
+        z_, s = np.empty_like(x_), np.empty(height * n * LANES, x.dtype)
+        _gather(x.reshape(len(x), -1), start, x_)
+        _gather(y.reshape(len(x), -1), start, y_)
+        _gather(z.reshape(len(x), -1), start, z_)
+        sums = _room(out.shape[1], x.dtype)
+        add_products(x_, y_, z_, n, ends, terms, factors, columns, rows, wanted, s, sums)
+        _scatter(sums, np.empty_like(sums), start, out)
+
+
+@njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
+def adjoint(g, x, y, ends, terms, factors, columns, out):
+    """Add to ``out`` the gradient of sum(g products) in one factor, the others being x and y.
+
+    Summed over the three places of the factor; x comes before y in the places that are left.
+    """
+    height, n = x.shape[1], x.shape[2]
+    rows, wanted = layout(terms, ends, columns)
+    for block in prange((len(x) + LANES - 1) // LANES):
+        start = block * LANES
+        x_, y_ = _room(height * n, x.dtype), _room(height * n, x.dtype)
+        sums = np.zeros_like(x_)
+        s = np.empty(height * n * LANES, x.dtype)
+        back, pull = np.empty_like(s), _room(g.shape[1], x.dtype)
+        _gather(x.reshape(len(x), -1), start, x_)
+        _gather(y.reshape(len(x), -1), start, y_)
+        _gather(g, start, pull)
+        add_slopes(pull, x_, y_, n, ends, terms, factors, columns, rows, wanted, s, back, sums)
+        _scatter(sums, np.empty_like(sums), start, out.reshape(len(x), -1))

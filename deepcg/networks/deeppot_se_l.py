@@ -10,16 +10,11 @@ from torch import Tensor, nn
 
 from deepcg.errors import InputError
 from deepcg.neighbors import Neighbors
+from deepcg.networks import fused
 from deepcg.networks.base import Entrance, Perceptron
 from deepcg.networks.bispectrum import bispectrum, plain_bispectrum, products_of
-from deepcg.networks.density import (
-    density,
-    plain_density,
-    plain_spectrum,
-    pulls_of,
-    spectrum,
-)
-from deepcg.networks.detached import energies_and_slopes, slopes_of_densities
+from deepcg.networks.density import density, plain_density, plain_spectrum, spectrum
+from deepcg.networks.kept import Kept
 from deepcg.networks.kinds import ByKind, joined
 from deepcg.networks.loops import Basis
 
@@ -110,6 +105,8 @@ class DeepPotSEL(nn.Module):
         self.register_buffer("density_scale", torch.ones(n_types, width))
         self.register_buffer("feature_mean", torch.zeros(n_types, n_features))
         self.register_buffer("feature_scale", torch.ones(n_types, n_features))
+        self._groups: Kept[fused.Groups] = Kept()
+        self._packed: Kept[fused.Packed] = Kept()
 
     def forward(self, neighbors: Neighbors, types: Tensor) -> Tensor:
         """Return bead energies (n_frames, n_beads), kJ/mol."""
@@ -122,20 +119,20 @@ class DeepPotSEL(nn.Module):
     def energy_and_pulls(self, neighbors: Neighbors, types: Tensor) -> tuple[Tensor, Tensor] | None:
         """Return bead energies and dU/dr_ij (n_frames, n_beads, width, 3), detached, kJ/mol/nm.
 
-        Compiled but for the fitting nets, on the CPU; ``None`` where there is only autograd.
+        Compiled, on the CPU and in single precision; ``None`` where there is only autograd.
         """
-        displacement = neighbors.displacement.detach()
-        if self.plain or displacement.device.type != "cpu":
+        displacement = neighbors.displacement.detach().contiguous()
+        on_cpu = displacement.device.type == "cpu" and displacement.dtype == torch.float32
+        if self.plain or not on_cpu or len(self._nets[0].layers) == 1:
             return None
-        kinds, rows = self._densities(neighbors, types)
-        a = self._mixed(rows, kinds)
-        parts = zip(kinds.split(self._invariants(a)), self._entrances(), self._nets, strict=True)
-        energies, by_kind = zip(*(energies_and_slopes(*part) for part in parts), strict=True)
-        slopes = [joined(some) for some in zip(*by_kind, strict=True)]
-        back = slopes_of_densities(a, slopes, self.basis.l_max, self.axis, self.triples)
-        pulls = kinds.restored(kinds.each(lambda part, mix: part @ mix.T, back, self._mix()))
-        species = neighbors.species(types)
-        return kinds.restored(joined(energies)), pulls_of(displacement, species, pulls, self.basis)
+        n_frames = len(displacement)
+        groups = self._groups.get([types], n_frames, lambda: fused.groups_of(types, n_frames))
+        species = neighbors.species(types).to(torch.int32).contiguous()
+        packed = self._packed.get([*self.parameters(), *self.buffers()], 0, self._pack)
+        which = products_of(self.basis.l_max, self.triples)
+        return fused.run(
+            packed, groups, displacement, species, self.basis, self.axis, self.triples, which
+        )
 
     @torch.no_grad()
     def standardise(self, neighbors: Neighbors, types: Tensor) -> None:
@@ -166,18 +163,26 @@ class DeepPotSEL(nn.Module):
         kinds = ByKind(types, self.n_types, len(rho))
         return kinds, kinds.rows(rho)
 
+    def _pack(self) -> fused.Packed:
+        """Return all weights as the compiled loop reads them."""
+        mix, offset = self._mix(), self._offset()
+        return fused.pack(mix, offset, self.basis.n_splines, self._entrances(), self._nets)
+
     def _mix(self) -> Tensor:
         """Return the radial functions on splines (types, splines of all types, channels)."""
         return self.radial * self.get_buffer("density_scale")[..., None]
 
+    def _offset(self) -> Tensor:
+        """Return the mean of the mixed l = 0 (types, channels)."""
+        return torch.einsum("tk,tkm->tm", self.get_buffer("density_mean"), self._mix())
+
     def _mixed(self, rows: Tensor, kinds: ByKind) -> Tensor:
         """Return A (beads, harmonics, channels)."""
-        mix = self._mix()
-        mean = torch.einsum("tk,tkm->tm", self.get_buffer("density_mean"), mix)
+        mean = self._offset()
         # only l = 0 has a mean
         is_scalar = (torch.arange(rows.shape[1], device=mean.device) == 0).to(mean)
         offset = is_scalar[:, None] * mean[:, None]
-        return kinds.each(lambda x, m, o: _product(x, m) - o, rows, mix, offset)
+        return kinds.each(lambda x, m, o: _product(x, m) - o, rows, self._mix(), offset)
 
     def _invariants(self, a: Tensor) -> list[Tensor]:
         """Return A_0, D_l and, if there are triples, the bispectrum, (beads, some) each."""

@@ -91,7 +91,7 @@ class _Density(torch.autograd.Function):
         ctx.basis = basis
         shape = (*d.shape[:2], basis.n_harmonics, n_types * basis.n_splines)
         rho = d.new_empty(shape)
-        run_loop(loops.density(basis.n_harmonics), d, species, basis.numbers, rho)
+        run_loop(loops.density, d, species, basis.numbers, basis.n_harmonics, rho)
         return rho
 
     @staticmethod
@@ -116,8 +116,8 @@ class _DensityGradient(torch.autograd.Function):
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor, None, Tensor, None]:
         d, species, q = ctx.saved_tensors
         along = torch.empty_like(q, memory_format=torch.contiguous_format)
-        loop = loops.directional(ctx.basis.n_harmonics)
-        run_loop(loop, d, species, ctx.basis.numbers, v, along)
+        numbers, n = ctx.basis.numbers, ctx.basis.n_harmonics
+        run_loop(loops.directional, d, species, numbers, n, v, along)
         return d.new_full((), torch.nan).expand_as(d), None, along, None
 
 
@@ -151,8 +151,8 @@ class _SpectrumGradient(torch.autograd.Function):
 def pulls_of(displacement: Tensor, species: Tensor, q: Tensor, basis: Basis) -> Tensor:
     """Return sum_kc q_ikc d(B_k Y_c)/d(r_ij), shaped as the displacements, detached."""
     pulls = torch.empty_like(displacement, memory_format=torch.contiguous_format)
-    loop = loops.gradient(basis.n_harmonics)
-    run_loop(loop, displacement, species.to(torch.int32), basis.numbers, q, pulls)
+    numbers, n = basis.numbers, basis.n_harmonics
+    run_loop(loops.gradient, displacement, species.to(torch.int32), numbers, n, q, pulls)
     return pulls
 
 
@@ -170,7 +170,7 @@ def contracted(a: Tensor, g: Tensor, l_max: int, n_axis: int) -> Tensor:
     return out
 
 
-def run_loop(loop: Loop, *arguments: Tensor | NDArray[Any] | tuple[float, ...]) -> None:
+def run_loop(loop: Loop, *arguments: Tensor | NDArray[Any] | tuple[float, ...] | int) -> None:
     """Call a loop, which writes to its last argument, on as many threads as PyTorch uses."""
     use_torch_threads()
     *given, out = arguments

@@ -1,9 +1,8 @@
 """Fused CPU loops behind ``density.py``: one pass over the neighbors, nothing stored per pair.
 
-Loops are compiled for a number of harmonics and kept on disk. They run in parallel over beads;
-every bead writes its own rows, so that the result does not depend on the number of threads. What
-is the same for every neighbor is worked out for LANES of them at once, and what is the same for
-every harmonic for all of these.
+They run in parallel over beads; every bead writes its own rows, so that the result does not
+depend on the number of threads. What is the same for every neighbor is worked out for LANES of them
+at once, and what is the same for every harmonic for all of these.
 """
 
 from __future__ import annotations
@@ -16,7 +15,19 @@ from functools import cache
 import numpy as np
 from numba import njit, prange
 
-from deepcg.vectors import LANES, floor, load, maximum, minimum, put, sqrt, store, total, transpose
+from deepcg.vectors import (
+    LANES,
+    floor,
+    load,
+    maximum,
+    minimum,
+    peek,
+    put,
+    sqrt,
+    store,
+    total,
+    transpose,
+)
 
 S3, S5, S15, S35 = math.sqrt(3), math.sqrt(5), math.sqrt(15), math.sqrt(35)
 S3_8, S5_8, S35_8 = math.sqrt(3 / 8), math.sqrt(5 / 8), math.sqrt(35 / 8)
@@ -61,7 +72,8 @@ class Basis:
         return (self.l_max + 1) ** 2
 
 
-def _padded(n: int) -> int:
+@njit
+def padded(n):
     """Return the next multiple of LANES."""
     return -(-n // LANES) * LANES
 
@@ -158,7 +170,7 @@ def _share(chunk, n):
 
 
 @njit(fastmath=True, error_model="numpy")
-def _within(d, species, f, i, limit, away, of, slots):
+def near_neighbors(d, species, f, i, limit, away, of, slots):
     """List the neighbors nearer than a limit, given squared, and return how many there are.
 
     ``away`` (3, room) takes displacements, ``of`` types and ``slots`` where they stand in ``d``.
@@ -186,12 +198,105 @@ def _polar(away, room, j):
 
 
 @njit
-def _scratch(room, wide, dtype):
-    """Return arrays for LANES neighbors at once: displacements, types, slots; the others."""
+def lists_of(room, dtype):
+    """Return arrays for the neighbors of a bead: displacements, types and slots."""
     room = (room // LANES + 2) * LANES
-    lists = np.ones(3 * room, dtype), np.zeros(room, np.int64), np.zeros(room, np.int64)
-    b, first = np.zeros(8 * LANES, dtype), np.zeros(LANES, dtype)
-    return *lists, b, first, np.zeros(wide * LANES, dtype), np.zeros(wide * LANES, dtype)
+    return np.ones(3 * room, dtype), np.zeros(room, np.int64), np.zeros(room, np.int64)
+
+
+@njit
+def workspace(wide, dtype):
+    """Return what loops over LANES neighbors at once write to: eight arrays."""
+    b, rows, three = np.zeros(8 * LANES, dtype), np.zeros(LANES, dtype), np.zeros(3 * LANES, dtype)
+    y, turned = np.zeros(wide * LANES, dtype), np.zeros(wide * LANES, dtype)
+    across, along = np.zeros(wide * LANES, dtype), np.zeros(wide * LANES, dtype)
+    return b, rows, three, y, np.zeros(3 * wide * LANES, dtype), turned, across, along
+
+
+@njit(fastmath=True, error_model="numpy")
+def add_neighbors(away, of, count, numbers, n, wide, work, sums):
+    """Add B_k Y_c of listed neighbors to ``sums``: for every type MARGIN rows and one per spline.
+
+    A row has ``wide`` numbers, of which the first ``n`` are the harmonics'.
+    """
+    width, first, spacing, on, cutoff = numbers
+    b, rows, _, y, _, turned, _, _ = work
+    for j in range(0, count, LANES):
+        ux, uy, uz, r, _ = _polar(away, len(of), j)
+        _splines(r, width, first, spacing, on, cutoff, rows, b)
+        _harmonics(ux, uy, uz, n, y)
+        for part in range(0, wide, LANES):
+            transpose(y, part * LANES, LANES, turned, part, wide)
+        for lane in range(min(LANES, count - j)):
+            row = int(peek(rows, lane))
+            if row < 0:  # nearer than any spline reaches
+                continue
+            at = (peek(of, j + lane) * (width + MARGIN) + row) * wide
+            for part in range(0, wide, LANES):
+                yc = load(turned, lane * wide + part, LANES)
+                for k in range(4):
+                    here = at + k * wide + part
+                    store(sums, here, load(sums, here, LANES) + peek(b, k * LANES + lane) * yc)
+
+
+@njit(fastmath=True, error_model="numpy")
+def _mixed_rows(table, at, wide, lane, b, across, along):
+    """Set row ``lane`` of two arrays to the sums of four rows times splines, and their slopes."""
+    for part in range(0, wide, LANES):
+        here = at + part
+        q0, q1 = load(table, here, LANES), load(table, here + wide, LANES)
+        q2, q3 = load(table, here + 2 * wide, LANES), load(table, here + 3 * wide, LANES)
+        b0, b1 = peek(b, lane), peek(b, LANES + lane)
+        b2, b3 = peek(b, 2 * LANES + lane), peek(b, 3 * LANES + lane)
+        store(across, lane * wide + part, b0 * q0 + b1 * q1 + b2 * q2 + b3 * q3)
+        b0, b1 = peek(b, 4 * LANES + lane), peek(b, 5 * LANES + lane)
+        b2, b3 = peek(b, 6 * LANES + lane), peek(b, 7 * LANES + lane)
+        store(along, lane * wide + part, b0 * q0 + b1 * q1 + b2 * q2 + b3 * q3)
+
+
+@njit(fastmath=True, error_model="numpy")
+def pull_neighbors(away, of, slots, count, numbers, n, wide, work, table, g):
+    """Set ``g`` (room, 3) of listed neighbors to sum_kc q_kc d(B_k Y_c)/d(r_ij).
+
+    ``table`` holds q in rows like those of ``add_neighbors``.
+    """
+    width, first, spacing, on, cutoff = numbers
+    b, rows, pull, y, dy, turned, across, along = work
+    for j in range(0, count, LANES):
+        ux, uy, uz, r, inverse = _polar(away, len(of), j)
+        _splines(r, width, first, spacing, on, cutoff, rows, b)
+        for lane in range(min(LANES, count - j)):
+            row = max(0, int(peek(rows, lane)))
+            at = (peek(of, j + lane) * (width + MARGIN) + row) * wide
+            _mixed_rows(table, at, wide, lane, b, across, along)
+        _harmonics(ux, uy, uz, n, y)
+        _harmonics_slope(ux, uy, uz, n, dy)
+        for part in range(0, wide, LANES):
+            transpose(along, part, wide, turned, part * LANES, LANES)
+        radial = 0 * r
+        for c in range(n):
+            radial = radial + load(y, c * LANES, LANES) * load(turned, c * LANES, LANES)
+        for part in range(0, wide, LANES):
+            transpose(across, part, wide, turned, part * LANES, LANES)
+        wx, wy, wz = 0 * r, 0 * r, 0 * r
+        for c in range(1, n):
+            weight = load(turned, c * LANES, LANES)
+            wx = wx + weight * load(dy, 3 * c * LANES, LANES)
+            wy = wy + weight * load(dy, (3 * c + 1) * LANES, LANES)
+            wz = wz + weight * load(dy, (3 * c + 2) * LANES, LANES)
+        uw = ux * wx + uy * wy + uz * wz
+        put(
+            pull,
+            0,
+            ux * radial + (wx - ux * uw) * inverse,
+            uy * radial + (wy - uy * uw) * inverse,
+            uz * radial + (wz - uz * uw) * inverse,
+        )
+        for lane in range(min(LANES, count - j)):
+            if peek(rows, lane) >= 0:
+                slot = peek(slots, j + lane)
+                g[slot, 0], g[slot, 1] = peek(pull, lane), peek(pull, LANES + lane)
+                g[slot, 2] = peek(pull, 2 * LANES + lane)
 
 
 @njit(error_model="numpy")
@@ -204,188 +309,107 @@ def _write_rows(sums, width, wide, out):
                 out[c, t * width + k] = sums[at + c]
 
 
-@cache
-def density(n: int) -> Loop:
-    """Return the loop (d, species, numbers, rho): set ``rho`` to that of ``plain_density``.
-
-    For ``n`` harmonics; ``numbers`` are those of the basis.
-    """
-    wide = _padded(n)
-
-    @njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
-    def loop(d, species, numbers, rho):
-        width, first, spacing, on, cutoff = numbers
-        n_beads, n_types = d.shape[1], rho.shape[3] // width
-        for chunk in prange(CHUNKS):
-            away, of, slots, b, rows, y, turned = _scratch(d.shape[2], wide, d.dtype)
-            sums = np.empty(n_types * (width + MARGIN) * wide, d.dtype)
-            begin, end = _share(chunk, d.shape[0] * n_beads)
-            for bead in range(begin, end):
-                f, i = bead // n_beads, bead % n_beads
-                count = _within(d, species, f, i, cutoff * cutoff, away, of, slots)
-                sums[:] = 0
-                for j in range(0, count, LANES):
-                    ux, uy, uz, r, _ = _polar(away, len(of), j)
-                    _splines(r, width, first, spacing, on, cutoff, rows, b)
-                    _harmonics(ux, uy, uz, n, y)
-                    for part in range(0, wide, LANES):
-                        transpose(y, part * LANES, LANES, turned, part, wide)
-                    for lane in range(min(LANES, count - j)):
-                        row = int(rows[lane])
-                        if row < 0:  # nearer than any spline reaches
-                            continue
-                        at = (of[j + lane] * (width + MARGIN) + row) * wide
-                        yc = load(turned, lane * wide, wide)
-                        for k in range(4):
-                            here = at + k * wide
-                            store(sums, here, load(sums, here, wide) + b[k * LANES + lane] * yc)
-                _write_rows(sums, width, wide, rho[f, i])
-
-    return loop
+@njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
+def density(d, species, numbers, n, rho):
+    """Set ``rho`` to that of ``plain_density``, for n harmonics and the numbers of the basis."""
+    wide = padded(n)
+    width, cutoff, n_beads = numbers[0], numbers[4], d.shape[1]
+    n_types = rho.shape[3] // width
+    for chunk in prange(CHUNKS):
+        away, of, slots = lists_of(d.shape[2], d.dtype)
+        work = workspace(wide, d.dtype)
+        sums = np.empty(n_types * (width + MARGIN) * wide, d.dtype)
+        begin, end = _share(chunk, d.shape[0] * n_beads)
+        for bead in range(begin, end):
+            f, i = bead // n_beads, bead % n_beads
+            count = near_neighbors(d, species, f, i, cutoff * cutoff, away, of, slots)
+            sums[:] = 0
+            add_neighbors(away, of, count, numbers, n, wide, work, sums)
+            _write_rows(sums, width, wide, rho[f, i])
 
 
-@cache
-def gradient(n: int) -> Loop:
-    """Return the loop (d, species, numbers, q, g): g_ij = sum_kc q_ikc d(B_k Y_c)/d(r_ij)."""
-    wide = _padded(n)
-
-    @njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
-    def loop(d, species, numbers, q, g):
-        width, first, spacing, on, cutoff = numbers
-        n_beads, n_types = d.shape[1], q.shape[3] // width
-        for chunk in prange(CHUNKS):
-            away, of, slots, b, rows, y, across = _scratch(d.shape[2], wide, d.dtype)
-            along, turned, dy = np.zeros_like(y), np.zeros_like(y), np.empty(3 * len(y), d.dtype)
-            pull = np.empty(3 * LANES, d.dtype)
-            table = np.zeros(n_types * (width + MARGIN) * wide, d.dtype)
-            begin, end = _share(chunk, d.shape[0] * n_beads)
-            for bead in range(begin, end):
-                f, i = bead // n_beads, bead % n_beads
-                for t in range(n_types):
-                    for k in range(width):
-                        at = (t * (width + MARGIN) + k + MARGIN) * wide
-                        for c in range(n):
-                            table[at + c] = q[f, i, c, t * width + k]
-                g[f, i] = 0
-                count = _within(d, species, f, i, cutoff * cutoff, away, of, slots)
-                for j in range(0, count, LANES):
-                    ux, uy, uz, r, inverse = _polar(away, len(of), j)
-                    _splines(r, width, first, spacing, on, cutoff, rows, b)
-                    for lane in range(min(LANES, count - j)):
-                        row = max(0, int(rows[lane]))
-                        at = (of[j + lane] * (width + MARGIN) + row) * wide
-                        q0, q1 = load(table, at, wide), load(table, at + wide, wide)
-                        q2, q3 = load(table, at + 2 * wide, wide), load(table, at + 3 * wide, wide)
-                        b0, b1, b2, b3 = (
-                            b[lane],
-                            b[LANES + lane],
-                            b[2 * LANES + lane],
-                            b[3 * LANES + lane],
-                        )
-                        store(across, lane * wide, b0 * q0 + b1 * q1 + b2 * q2 + b3 * q3)
-                        b0, b1, b2, b3 = (
-                            b[4 * LANES + lane],
-                            b[5 * LANES + lane],
-                            b[6 * LANES + lane],
-                            b[7 * LANES + lane],
-                        )
-                        store(along, lane * wide, b0 * q0 + b1 * q1 + b2 * q2 + b3 * q3)
-                    _harmonics(ux, uy, uz, n, y)
-                    _harmonics_slope(ux, uy, uz, n, dy)
-                    for part in range(0, wide, LANES):
-                        transpose(along, part, wide, turned, part * LANES, LANES)
-                    radial = 0 * r
+@njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
+def gradient(d, species, numbers, n, q, g):
+    """Set g_ij to sum_kc q_ikc d(B_k Y_c)/d(r_ij), for n harmonics and the numbers of the basis."""
+    wide = padded(n)
+    width, cutoff, n_beads = numbers[0], numbers[4], d.shape[1]
+    n_types = q.shape[3] // width
+    for chunk in prange(CHUNKS):
+        away, of, slots = lists_of(d.shape[2], d.dtype)
+        work = workspace(wide, d.dtype)
+        table = np.zeros(n_types * (width + MARGIN) * wide, d.dtype)
+        begin, end = _share(chunk, d.shape[0] * n_beads)
+        for bead in range(begin, end):
+            f, i = bead // n_beads, bead % n_beads
+            for t in range(n_types):
+                for k in range(width):
+                    at = (t * (width + MARGIN) + k + MARGIN) * wide
                     for c in range(n):
-                        radial = radial + load(y, c * LANES, LANES) * load(turned, c * LANES, LANES)
+                        table[at + c] = q[f, i, c, t * width + k]
+            g[f, i] = 0
+            count = near_neighbors(d, species, f, i, cutoff * cutoff, away, of, slots)
+            pull_neighbors(away, of, slots, count, numbers, n, wide, work, table, g[f, i])
+
+
+@njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
+def directional(d, species, numbers, n, v, out):
+    """Set ``out`` to sum_j v_ij . d(B_k Y_c)/d(r_ij), for n harmonics."""
+    wide = padded(n)
+    width, first, spacing, on, cutoff = numbers
+    n_beads, n_types = d.shape[1], out.shape[3] // width
+    for chunk in prange(CHUNKS):
+        away, of, slots = lists_of(d.shape[2], d.dtype)
+        b, rows, speed, y, dy, turned, across, along = workspace(wide, d.dtype)
+        sums = np.empty(n_types * (width + MARGIN) * wide, d.dtype)
+        begin, end = _share(chunk, d.shape[0] * n_beads)
+        for bead in range(begin, end):
+            f, i = bead // n_beads, bead % n_beads
+            count = near_neighbors(d, species, f, i, cutoff * cutoff, away, of, slots)
+            sums[:] = 0
+            for j in range(0, count, LANES):
+                ux, uy, uz, r, inverse = _polar(away, len(of), j)
+                _splines(r, width, first, spacing, on, cutoff, rows, b)
+                _harmonics(ux, uy, uz, n, y)
+                _harmonics_slope(ux, uy, uz, n, dy)
+                for lane in range(min(LANES, count - j)):
+                    slot = peek(slots, j + lane)
+                    for x in range(3):
+                        speed[x * LANES + lane] = v[f, i, slot, x]
+                vx, vy, vz = (
+                    load(speed, 0, LANES),
+                    load(speed, LANES, LANES),
+                    load(speed, 2 * LANES, LANES),
+                )
+                dr = ux * vx + uy * vy + uz * vz
+                vx, vy, vz = (
+                    (vx - ux * dr) * inverse,
+                    (vy - uy * dr) * inverse,
+                    (vz - uz * dr) * inverse,
+                )
+                for c in range(n):
+                    dx, dy_, dz = (
+                        load(dy, 3 * c * LANES, LANES),
+                        load(dy, (3 * c + 1) * LANES, LANES),
+                        load(dy, (3 * c + 2) * LANES, LANES),
+                    )
+                    store(across, c * LANES, dx * vx + dy_ * vy + dz * vz)
+                    store(y, c * LANES, load(y, c * LANES, LANES) * dr)
+                for part in range(0, wide, LANES):
+                    transpose(y, part * LANES, LANES, along, part, wide)
+                    transpose(across, part * LANES, LANES, turned, part, wide)
+                for lane in range(min(LANES, count - j)):
+                    row = int(peek(rows, lane))
+                    if row < 0:
+                        continue
+                    at = (peek(of, j + lane) * (width + MARGIN) + row) * wide
                     for part in range(0, wide, LANES):
-                        transpose(across, part, wide, turned, part * LANES, LANES)
-                    wx, wy, wz = 0 * r, 0 * r, 0 * r
-                    for c in range(1, n):
-                        weight = load(turned, c * LANES, LANES)
-                        wx = wx + weight * load(dy, 3 * c * LANES, LANES)
-                        wy = wy + weight * load(dy, (3 * c + 1) * LANES, LANES)
-                        wz = wz + weight * load(dy, (3 * c + 2) * LANES, LANES)
-                    uw = ux * wx + uy * wy + uz * wz
-                    put(
-                        pull,
-                        0,
-                        ux * radial + (wx - ux * uw) * inverse,
-                        uy * radial + (wy - uy * uw) * inverse,
-                        uz * radial + (wz - uz * uw) * inverse,
-                    )
-                    for lane in range(min(LANES, count - j)):
-                        if rows[lane] >= 0:
-                            slot = slots[j + lane]
-                            g[f, i, slot, 0] = pull[lane]
-                            g[f, i, slot, 1] = pull[LANES + lane]
-                            g[f, i, slot, 2] = pull[2 * LANES + lane]
-
-    return loop
-
-
-@cache
-def directional(n: int) -> Loop:
-    """Return the loop (d, species, numbers, v, out): out = sum_j v_ij . d(B_k Y_c)/d(r_ij)."""
-    wide = _padded(n)
-
-    @njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
-    def loop(d, species, numbers, v, out):
-        width, first, spacing, on, cutoff = numbers
-        n_beads, n_types = d.shape[1], out.shape[3] // width
-        for chunk in prange(CHUNKS):
-            away, of, slots, b, rows, y, turned = _scratch(d.shape[2], wide, d.dtype)
-            across, dy = np.zeros_like(y), np.empty(3 * len(y), d.dtype)
-            along, speed = np.zeros_like(y), np.zeros(3 * LANES, d.dtype)
-            sums = np.empty(n_types * (width + MARGIN) * wide, d.dtype)
-            begin, end = _share(chunk, d.shape[0] * n_beads)
-            for bead in range(begin, end):
-                f, i = bead // n_beads, bead % n_beads
-                count = _within(d, species, f, i, cutoff * cutoff, away, of, slots)
-                sums[:] = 0
-                for j in range(0, count, LANES):
-                    ux, uy, uz, r, inverse = _polar(away, len(of), j)
-                    _splines(r, width, first, spacing, on, cutoff, rows, b)
-                    _harmonics(ux, uy, uz, n, y)
-                    _harmonics_slope(ux, uy, uz, n, dy)
-                    for lane in range(min(LANES, count - j)):
-                        slot = slots[j + lane]
-                        for x in range(3):
-                            speed[x * LANES + lane] = v[f, i, slot, x]
-                    vx, vy, vz = (
-                        load(speed, 0, LANES),
-                        load(speed, LANES, LANES),
-                        load(speed, 2 * LANES, LANES),
-                    )
-                    dr = ux * vx + uy * vy + uz * vz
-                    vx, vy, vz = (
-                        (vx - ux * dr) * inverse,
-                        (vy - uy * dr) * inverse,
-                        (vz - uz * dr) * inverse,
-                    )
-                    for c in range(n):
-                        dx, dy_, dz = (
-                            load(dy, 3 * c * LANES, LANES),
-                            load(dy, (3 * c + 1) * LANES, LANES),
-                            load(dy, (3 * c + 2) * LANES, LANES),
-                        )
-                        store(across, c * LANES, dx * vx + dy_ * vy + dz * vz)
-                        store(y, c * LANES, load(y, c * LANES, LANES) * dr)
-                    for part in range(0, wide, LANES):
-                        transpose(y, part * LANES, LANES, along, part, wide)
-                        transpose(across, part * LANES, LANES, turned, part, wide)
-                    for lane in range(min(LANES, count - j)):
-                        row = int(rows[lane])
-                        if row < 0:
-                            continue
-                        at = (of[j + lane] * (width + MARGIN) + row) * wide
-                        ac, al = load(turned, lane * wide, wide), load(along, lane * wide, wide)
+                        ac = load(turned, lane * wide + part, LANES)
+                        al = load(along, lane * wide + part, LANES)
                         for k in range(4):
-                            here = at + k * wide
-                            more = b[k * LANES + lane] * ac + b[(k + 4) * LANES + lane] * al
-                            store(sums, here, load(sums, here, wide) + more)
-                _write_rows(sums, width, wide, out[f, i])
-
-    return loop
+                            here = at + k * wide + part
+                            b0, b1 = peek(b, k * LANES + lane), peek(b, (k + 4) * LANES + lane)
+                            store(sums, here, load(sums, here, LANES) + (b0 * ac + b1 * al))
+            _write_rows(sums, width, wide, out[f, i])
 
 
 @cache

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from deepcg.neighbors import Neighbors
-from deepcg.pair_search import nearer
+from deepcg.priors.repulsion_loop import repel
 
 
 class Repulsion(nn.Module):
@@ -56,17 +56,19 @@ class Repulsion(nn.Module):
         inside = ((meets - d[f, i, slot].norm(dim=-1)) / self.width).clamp(min=0)
         return energy.index_put((f, i), 0.5 * self.height * inside**3, accumulate=True)
 
-    def energy_and_pulls(self, neighbors: Neighbors, types: Tensor) -> tuple[Tensor, Tensor]:
-        """Return bead energies and dU/dr_ij (n_frames, n_beads, width, 3), detached, kJ/mol/nm."""
+    @torch.no_grad()
+    def energy_and_pulls(self, neighbors: Neighbors, types: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return bead energies and dU/dr_ij (n_frames, n_beads, width, 3), detached, kJ/mol/nm.
+
+        Compiled, on the CPU; ``None`` where there is only autograd.
+        """
         d = neighbors.displacement.detach()
-        energy, pull = d.new_zeros(d.shape[:2]), torch.zeros_like(d)
-        places, meets = self._close(neighbors, types)
-        away = d[places]
-        distance = away.norm(dim=-1)
-        inside = ((meets - distance) / self.width).clamp(min=0)
-        energy.index_put_(places[:2], 0.5 * self.height * inside**3, accumulate=True)
-        slope = -1.5 * self.height / self.width * inside**2 / distance
-        pull[places] = slope[:, None] * away
+        if d.device.type != "cpu":
+            return None
+        energy, pull = d.new_empty(d.shape[:2]), torch.empty_like(d)
+        given = d, neighbors.index, neighbors.count, types, self.get_buffer("onset")
+        arrays = [tensor.contiguous().numpy() for tensor in (*given, self.get_buffer("excluded"))]
+        repel(*arrays, self.height, self.width, energy.numpy(), pull.numpy())
         return energy, pull
 
     def _close(
@@ -75,12 +77,8 @@ class Repulsion(nn.Module):
         """Return frames, beads and slots of pairs that may be inside, and where these would be."""
         onset = self.get_buffer("onset")
         # hardly any pair is inside: the others need no arithmetic
-        displacement = neighbors.displacement.detach()
-        if displacement.device.type == "cpu":
-            f, i, slot = nearer(displacement, neighbors.count, float(onset.max()))
-        else:
-            close = displacement.square().sum(-1) < onset.max() ** 2
-            f, i, slot = close.nonzero(as_tuple=True)
+        close = neighbors.displacement.detach().square().sum(-1) < onset.max() ** 2
+        f, i, slot = close.nonzero(as_tuple=True)
         j = neighbors.index[f, i, slot].long()
         excluded = self.get_buffer("excluded")
         if len(excluded):

@@ -114,8 +114,8 @@ class AlanineSimulation:
     friction
         Friction of the Langevin thermostat, 1/ps.
     dt_fs
-        Time step, fs: at most 2, with rigid bonds to hydrogen 4, and half of that with hydrogens
-        lighter than 2.9 Da; by default the most.
+        Time step, fs: by default 2, with rigid bonds to hydrogen 4; at most 4; half of all that
+        with hydrogens lighter than 2.9 Da.
     interval_ps
         Time between frames, ps.
     equilibration_ps
@@ -187,7 +187,7 @@ def check_settings(config: AlanineSimulation) -> None:
     if not _HYDROGEN[0] <= config.hydrogen_mass <= _HYDROGEN[1]:
         low, high = _HYDROGEN
         raise InputError(f"hydrogen_mass is {config.hydrogen_mass:g}: give {low} to {high} Da")
-    longest = longest_step(config)
+    longest = _longest_step(config)
     if config.dt_fs is not None and config.dt_fs > longest:
         raise InputError(
             f"dt_fs is {config.dt_fs:g}: give at most {longest:g} with constraints "
@@ -199,12 +199,20 @@ def check_settings(config: AlanineSimulation) -> None:
         raise InputError(f"walkers is {config.walkers}: with umbrella there is one in each window")
 
 
-def longest_step(config: AlanineSimulation) -> float:
-    """Return the longest safe time step, fs.
+def usual_step(config: AlanineSimulation) -> float:
+    """Return the default time step, fs.
 
     An eighth of the shortest period: that of C-H with hydrogens of 3 Da is 16 fs. With rigid bonds
     to hydrogen that of C=O, and the librations of water, are longer.
     """
-    if config.constraints == "none":
-        return 2.0 if config.hydrogen_mass >= _HEAVY else 1.0
+    longest = _longest_step(config)
+    return longest / 2 if config.constraints == "none" else longest
+
+
+def _longest_step(config: AlanineSimulation) -> float:
+    """Return the longest time step, fs, that does no harm to the torsions.
+
+    At a quarter of the shortest period the energy of the peptide's bonds is 2 % (1 % at 1 sigma)
+    above that at an eighth, those of its angles and torsions are the same within 2 %.
+    """
     return 4.0 if config.hydrogen_mass >= _HEAVY else 2.0

@@ -10,7 +10,7 @@ import openmm
 from openmm import app
 
 from deepcg.alanine import N_ATOMS, alanine, alanine_system, solvated, usual_edge
-from deepcg.alanine_config import AlanineSimulation, check_settings, longest_step
+from deepcg.alanine_config import AlanineSimulation, check_settings, usual_step
 from deepcg.alanine_recorders import SoluteRecorder, WholeRecorder
 from deepcg.dcd import DcdFormat
 from deepcg.files import write_whole
@@ -123,7 +123,7 @@ class _Job:
     @classmethod
     def of(cls, config: AlanineSimulation) -> _Job:
         check_settings(config)
-        dt_fs = config.dt_fs or longest_step(config)
+        dt_fs = config.dt_fs or usual_step(config)
         plan = schedule(
             ns=config.ns,
             dt_fs=dt_fs,

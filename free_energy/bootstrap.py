@@ -80,8 +80,9 @@ def time_blocks(
 ) -> Integers:
     """Return the number of the block of each frame of all trajectories, one after the other.
 
-    Blocks are contiguous, each of one trajectory, and as many in all as ``block_count`` says
-    for the slowest coordinate. Where trajectories outnumber that, each is a block.
+    Blocks are contiguous, each of one trajectory, and as many in all as ``block_count`` says for
+    the slowest coordinate; trajectories share them by their independent frames, since their
+    intervals may differ. Where trajectories outnumber the blocks, each is one.
 
     Parameters
     ----------
@@ -91,12 +92,12 @@ def time_blocks(
         Blocks per trajectory; 2 or more where each is a stratum of its own.
     """
     series = [np.asarray(values, dtype=float) for values in trajectories]
-    slowest = max(slowest_inefficiency(values, periods) for values in series)
     lengths = [len(values) for values in series]
-    n_blocks = block_count(sum(lengths), slowest)
+    independent = [len(values) / slowest_inefficiency(values, periods) for values in series]
+    n_blocks = block_count(sum(lengths), sum(lengths) / sum(independent))
     labels, first = [], 0
-    for length in lengths:
-        n = min(length, max(fewest, round(n_blocks * length / sum(lengths)), 1))
+    for length, share in zip(lengths, independent, strict=True):
+        n = min(length, max(fewest, round(n_blocks * share / sum(independent)), 1))
         labels.append(first + np.arange(length) * n // length)
         first += n
     return np.concatenate(labels)

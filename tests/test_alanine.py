@@ -265,7 +265,7 @@ def test_walkers_are_independent_runs_with_files_of_their_own(tmp_path: Path) ->
         ({"store": "peptide"}, "unknown choice of what to store: 'peptide'"),
         ({"walkers": 0}, "walkers is 0: give a positive number"),
         ({"hydrogen_mass": 5.0}, "hydrogen_mass is 5: give 1.008 to 4.0 Da"),
-        ({"dt_fs": 2.5}, "dt_fs is 2.5: give at most 2 with constraints none and hydrogens of 3"),
+        ({"dt_fs": 4.5}, "dt_fs is 4.5: give at most 4 with constraints none and hydrogens of 3"),
         ({"dt_fs": 2.5, "constraints": "hbonds", "hydrogen_mass": 1.008}, "give at most 2"),
         ({"edge": 2.0}, "there is no box with solvent vacuum: leave out edge, cutoff"),
         ({"interval_ps": 0.041}, "interval_ps is 0.041: give a multiple of the time step, 2 fs"),

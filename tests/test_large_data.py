@@ -56,7 +56,8 @@ def write(folder: Path, n_frames: int) -> Path:
     chain = topology.add_chain()
     for _ in range(N):
         topology.add_atom("O", mdtraj.element.oxygen, topology.add_residue("HOH", chain))
-    grid = np.stack(np.meshgrid(*[np.arange(6)] * 3), -1).reshape(-1, 3) * EDGE / 6
+    grid = np.stack(np.meshgrid(*[np.arange(6)] * 3), -1).reshape(-1, 3) * np.float32(EDGE / 6)
+    grid = grid.astype(np.float32)
     first = mdtraj.Trajectory(grid[None], topology)
     first.unitcell_vectors = EDGE * np.eye(3)[None]
     first.save_pdb(str(folder / "traj.pdb"))

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
-from vesin import NeighborList as LinearSearch
 
+from deepcg import pair_search
 from deepcg.errors import InputError
-from deepcg.pair_search import displacements, search
 
-ALL_PAIRS_LIMIT = 1500
-"""Beads beyond which the linear search beats comparing all pairs on the CPU."""
+AT_ONCE = 2**26
+"""Pairs that are compared in one go on a device: each takes some 30 bytes of its memory."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,6 +39,8 @@ class PairList:
 
     def with_kinds(self, types: Tensor) -> PairList:
         """Return the list with the types (n_beads,) looked up, for use in many steps."""
+        if self.index.device.type == "cpu":
+            return replace(self, kinds=pair_search.kinds(self.index, self.count, types))
         kinds = torch.where(_mask(self.index, self.count), types[self.index], -1)
         return replace(self, kinds=kinds.to(torch.int32))
 
@@ -159,11 +159,9 @@ def find_pairs(positions: Tensor, box: Tensor | None, cutoff: float) -> PairList
     check_cutoff(box, cutoff)
     positions = positions.detach()
     box = None if box is None else box.to(positions)
-    if positions.device.type == "cpu" and positions.shape[1] <= ALL_PAIRS_LIMIT:
-        return PairList(*search(positions, box, cutoff))
-    one_frame = _linear if positions.device.type == "cpu" else all_pairs
-    boxes = [None] * len(positions) if box is None else box.unbind()
-    return PairList.join([one_frame(x, b, cutoff) for x, b in zip(positions, boxes, strict=True)])
+    if positions.device.type == "cpu":
+        return PairList(*pair_search.search(positions, box, cutoff))
+    return all_pairs(positions, box, cutoff)
 
 
 def surroundings(positions: Tensor, pairs: PairList, padding: float) -> Neighbors:
@@ -172,7 +170,8 @@ def surroundings(positions: Tensor, pairs: PairList, padding: float) -> Neighbor
     Padding is put at the distance ``padding``, nm, which must lie beyond the cutoff.
     """
     if positions.device.type == "cpu" and not positions.requires_grad:
-        near = displacements(positions, pairs.index, pairs.shift, pairs.count, padding)
+        listed = pairs.index, pairs.shift, pairs.count
+        near = pair_search.displacements(positions, *listed, padding)
         return Neighbors(near, pairs.index, pairs.count, pairs.kinds)
     f, n, width = pairs.index.shape
     flat = (pairs.index + n * torch.arange(f, device=pairs.index.device)[:, None, None]).flatten()
@@ -189,42 +188,30 @@ def neighbors(positions: Tensor, box: Tensor | None, cutoff: float) -> Neighbors
 
 
 def all_pairs(positions: Tensor, box: Tensor | None, cutoff: float) -> PairList:
-    """Compare all pairs of one frame (n_beads, 3), on any device; box (3, 3)."""
-    n = len(positions)
-    displacement = (positions[None, :] - positions[:, None])[None]
-    shift = (
-        torch.zeros_like(displacement) if box is None else lattice_shift(displacement, box[None])
-    )
+    """Compare all pairs of positions (n_frames, n_beads, 3) on any device; box (n_frames, 3, 3)."""
+    some = max(1, AT_ONCE // max(1, positions.shape[1] ** 2))
+    boxes = [None] * len(positions) if box is None else box.split(some)
+    parts = [_compared(x, b, cutoff) for x, b in zip(positions.split(some), boxes, strict=False)]
+    return parts[0] if len(parts) == 1 else PairList.join(parts)
+
+
+def _compared(positions: Tensor, box: Tensor | None, cutoff: float) -> PairList:
+    """Compare all pairs of some frames at once."""
+    displacement = positions[:, None, :] - positions[:, :, None]
+    shift = torch.zeros_like(displacement) if box is None else lattice_shift(displacement, box)
     near = (displacement + shift).square().sum(-1) < cutoff**2
-    near[0].fill_diagonal_(False)
+    near.diagonal(dim1=1, dim2=2).fill_(False)
     count = near.sum(-1)
-    _, i, j = near.nonzero(as_tuple=True)
-    return _padded(i, j, shift[0, i, j], count[0], n)
-
-
-def _linear(positions: Tensor, box: Tensor | None, cutoff: float) -> PairList:
-    """Search one large frame in linear time."""
-    points = positions.double().numpy()
-    cell = np.zeros((3, 3)) if box is None else box.double().numpy()
-    found = LinearSearch(cutoff=cutoff, full_list=True).compute(
-        points=points, box=cell, periodic=box is not None, quantities="ijS"
-    )
-    i, j, images = (torch.as_tensor(np.asarray(a).astype(np.int64)) for a in found)
-    order = torch.argsort(i * len(positions) + j)
-    i, j = i[order], j[order]
-    shift = images[order].to(positions) @ torch.as_tensor(cell).to(positions)
-    return _padded(i, j, shift, torch.bincount(i, minlength=len(positions)), len(positions))
-
-
-def _padded(i: Tensor, j: Tensor, shift: Tensor, count: Tensor, n: int) -> PairList:
-    """Lay pairs, sorted by i, out in rows of equal width."""
-    width = max(1, int(count.max())) if n else 1
-    slot = torch.arange(len(i), device=i.device) - (count.cumsum(0) - count)[i]
-    index = torch.arange(n, device=i.device)[:, None].repeat(1, width)
-    index[i, slot] = j
-    rows = shift.new_zeros(n, width, 3)
-    rows[i, slot] = shift
-    return PairList(index[None], rows[None], count[None])
+    frame, i, j = near.nonzero(as_tuple=True)  # sorted
+    f, n = count.shape
+    width = max(1, int(count.max())) if count.numel() else 1
+    flat = count.flatten()
+    slot = torch.arange(len(i), device=i.device) - (flat.cumsum(0) - flat)[frame * n + i]
+    index = torch.arange(n, device=i.device)[:, None].repeat(f, 1, width)
+    index[frame, i, slot] = j
+    rows = shift.new_zeros(f, n, width, 3)
+    rows[frame, i, slot] = shift[frame, i, j]
+    return PairList(index, rows, count)
 
 
 def _mask(index: Tensor, count: Tensor) -> Tensor:

@@ -107,7 +107,7 @@ class _StackCourse:
     def take_step(self, step: int) -> None:
         config = self.config
         batch = self.samples[self._rows(step).to(self.samples.forces.device)]
-        _, forces = self.stack.forces(batch.inputs, create_graph=True)
+        _, forces = self.stack.forces(batch.seen, create_graph=True)
         errors = ((forces - batch.forces) / batch.scale).square()
         losses = (errors if batch.weights is None else batch.weights * errors).mean((1, 2))
         self.last_loss = losses.mean().item()
@@ -206,7 +206,7 @@ class _StackCourse:
         total = torch.zeros(len(self.seeds), dtype=torch.float64)
         for start in range(0, len(held_out), size):
             part = held_out[start : start + size]
-            _, forces = self.stack.forces(part.inputs)
+            _, forces = self.stack.forces(part.seen)
             errors = ((forces.detach() - part.forces) / part.scale).square()
             total += errors.double().mean(2).sum(1).cpu()
         return total / len(held_out)

@@ -39,6 +39,12 @@ Row = TypeVar("Row")
 CHUNK = 13_000
 """Force components that are evaluated at a time."""
 
+MOST_MEMORY = 10**9
+"""Bytes that the surroundings of all frames may take: of more, each batch is searched anew."""
+
+BYTES_OF_A_NUMBER = 12
+"""Of each component of a displacement: it, its lattice vector, and a share of the rest."""
+
 DIVERGED = 1e6
 """Mean square error of a batch, in variances of the force, from which training does not return."""
 
@@ -133,8 +139,8 @@ class ForceSamples(Generic[Inputs]):
     Parameters
     ----------
     inputs
-        What the potential is evaluated on: the surroundings of beads, found once, or the values
-        of collective variables.
+        What the potential is evaluated on: the surroundings of beads, found once or, where they
+        would take too much memory, when they are needed; or the values of collective variables.
     forces
         Instantaneous forces, (n_frames, ...); of beads less those of the force field.
     scale
@@ -145,7 +151,7 @@ class ForceSamples(Generic[Inputs]):
         mean of 1 over frames; ``None``: all count the same. See `label_weights`.
     """
 
-    inputs: Inputs
+    inputs: Inputs | Unsearched
     forces: Tensor
     scale: Tensor
     weights: Tensor | None = None
@@ -157,6 +163,44 @@ class ForceSamples(Generic[Inputs]):
         """Return some of the frames."""
         weights = None if self.weights is None else self.weights[frames]
         return ForceSamples(self.inputs[frames], self.forces[frames], self.scale, weights)
+
+    @property
+    def seen(self) -> Inputs:
+        """What the potential is evaluated on, of all frames at once."""
+        if isinstance(self.inputs, Unsearched):
+            found: Any = self.inputs.search()  # only beads have surroundings
+            seen: Inputs = found
+            return seen
+        return self.inputs
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unsearched:
+    """Surroundings of beads that are found when they are needed: tens of times their positions.
+
+    Parameters
+    ----------
+    potential
+        Whose terms will see them.
+    positions, box
+        As of ``Frames``.
+    """
+
+    potential: NetworkPotential
+    positions: Tensor
+    box: Tensor | None
+
+    def __getitem__(self, frames: slice | Tensor) -> Unsearched:
+        """Return some of the frames."""
+        box = None if self.box is None else self.box[frames]
+        return Unsearched(self.potential, self.positions[frames], box)
+
+    def search(self) -> Neighbors:
+        """Find the surroundings in all frames."""
+        pairs = find_pairs(self.positions, self.box, self.potential.cutoff)
+        narrow = PairList(pairs.index.to(torch.int32), pairs.shift, pairs.count)
+        kinds = narrow.with_kinds(self.potential.types)
+        return self.potential.surroundings(self.positions, kinds)
 
 
 def prepare(
@@ -173,16 +217,25 @@ def prepare(
     """
     if frames.forces is None:
         raise InputError("the frames have no forces to match")
-    parts, left = [], []
+    left = []
+    samples = Unsearched(potential, frames.positions, frames.box)
+    parts: list[PairList] = []
+    kept = True
     for start in range(0, len(frames), chunk):
         part = frames[start : start + chunk]
         left.append(_unexplained(potential, part))
-        pairs = find_pairs(part.positions, part.box, potential.cutoff)
-        parts.append(PairList(pairs.index.to(torch.int32), pairs.shift, pairs.count))
+        if kept:
+            pairs = find_pairs(part.positions, part.box, potential.cutoff)
+            parts.append(PairList(pairs.index.to(torch.int32), pairs.shift, pairs.count))
+            numbers = parts[-1].shift.numel() / len(part) * len(frames)
+            kept = numbers * BYTES_OF_A_NUMBER < MOST_MEMORY
         progress(min(start + chunk, len(frames)), len(frames), "neighbors")
+    forces, scale = torch.cat(left), frames.forces.new_ones(())
+    if not kept:
+        return ForceSamples(samples, forces, scale)
     pairs = PairList.join(parts).with_kinds(potential.types)
     near = potential.surroundings(frames.positions, pairs)
-    return ForceSamples(near, torch.cat(left), frames.forces.new_ones(()))
+    return ForceSamples(near, forces, scale)
 
 
 def _unexplained(potential: NetworkPotential, frames: Frames) -> Tensor:
@@ -241,7 +294,7 @@ def squared_errors(
     errors = []
     for start in range(0, len(samples), size):
         part = samples[start : start + size]
-        _, forces = potential.forces(part.inputs)
+        _, forces = potential.forces(part.seen)
         errors.append(((forces.detach() - part.forces) / part.scale).square())
     return torch.cat(errors)
 
@@ -381,7 +434,7 @@ class _Trainer(Generic[Inputs]):
         config = self.config
         frames = batch_of(step, len(self.samples), config)
         batch = self.samples[frames]
-        _, forces = self.potential.forces(batch.inputs, create_graph=True)
+        _, forces = self.potential.forces(batch.seen, create_graph=True)
         errors = ((forces - batch.forces) / batch.scale).square()
         loss = (errors if batch.weights is None else batch.weights * errors).mean()
         self.last_loss = loss.item()

@@ -10,6 +10,7 @@ from typing import Any
 import mdtraj
 import numpy as np
 import torch
+from torch import Tensor
 
 from deepcg.chirality import check_handedness
 from deepcg.collective import is_collective
@@ -62,6 +63,9 @@ START_FRAMES = 64
 """Mapped frames that a run folder keeps for starting the sampler."""
 
 STANDARDISE_FRAMES = 50
+
+ONSET_FRAMES = 500
+"""Searched for contacts at a time."""
 
 CUTOFF, MOLECULE_CUTOFF = 0.6, 0.9
 """Where the user gives none, nm: in a box, and without one, where a solute is seen whole."""
@@ -276,9 +280,19 @@ def standardise(potential: NetworkPotential, samples: ForceSamples[Neighbors]) -
     for term in potential.terms:
         if isinstance(term, Repulsion):
             onset, held = term.get_buffer("onset"), term.get_buffer("excluded")
-            onset.copy_(onset_of_contacts(samples.inputs, potential.types, len(onset), held))
+            onset.copy_(_onset(samples, potential.types, len(onset), held))
         else:
-            term.standardise(samples.inputs[some], potential.types)  # type: ignore[operator]
+            term.standardise(samples[some].seen, potential.types)  # type: ignore[operator]
+
+
+def _onset(samples: ForceSamples[Neighbors], types: Tensor, n_types: int, held: Tensor) -> Tensor:
+    """Return the onset of contacts (n_types, n_types), nm, in all frames; 0: there are none."""
+    shortest = samples.forces.new_full((n_types, n_types), torch.inf)
+    for start in range(0, len(samples), ONSET_FRAMES):
+        near = samples[start : start + ONSET_FRAMES].seen
+        of_part = onset_of_contacts(near, types, n_types, held)
+        shortest = torch.where(of_part > 0, shortest.minimum(of_part), shortest)
+    return shortest.where(shortest.isfinite(), 0)
 
 
 def judge(

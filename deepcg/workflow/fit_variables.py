@@ -160,7 +160,7 @@ def build_surface(
         torch.manual_seed(config.training.seed if seed is None else seed)
         potential = SurfacePotential(periods, **config.network_options)
     potential.to(samples.forces.device, samples.forces.dtype)
-    potential.standardise(samples.inputs, samples.forces)
+    potential.standardise(samples.seen, samples.forces)
     return potential
 
 

@@ -1,0 +1,119 @@
+"""Nanoseconds a day of alanine dipeptide without its water, many at once, and of one with it.
+
+Moves replicas of a model of all 22 atoms of the solute at the time step that `deepcg sample` takes
+(equal masses), and OpenMM's explicit water (342 TIP3P, PME, hydrogens of 3 Da) at those that
+`deepcg simulate alanine` takes: 2 fs, and 4 fs with rigid bonds to hydrogen. In turn, on the same
+threads. Prints ns/day of all replicas together, and how many times that of explicit water at 2 fs.
+
+    python benchmarks/alanine_replicas.py RUN [threads]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import openmm
+import torch
+from openmm import unit
+from side_by_side import header, medians
+
+import sampling
+from deepcg.alanine import alanine, alanine_system, solvated
+from deepcg.dynamics import DynamicsConfig
+from deepcg.memory import keep_freed_memory
+from deepcg.model import load_model
+from deepcg.potential import VerletForces
+from deepcg.time_step import fastest, time_step
+from deepcg.units import thermal_energy
+from deepcg.workflow.sample import FREQUENCY_FRAMES, SampleConfig, starts
+
+WATERS, EDGE, CUTOFF = 342, 2.3238, 0.9
+ATOM_STEPS = {"none": 0.002, "hbonds": 0.004}
+N_ATOM_STEPS = 150
+REPLICA_STEPS = {1: 300, 32: 60, 256: 10, 1024: 3}
+
+
+def main(run: Path, threads: int) -> None:
+    """Print milliseconds a step, ns/day, and ratios."""
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+    dt, work = safe_step(run), {}
+    days: dict[str, float] = {}
+    for constraints, step in ATOM_STEPS.items():
+        name = f"OpenMM, {step * 1000:g} fs, constraints: {constraints}"
+        work[name] = explicit(constraints, step, threads)
+        days[name] = N_ATOM_STEPS * step / 1000
+    for n, steps in REPLICA_STEPS.items():
+        name = f"CG, {dt * 1000:.2f} fs, replicas: {n}"
+        work[name] = replicas(run, n, dt, steps)
+        days[name] = n * steps * dt / 1000
+    times = medians(work)
+    print(header(f"alanine dipeptide of {run}"))
+    rates = {name: ns * 86_400 / times[name] for name, ns in days.items()}
+    first = next(iter(rates.values()))
+    for name, rate in rates.items():
+        print(f"{name:40s}{rate:10.0f} ns/day {rate / first:8.2f}")
+
+
+def safe_step(run: Path) -> float:
+    """Return the time step of ``deepcg sample``, ps."""
+    forces, frames, masses = model_of(run)
+    some = frames[torch.linspace(0, len(frames) - 1, FREQUENCY_FRAMES).round().long()]
+    return time_step(fastest(forces, some, masses), DynamicsConfig().interval_ps)
+
+
+def model_of(run: Path) -> tuple[VerletForces, torch.Tensor, torch.Tensor]:
+    """Return forces, frames to start from, and equal masses."""
+    cpu = torch.device("cpu")
+    model = load_model(run, cpu)
+    model.potential.requires_grad_(False)
+    frames, box = starts(run, model, cpu)
+    masses = model.masses.to(frames)
+    forces = VerletForces(model.potential, box, skin=SampleConfig(run).skin)
+    return forces, frames, masses.mean().expand(len(masses)).clone()
+
+
+def replicas(run: Path, n: int, dt: float, n_steps: int) -> Callable[[], object]:
+    """Return what takes steps of n replicas."""
+    forces, frames, masses = model_of(run)
+    kT, generator = thermal_energy(300.0), torch.Generator().manual_seed(0)
+    step = sampling.INTEGRATORS["baoab"](forces, masses, kT=kT, dt=dt, friction=1.0)
+    begin = frames[torch.arange(n) % len(frames)]
+    state = sampling.start(forces, begin, masses, kT=kT, generator=generator)
+
+    def advance() -> None:
+        nonlocal state
+        for _ in range(n_steps):
+            state = step(state, generator)
+
+    advance()
+    return advance
+
+
+def explicit(constraints: str, dt: float, threads: int) -> Callable[[], object]:
+    """Return what takes steps of the solute in water."""
+    topology, positions = alanine(-1.2, 2.6)
+    topology, positions = solvated("ff99sb", topology, positions, waters=WATERS, edge=EDGE)
+    system = alanine_system(
+        "ff99sb",
+        "explicit",
+        topology,
+        constraints=constraints,
+        hydrogen_mass=3.0,
+        cutoff=CUTOFF,
+    )
+    integrator = openmm.LangevinMiddleIntegrator(300, 1, dt)
+    cpu = openmm.Platform.getPlatformByName("CPU")
+    context = openmm.Context(system, integrator, cpu, {"Threads": str(threads)})
+    context.setPositions(positions * unit.nanometer)
+    openmm.LocalEnergyMinimizer.minimize(context, 10, 200)
+    context.setVelocitiesToTemperature(300, 0)
+    context.getIntegrator().step(500)
+    # the context must live as long as its integrator is used
+    return lambda: context.getIntegrator().step(N_ATOM_STEPS)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1)

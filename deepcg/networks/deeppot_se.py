@@ -10,6 +10,15 @@ from torch import Tensor, nn
 from deepcg.errors import InputError
 from deepcg.neighbors import Neighbors
 from deepcg.networks.base import Perceptron, Residual, switch
+from deepcg.networks.descriptor import energies_and_slopes, energies_of
+from deepcg.networks.kinds import joined
+from deepcg.networks.pair_features import (
+    Pairs,
+    Scales,
+    features_of,
+    pulls_of_features,
+    values_and_slopes,
+)
 
 
 class DeepPotSE(nn.Module):
@@ -33,6 +42,9 @@ class DeepPotSE(nn.Module):
     n_neighbors
         DeePMD's ``sel``, one for each type: the divisor n is their sum. ``standardise`` sets
         it from the sample where it is not given.
+    plain
+        Use the plain PyTorch definition on every device: slower, differentiable twice in the
+        positions.
 
     Raises
     ------
@@ -51,12 +63,13 @@ class DeepPotSE(nn.Module):
         two_sided: bool = False,
         switch_on: float = 0.05,
         n_neighbors: Sequence[int] | None = None,
+        plain: bool = False,
     ) -> None:
         super().__init__()
         if axis > embedding[-1]:
             raise InputError(f"{axis} axis neurons need an embedding as wide, not {embedding[-1]}")
         self.cutoff, self.n_types, self.axis = cutoff, n_types, axis
-        self.switch_on, self.two_sided = switch_on, two_sided
+        self.switch_on, self.two_sided, self.plain = switch_on, two_sided, plain
         self.n_neighbors_given = n_neighbors is not None
         self.embeddings = nn.ModuleList(
             _embedding(embedding) for _ in range(n_types**2 if two_sided else n_types)
@@ -71,6 +84,59 @@ class DeepPotSE(nn.Module):
 
     def forward(self, neighbors: Neighbors, types: Tensor) -> Tensor:
         """Return bead energies (n_frames, n_beads), kJ/mol."""
+        if self.plain or neighbors.displacement.device.type != "cpu":
+            return self._plain(neighbors, types)
+        pairs, rows, g, change = self._embedded(neighbors, types)
+        features = features_of(neighbors.displacement, pairs, rows, g, change)
+        features = self._completed(features, pairs, types)
+        return energies_of(features, types, self.fitting, self.axis)
+
+    @torch.no_grad()
+    def energy_and_pulls(self, neighbors: Neighbors, types: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return bead energies and dU/dr_ij (n_frames, n_beads, width, 3), detached, kJ/mol/nm.
+
+        On the CPU; ``None`` where there is only autograd.
+        """
+        d = neighbors.displacement.detach()
+        if self.plain or d.device.type != "cpu":
+            return None
+        pairs, rows, g, change = self._embedded(neighbors, types)
+        features = self._completed(features_of(d, pairs, rows, g, change), pairs, types)
+        energies, slopes = energies_and_slopes(features, types, self.fitting, self.axis)
+        slopes = slopes / self.get_buffer("slots").sum()
+        return energies, pulls_of_features(slopes, pairs, rows, g, change, d.shape)
+
+    def _embedded(
+        self, neighbors: Neighbors, types: Tensor
+    ) -> tuple[Pairs, Tensor, Tensor, Tensor]:
+        """Return the pairs within the cutoff, and where their G and dG/ds are."""
+        mean, spread = self.get_buffer("mean"), self.get_buffer("spread")
+        scales = Scales(mean, spread, self.switch_on, self.cutoff, self.two_sided)
+        pairs = Pairs.within(neighbors, types, scales)
+        rows, s = pairs.sorted(len(self.embeddings))
+        parts = [values_and_slopes(*one) for one in zip(self.embeddings, s, strict=True)]
+        g, change = (joined(some) for some in zip(*parts, strict=True))
+        return pairs, rows, g, change
+
+    def _completed(self, features: Tensor, pairs: Pairs, types: Tensor) -> Tensor:
+        """Add the neighbors at infinity to sum_j R_j G_j (beads, 4, channels); divide by n."""
+        slots = self.get_buffer("slots")
+        absent = (slots - pairs.counts).view(-1, len(types), self.n_types)
+        empty = torch.einsum("fio,iom->fim", absent, self.at_infinity()[types]).flatten(0, 1)
+        return torch.cat([features[:, :1] + empty[:, None], features[:, 1:]], dim=1) / slots.sum()
+
+    def at_infinity(self) -> Tensor:
+        """Return s G(s) of a neighbor at infinity (n_types, n_types, m), by its type at last."""
+        s = -(self.get_buffer("mean") / self.get_buffer("spread")[:, 0])[:, None]  # (t, 1)
+        if self.two_sided:
+            g = torch.stack([net(s[k // self.n_types]) for k, net in enumerate(self.embeddings)])
+            g = g.view(self.n_types, self.n_types, -1)
+        else:
+            g = torch.stack([net(s) for net in self.embeddings], dim=1)
+        return s[..., None] * g
+
+    def _plain(self, neighbors: Neighbors, types: Tensor) -> Tensor:
+        """Return what ``forward`` does, by its definition."""
         s, rows = self._environment(neighbors, types)
         species = neighbors.species(types)
         features = (

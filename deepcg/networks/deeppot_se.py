@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from deepcg.errors import InputError
 from deepcg.neighbors import Neighbors
-from deepcg.networks.base import Perceptron, Residual, switch
+from deepcg.networks.base import Perceptron, Residual
 from deepcg.networks.descriptor import energies_and_slopes, energies_of
+from deepcg.networks.environment import Scales, at_infinity, completed, plain_features
 from deepcg.networks.kinds import joined
 from deepcg.networks.pair_features import (
+    Embedded,
     Pairs,
-    Scales,
     features_of,
     pulls_of_features,
     values_and_slopes,
@@ -85,10 +86,10 @@ class DeepPotSE(nn.Module):
     def forward(self, neighbors: Neighbors, types: Tensor) -> Tensor:
         """Return bead energies (n_frames, n_beads), kJ/mol."""
         if self.plain or neighbors.displacement.device.type != "cpu":
-            return self._plain(neighbors, types)
-        pairs, rows, g, change = self._embedded(neighbors, types)
-        features = features_of(neighbors.displacement, pairs, rows, g, change)
-        features = self._completed(features, pairs, types)
+            features = plain_features(neighbors, types, self.scales, self._embed)
+        else:
+            pairs, g = self._embedded(neighbors, types)
+            features = self._completed(features_of(neighbors.displacement, pairs, g), pairs, types)
         return energies_of(features, types, self.fitting, self.axis)
 
     @torch.no_grad()
@@ -100,62 +101,24 @@ class DeepPotSE(nn.Module):
         d = neighbors.displacement.detach()
         if self.plain or d.device.type != "cpu":
             return None
-        pairs, rows, g, change = self._embedded(neighbors, types)
-        features = self._completed(features_of(d, pairs, rows, g, change), pairs, types)
+        pairs, g = self._embedded(neighbors, types)
+        features = self._completed(features_of(d, pairs, g), pairs, types)
         energies, slopes = energies_and_slopes(features, types, self.fitting, self.axis)
         slopes = slopes / self.get_buffer("slots").sum()
-        return energies, pulls_of_features(slopes, pairs, rows, g, change, d.shape)
+        return energies, pulls_of_features(slopes, pairs, g, d.shape)
 
-    def _embedded(
-        self, neighbors: Neighbors, types: Tensor
-    ) -> tuple[Pairs, Tensor, Tensor, Tensor]:
-        """Return the pairs within the cutoff, and where their G and dG/ds are."""
-        mean, spread = self.get_buffer("mean"), self.get_buffer("spread")
-        scales = Scales(mean, spread, self.switch_on, self.cutoff, self.two_sided)
-        pairs = Pairs.within(neighbors, types, scales)
-        rows, s = pairs.sorted(len(self.embeddings))
-        parts = [values_and_slopes(*one) for one in zip(self.embeddings, s, strict=True)]
-        g, change = (joined(some) for some in zip(*parts, strict=True))
-        return pairs, rows, g, change
-
-    def _completed(self, features: Tensor, pairs: Pairs, types: Tensor) -> Tensor:
-        """Add the neighbors at infinity to sum_j R_j G_j (beads, 4, channels); divide by n."""
-        slots = self.get_buffer("slots")
-        absent = (slots - pairs.counts).view(-1, len(types), self.n_types)
-        empty = torch.einsum("fio,iom->fim", absent, self.at_infinity()[types]).flatten(0, 1)
-        return torch.cat([features[:, :1] + empty[:, None], features[:, 1:]], dim=1) / slots.sum()
-
-    def at_infinity(self) -> Tensor:
-        """Return s G(s) of a neighbor at infinity (n_types, n_types, m), by its type at last."""
-        s = -(self.get_buffer("mean") / self.get_buffer("spread")[:, 0])[:, None]  # (t, 1)
-        if self.two_sided:
-            g = torch.stack([net(s[k // self.n_types]) for k, net in enumerate(self.embeddings)])
-            g = g.view(self.n_types, self.n_types, -1)
-        else:
-            g = torch.stack([net(s) for net in self.embeddings], dim=1)
-        return s[..., None] * g
-
-    def _plain(self, neighbors: Neighbors, types: Tensor) -> Tensor:
-        """Return what ``forward`` does, by its definition."""
-        s, rows = self._environment(neighbors, types)
-        species = neighbors.species(types)
-        features = (
-            sum(self._features(s, rows, species, types, of) for of in range(self.n_types))
-            / self.get_buffer("slots").sum()
-        )  # (f, i, m, 4)
-        descriptor = (features @ features[:, :, : self.axis].mT).flatten(2)
-        energy = descriptor.new_zeros(descriptor.shape[:2])
-        for kind, fitting in enumerate(self.fitting):
-            beads = (types == kind).nonzero().squeeze(1)
-            energy = energy.index_copy(1, beads, fitting(descriptor[:, beads]))
-        return energy
+    @property
+    def scales(self) -> Scales:
+        """What turns distances into the inputs of the embedding nets."""
+        mean, spread, slots = (self.get_buffer(name) for name in ("mean", "spread", "slots"))
+        return Scales(mean, spread, slots, self.switch_on, self.cutoff, self.two_sided)
 
     @torch.no_grad()
     def standardise(self, neighbors: Neighbors, types: Tensor) -> None:
         """Set mean and spread of R and, unless they were given, the numbers of neighbors."""
         self.get_buffer("mean").zero_()
         self.get_buffer("spread").fill_(1)
-        s, rows = self._environment(neighbors, types)
+        s, rows = self.scales.environment(neighbors, types)
         species = neighbors.species(types)
         if not self.n_neighbors_given:
             for t in range(self.n_types):
@@ -169,36 +132,23 @@ class DeepPotSE(nn.Module):
                 vector = rows[found][:, 1:].square().mean().sqrt()
                 self.get_buffer("spread")[kind, 1] = vector.clamp(min=1e-2)
 
-    def _environment(self, neighbors: Neighbors, types: Tensor) -> tuple[Tensor, Tensor]:
-        """Return standardised s (f, i, j) and R (f, i, j, 4), zero rows in padding."""
-        r = neighbors.distance
-        s = switch(r, self.switch_on, self.cutoff) / r
-        vector = s[..., None] * neighbors.displacement / r[..., None]
-        mean, spread = self.get_buffer("mean")[types], self.get_buffer("spread")[types]
-        s = (s - mean[:, None]) / spread[:, None, 0]
-        rows = torch.cat([s[..., None], vector / spread[:, None, None, 1]], dim=-1)
-        return s, rows * neighbors.mask[..., None]
+    def _embed(self, net: int, s: Tensor) -> Tensor:
+        """Return G (..., m) at s (...)."""
+        g: Tensor = self.embeddings[net](s[..., None])
+        return g
 
-    def _features(self, s: Tensor, rows: Tensor, species: Tensor, types: Tensor, of: int) -> Tensor:
-        """Return G^T R (f, i, m, 4) over the neighbors of one type, padding included."""
-        parts = []
-        order = []
-        for kind in range(self.n_types if self.two_sided else 1):
-            net = self.embeddings[kind * self.n_types + of]
-            beads = (
-                (types == kind).nonzero().squeeze(1)
-                if self.two_sided
-                else torch.arange(len(types), device=types.device)
-            )
-            here = species[:, beads] == of
-            g = net(s[:, beads, :, None]) * here[..., None]  # (f, i, j, m)
-            found = torch.einsum("fijm,fijc->fimc", g, rows[:, beads])
-            absent = self.get_buffer("slots")[of] - here.sum(-1)  # (f, i)
-            row = -(self.get_buffer("mean") / self.get_buffer("spread")[:, 0])[types[beads]]
-            empty = absent[..., None] * (row[:, None] * net(row[:, None]))  # (f, i, m)
-            parts.append(torch.cat([found[..., :1] + empty[..., None], found[..., 1:]], dim=-1))
-            order.append(beads)
-        return torch.cat(parts, dim=1)[:, torch.argsort(torch.cat(order))]
+    def _embedded(self, neighbors: Neighbors, types: Tensor) -> tuple[Pairs, Embedded]:
+        """Return the pairs within the cutoff, with their G and dG/ds."""
+        pairs = Pairs.within(neighbors, types, self.scales)
+        rows, s = pairs.sorted(len(self.embeddings))
+        parts = [values_and_slopes(*one) for one in zip(self.embeddings, s, strict=True)]
+        value, slope = (joined(some) for some in zip(*parts, strict=True))
+        return pairs, Embedded(rows, value, slope)
+
+    def _completed(self, features: Tensor, pairs: Pairs, types: Tensor) -> Tensor:
+        """Add the neighbors at infinity to the sum over pairs, and divide by n."""
+        far = at_infinity(self.scales, self._embed)
+        return completed(features, pairs.counts, types, self.scales, far)
 
 
 def _embedding(widths: Sequence[int]) -> nn.Sequential:

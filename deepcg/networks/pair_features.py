@@ -17,21 +17,7 @@ from deepcg.neighbors import Neighbors
 from deepcg.networks import pair_loops
 from deepcg.networks.base import Residual, apply
 from deepcg.networks.density import run_loop
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Scales:
-    """What turns distances into s and R.
-
-    ``mean`` (n_types,) and ``spread`` (n_types, 2) are of s and of its vector, 1/nm; ``switch_on``
-    and ``cutoff``, nm; ``two_sided``: whether nets depend on the type of the central bead.
-    """
-
-    mean: Tensor
-    spread: Tensor
-    switch_on: float
-    cutoff: float
-    two_sided: bool
+from deepcg.networks.environment import Scales
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +49,7 @@ class Pairs:
         """Return the pairs of neighbors of beads of these types (n_beads,)."""
         d, species = neighbors.displacement.detach(), neighbors.species(types).to(torch.int32)
         f, n, _, _ = d.shape
-        counts = torch.empty(f * n, len(scales.mean), dtype=torch.int64)
+        counts = torch.empty(f * n, scales.n_types, dtype=torch.int64)
         run_loop(pair_loops.count_pairs, d, species, scales.cutoff**2, counts)
         first = torch.zeros(f * n + 1, dtype=torch.int64)
         torch.cumsum(counts.sum(1), 0, out=first[1:])
@@ -88,25 +74,30 @@ class Pairs:
         return rows, list(ordered.tensor_split(torch.from_numpy(ends[:-1])))
 
 
-def features_of(
-    displacement: Tensor, pairs: Pairs, rows: Tensor, g: Tensor, change: Tensor
-) -> Tensor:
-    """Return sum_j R_j G_j (beads, 4, channels), for G and dG/ds (pairs, channels) in ``rows``."""
-    return apply(_Features, displacement, g, change, pairs, rows)
+@dataclass(frozen=True, slots=True, eq=False)
+class Embedded:
+    """G and dG/ds of pairs, (pairs, channels) each, sorted by net; ``rows`` (pairs,): where."""
+
+    rows: Tensor
+    value: Tensor
+    slope: Tensor
 
 
-def pulls_of_features(
-    slopes: Tensor, pairs: Pairs, rows: Tensor, g: Tensor, change: Tensor, shape: torch.Size
-) -> Tensor:
+def features_of(displacement: Tensor, pairs: Pairs, g: Embedded) -> Tensor:
+    """Return sum_j R_j G_j (beads, 4, channels)."""
+    return apply(_Features, displacement, g.value, g.slope, pairs, g.rows)
+
+
+def pulls_of_features(slopes: Tensor, pairs: Pairs, g: Embedded, shape: torch.Size) -> Tensor:
     """Return dU/dr_ij, of the shape of the displacements, from dU/dF (beads, 4, channels)."""
-    out = g.new_empty(shape)
-    given = pairs.first, rows, pairs.slots, pairs.geometry, g, change, slopes
+    out = slopes.new_empty(shape)
+    given = pairs.first, g.rows, pairs.slots, pairs.geometry, g.value, g.slope, slopes
     run_loop(pair_loops.pulls, *given, out.flatten(0, 1))
     return out
 
 
 def values_and_slopes(net: nn.Module, s: Tensor) -> tuple[Tensor, Tensor]:
-    """Return G(s) and dG/ds (pairs, channels) of an embedding net, differentiable in its weights."""
+    """Return G(s) and dG/ds (pairs, channels) of a net, differentiable in its weights."""
     both = torch.cat([s, torch.ones_like(s)])[:, None]
     for layer in net.children():
         assert isinstance(layer, Residual)
@@ -157,12 +148,10 @@ class _Pulls(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(d, g, change, slopes)
         ctx.pairs, ctx.rows = pairs, rows
-        return pulls_of_features(slopes, pairs, rows, g, change, d.shape)
+        return pulls_of_features(slopes, pairs, Embedded(rows, g, change), d.shape)
 
     @staticmethod
-    def backward(
-        ctx: Any, v: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None, None]:
         d, g, change, slopes = ctx.saved_tensors
         pairs = ctx.pairs
         outs = torch.empty_like(g), torch.empty_like(g), slopes.new_empty(slopes.shape)
@@ -172,7 +161,7 @@ class _Pulls(torch.autograd.Function):
 
 
 class _Layer(torch.autograd.Function):
-    """tanh(W x + b) with the input added where widths allow it, and its slope, below one another."""
+    """tanh(W x + b), with x added where widths allow it, and its slope, below one another."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

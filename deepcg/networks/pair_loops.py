@@ -165,7 +165,7 @@ def pulls_back(first, rows, slots, geometry, g, dg, slopes, v, back_g, back_dg, 
 
 @njit(parallel=True, cache=True, fastmath=True, error_model="numpy")
 def layer(x, z, out):
-    """Set ``out`` (2n, wide) to what a residual layer makes of values and slopes ``x`` (2n, narrow).
+    """Set ``out`` (2n, wide) to what a layer makes of values and slopes ``x`` (2n, narrow).
 
     ``z`` holds tanh(W x + b) in its first half and W x' in its second.
     """

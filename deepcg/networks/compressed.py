@@ -122,11 +122,10 @@ class CompressedDeepPotSE(nn.Module):
     @property
     def options(self) -> dict[str, Any]:
         """What ``__init__`` takes beside cutoff and types."""
-        layers = [p for name, p in self.fitting[0].named_parameters() if name.endswith("bias")]
         return {
             "channels": self.channels,
             "axis": self.axis,
-            "fitting": [len(bias) for bias in layers[:-1]],
+            "fitting": _widths(self.fitting[0]),
             "low": self.knots.low,
             "high": self.knots.high,
             "intervals": self.knots.intervals,
@@ -172,15 +171,13 @@ def compressed(
     nets = [_in_double(net) for net in network.embeddings]
     low, high = float(scales.infinity.min()), float(nearest.max())
     knots, error = fitting_knots(nets, low, high, accuracy)
-    last = network.embeddings[0][-1].linear  # type: ignore[index, union-attr]
+    channels = len(nets[0](torch.zeros(1, dtype=torch.float64))[0])
     small = CompressedDeepPotSE(
         network.cutoff,
         network.n_types,
-        channels=last.out_features,
+        channels=channels,
         axis=network.axis,
-        fitting=[len(p) for n, p in network.fitting[0].named_parameters() if n.endswith("bias")][
-            :-1
-        ],
+        fitting=_widths(network.fitting[0]),
         low=low,
         high=high,
         intervals=knots.intervals,
@@ -195,6 +192,11 @@ def compressed(
     small.get_buffer("table").copy_(tables)
     small.get_buffer("far").copy_(at_infinity(scales, small._embed))
     return small, error
+
+
+def _widths(net: nn.Module) -> list[int]:
+    """Return the widths of the hidden layers of a fitting net."""
+    return [m.out_features for m in net.modules() if isinstance(m, nn.Linear)][:-1]
 
 
 def _in_double(net: nn.Module) -> Net:

@@ -89,8 +89,8 @@ def slope_error(net: Net, knots: Knots) -> float:
     table = polynomials(net, knots)
     start = torch.linspace(knots.low, knots.high, knots.rows, dtype=torch.float64)[:-1]
     s = (start[:, None] + knots.width * torch.tensor(INSIDE, dtype=torch.float64)).flatten()
-    _, wanted = jvp(net, (s,), (torch.ones_like(s),))
-    _, found = jvp(lambda at: evaluate(table, knots, at), (s,), (torch.ones_like(s),))
+    wanted = _slope(net, s)
+    found = _slope(lambda at: evaluate(table, knots, at), s)
     return float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-300))
 
 
@@ -129,11 +129,10 @@ def unpacked(table: Tensor, channels: int) -> Tensor:
 
 
 def _derivatives(net: Net, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    one = torch.ones_like(s)
+    return net(s), _slope(net, s), _slope(lambda at: _slope(net, at), s)
 
-    def slope(at: Tensor) -> Tensor:
-        change: Tensor = jvp(net, (at,), (one,))[1]
-        return change
 
-    first, second = jvp(slope, (s,), (one,))
-    return net(s), first, second
+def _slope(net: Net, s: Tensor) -> Tensor:
+    """Return dG/ds (n, channels)."""
+    change: Tensor = jvp(net, (s,), (torch.ones_like(s),))[1]
+    return change

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +21,6 @@ from deepcg.networks.pair_features import Pairs
 from deepcg.networks.tables import (
     DEGREE,
     Knots,
-    Net,
     evaluate,
     fitting_knots,
     packed,
@@ -168,14 +168,14 @@ def compressed(
     scales, like = network.scales, network.get_buffer("mean")
     r = like.new_tensor(closest)
     nearest = (switch(r, network.switch_on, network.cutoff) / r - scales.mean) / scales.spread[:, 0]
-    nets = [_in_double(net) for net in network.embeddings]
+    nets = copy.deepcopy(network.embeddings).double()
     low, high = float(scales.infinity.min()), float(nearest.max())
-    knots, error = fitting_knots(nets, low, high, accuracy)
-    channels = len(nets[0](torch.zeros(1, dtype=torch.float64))[0])
+    knots, error = fitting_knots(list(nets), low, high, accuracy)
+    tables = torch.stack([packed(polynomials(net, knots)) for net in nets])
     small = CompressedDeepPotSE(
         network.cutoff,
         network.n_types,
-        channels=channels,
+        channels=network.channels,
         axis=network.axis,
         fitting=_widths(network.fitting[0]),
         low=low,
@@ -188,7 +188,6 @@ def compressed(
     small.fitting.load_state_dict(network.fitting.state_dict())
     for name in ("mean", "spread", "slots"):
         small.get_buffer(name).copy_(network.get_buffer(name))
-    tables = torch.stack([packed(polynomials(net, knots)) for net in nets])
     small.get_buffer("table").copy_(tables)
     small.get_buffer("far").copy_(at_infinity(scales, small._embed))
     return small, error
@@ -197,13 +196,3 @@ def compressed(
 def _widths(net: nn.Module) -> list[int]:
     """Return the widths of the hidden layers of a fitting net."""
     return [m.out_features for m in net.modules() if isinstance(m, nn.Linear)][:-1]
-
-
-def _in_double(net: nn.Module) -> Net:
-    weights = {name: p.detach().double() for name, p in net.named_parameters()}
-
-    def embed(s: Tensor) -> Tensor:
-        g: Tensor = torch.func.functional_call(net, weights, (s[:, None],))
-        return g
-
-    return embed

@@ -69,7 +69,7 @@ class DeepPotSE(nn.Module):
         super().__init__()
         if axis > embedding[-1]:
             raise InputError(f"{axis} axis neurons need an embedding as wide, not {embedding[-1]}")
-        self.cutoff, self.n_types, self.axis = cutoff, n_types, axis
+        self.cutoff, self.n_types, self.channels, self.axis = cutoff, n_types, embedding[-1], axis
         self.switch_on, self.two_sided, self.plain = switch_on, two_sided, plain
         self.n_neighbors_given = n_neighbors is not None
         self.embeddings = nn.ModuleList(

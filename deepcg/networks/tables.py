@@ -7,18 +7,15 @@ derivatives, as DeePMD-kit's compressed models have (Lu et al., J. Chem. Theory 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-from torch.func import jvp
+from torch import Tensor, nn
 
 from deepcg.errors import InputError
+from deepcg.networks.base import Residual
 from deepcg.vectors import LANES
-
-Net = Callable[[Tensor], Tensor]
-"""From s (n,) to G (n, channels)."""
 
 DEGREE = 5
 
@@ -54,10 +51,11 @@ class Knots:
         return row.long(), x - row
 
 
-def polynomials(net: Net, knots: Knots) -> Tensor:
+@torch.no_grad()
+def polynomials(net: nn.Module, knots: Knots) -> Tensor:
     """Return coefficients (rows, DEGREE + 1, channels), the constant first; the unit is a width."""
     s = torch.linspace(knots.low, knots.high, knots.rows, dtype=torch.float64)
-    value, slope, bend = _derivatives(net, s)
+    value, slope, bend = derivatives(net, s)
     slope, bend = slope * knots.width, bend * knots.width**2
     rise = value[1:] - value[:-1]
     d0, d1, b0, b1 = slope[:-1], slope[1:], bend[:-1], bend[1:]
@@ -77,24 +75,27 @@ def polynomials(net: Net, knots: Knots) -> Tensor:
 def evaluate(polynomial: Tensor, knots: Knots, s: Tensor) -> Tensor:
     """Return G (..., channels) at s (...)."""
     row, t = knots.places(s)
-    coefficients = polynomial[row]  # (..., k, m)
-    g = coefficients[..., DEGREE, :]
-    for k in range(DEGREE - 1, -1, -1):
-        g = g * t[..., None] + coefficients[..., k, :]
+    *lower, g = polynomial[row].unbind(-2)
+    for coefficient in reversed(lower):
+        g = g * t[..., None] + coefficient
     return g
 
 
-def slope_error(net: Net, knots: Knots) -> float:
+@torch.no_grad()
+def slope_error(net: nn.Module, knots: Knots) -> float:
     """Return the largest error of dG/ds in a table, over the largest dG/ds; forces follow it."""
-    table = polynomials(net, knots)
+    powers = torch.arange(1, DEGREE + 1, dtype=torch.float64)[:, None]
+    slopes = polynomials(net, knots)[:, 1:] * powers / knots.width
     start = torch.linspace(knots.low, knots.high, knots.rows, dtype=torch.float64)[:-1]
     s = (start[:, None] + knots.width * torch.tensor(INSIDE, dtype=torch.float64)).flatten()
-    wanted = _slope(net, s)
-    found = _slope(lambda at: evaluate(table, knots, at), s)
-    return float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-300))
+    wanted = derivatives(net, s)[1]
+    worst, most = (evaluate(slopes, knots, s) - wanted).abs().max(), wanted.abs().max()
+    return float(worst / most.clamp(min=1e-300))
 
 
-def fitting_knots(nets: list[Net], low: float, high: float, accuracy: float) -> tuple[Knots, float]:
+def fitting_knots(
+    nets: Sequence[nn.Module], low: float, high: float, accuracy: float
+) -> tuple[Knots, float]:
     """Return as few knots as will do, by powers of two, and the worst ``slope_error`` of the nets.
 
     Raises
@@ -128,11 +129,15 @@ def unpacked(table: Tensor, channels: int) -> Tensor:
     return table.transpose(1, 2).flatten(2)[:, :, :channels]
 
 
-def _derivatives(net: Net, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return net(s), _slope(net, s), _slope(lambda at: _slope(net, at), s)
-
-
-def _slope(net: Net, s: Tensor) -> Tensor:
-    """Return dG/ds (n, channels)."""
-    change: Tensor = jvp(net, (s,), (torch.ones_like(s),))[1]
-    return change
+def derivatives(net: nn.Module, s: Tensor) -> Tensor:
+    """Return G, dG/ds and its slope (3, n, channels) of an embedding net at s (n,)."""
+    x = torch.stack([s, torch.ones_like(s), torch.zeros_like(s)])[..., None]
+    for layer in net.children():
+        assert isinstance(layer, Residual)
+        z, slope, bend = x @ layer.linear.weight.T
+        t = torch.tanh(z + layer.linear.bias)
+        up = 1 - t**2
+        y = torch.stack([t, up * slope, up * (bend - 2 * t * slope**2)])
+        times = y.shape[-1] // x.shape[-1]
+        x = y + x.repeat(1, 1, times) if y.shape[-1] in (x.shape[-1], 2 * x.shape[-1]) else y
+    return x

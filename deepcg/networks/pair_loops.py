@@ -1,13 +1,16 @@
 """Fused CPU loops behind ``pair_features.py``: sums over the neighbors that are within the cutoff.
 
 Loops run in parallel over beads; every bead writes its own rows, so that the result does not
-depend on the number of threads. Innermost are channels, which lie together in memory.
+depend on the number of threads. LANES channels are worked on at once, the rest one by one.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit, prange
+
+from deepcg.networks.loops import CHUNKS
+from deepcg.vectors import LANES, load, store, total
 
 NUMBERS = 8
 """Of a pair: s, q, ds/dr, dq/dr, q/r and the unit vector u; s and q = s0 s are scaled."""
@@ -79,32 +82,117 @@ def sort_pairs(nets, ends, rows):
     ends[:] = place
 
 
+@njit(inline="always")
+def longest(first):
+    """Return the largest number of pairs of a bead."""
+    most = 0
+    for bead in range(len(first) - 1):
+        most = max(most, first[bead + 1] - first[bead])
+    return most
+
+
+@njit(inline="always")
+def fill_rows(begin, end, geometry, r):
+    """Set ``r`` (4, room) to R of the pairs of a bead."""
+    for pair in range(begin, end):
+        own, k = geometry[pair], pair - begin
+        r[0, k], r[1, k] = own[0], own[1] * own[5]
+        r[2, k], r[3, k] = own[1] * own[6], own[1] * own[7]
+
+
+def _features_of(width):
+    """Return what sums over the pairs of a bead for ``width`` channels from m on."""
+
+    @njit(fastmath=True, error_model="numpy")
+    def block(m, begin, end, rows, r, g, n, nothing, out, to):
+        f0 = f1 = f2 = f3 = load(nothing, 0, width)
+        for pair in range(begin, end):
+            k, value = pair - begin, load(g, rows[pair] * n + m, width)
+            f0, f1 = f0 + value * r[0, k], f1 + value * r[1, k]
+            f2, f3 = f2 + value * r[2, k], f3 + value * r[3, k]
+        store(out, to + m, f0)
+        store(out, to + n + m, f1)
+        store(out, to + 2 * n + m, f2)
+        store(out, to + 3 * n + m, f3)
+
+    return block
+
+
+def _features_back_of(width):
+    """Return the way back of ``_features_of`` to G."""
+
+    @njit(fastmath=True, error_model="numpy")
+    def block(m, begin, end, rows, r, slopes, n, at, back):
+        f0, f1 = load(slopes, at + m, width), load(slopes, at + n + m, width)
+        f2, f3 = load(slopes, at + 2 * n + m, width), load(slopes, at + 3 * n + m, width)
+        for pair in range(begin, end):
+            k = pair - begin
+            value = f0 * r[0, k] + f1 * r[1, k] + f2 * r[2, k] + f3 * r[3, k]
+            store(back, rows[pair] * n + m, value)
+
+    return block
+
+
+def _pulls_back_of(width):
+    """Return the way back of ``pulls`` for ``width`` channels of a bead from m on."""
+
+    @njit(fastmath=True, error_model="numpy")
+    def block(m, begin, end, rows, r, t, g, dg, slopes, n, at, nothing, back, back_g, back_dg):
+        f0, f1 = load(slopes, at + m, width), load(slopes, at + n + m, width)
+        f2, f3 = load(slopes, at + 2 * n + m, width), load(slopes, at + 3 * n + m, width)
+        s0 = s1 = s2 = s3 = load(nothing, 0, width)
+        for pair in range(begin, end):
+            k, place = pair - begin, rows[pair] * n + m
+            r0, r1, r2, r3 = r[0, k], r[1, k], r[2, k], r[3, k]
+            t0, t1, t2, t3 = t[0, k], t[1, k], t[2, k], t[3, k]
+            store(back_g, place, f0 * t0 + f1 * t1 + f2 * t2 + f3 * t3)
+            store(back_dg, place, (f0 * r0 + f1 * r1 + f2 * r2 + f3 * r3) * t0)
+            value, moved = load(g, place, width), load(dg, place, width) * t0
+            s0, s1 = s0 + moved * r0 + value * t0, s1 + moved * r1 + value * t1
+            s2, s3 = s2 + moved * r2 + value * t2, s3 + moved * r3 + value * t3
+        store(back, at + m, s0)
+        store(back, at + n + m, s1)
+        store(back, at + 2 * n + m, s2)
+        store(back, at + 3 * n + m, s3)
+
+    return block
+
+
+_features_many, _features_one = _features_of(LANES), _features_of(1)
+_features_back_many, _features_back_one = _features_back_of(LANES), _features_back_of(1)
+_pulls_back_many, _pulls_back_one = _pulls_back_of(LANES), _pulls_back_of(1)
+
+
 @njit(parallel=True, cache=True, fastmath=True, error_model="numpy")
 def features(first, rows, geometry, g, out):
     """Set ``out`` (beads, 4, channels) to sum_j R_jc G_jm."""
-    for bead in prange(len(first) - 1):
-        f0, f1, f2, f3 = out[bead]
-        out[bead] = 0
-        for pair in range(first[bead], first[bead + 1]):
-            own, row = geometry[pair], g[rows[pair]]
-            r0, r1, r2, r3 = own[0], own[1] * own[5], own[1] * own[6], own[1] * own[7]
-            for m in range(len(row)):
-                f0[m] += r0 * row[m]
-                f1[m] += r1 * row[m]
-                f2[m] += r2 * row[m]
-                f3[m] += r3 * row[m]
+    n, room = out.shape[2], longest(first)
+    whole, values, target = n - n % LANES, g.ravel(), out.ravel()
+    for chunk in prange(CHUNKS):
+        r, nothing = np.empty((4, room), g.dtype), np.zeros(LANES, g.dtype)
+        for bead in range(chunk * len(out) // CHUNKS, (chunk + 1) * len(out) // CHUNKS):
+            begin, end, to = first[bead], first[bead + 1], 4 * n * bead
+            fill_rows(begin, end, geometry, r)
+            for m in range(0, whole, LANES):
+                _features_many(m, begin, end, rows, r, values, n, nothing, target, to)
+            for m in range(whole, n):
+                _features_one(m, begin, end, rows, r, values, n, nothing, target, to)
 
 
 @njit(parallel=True, cache=True, fastmath=True, error_model="numpy")
 def features_back(first, rows, geometry, slopes, back):
     """Set ``back`` (pairs, channels), sorted as G, to the gradient of sum(slopes F) in G."""
-    for bead in prange(len(first) - 1):
-        f0, f1, f2, f3 = slopes[bead]
-        for pair in range(first[bead], first[bead + 1]):
-            own, row = geometry[pair], back[rows[pair]]
-            r0, r1, r2, r3 = own[0], own[1] * own[5], own[1] * own[6], own[1] * own[7]
-            for m in range(len(row)):
-                row[m] = r0 * f0[m] + r1 * f1[m] + r2 * f2[m] + r3 * f3[m]
+    n, room, n_beads = back.shape[1], longest(first), len(slopes)
+    whole, given, target = n - n % LANES, slopes.ravel(), back.ravel()
+    for chunk in prange(CHUNKS):
+        r = np.empty((4, room), back.dtype)
+        for bead in range(chunk * n_beads // CHUNKS, (chunk + 1) * n_beads // CHUNKS):
+            begin, end, at = first[bead], first[bead + 1], 4 * n * bead
+            fill_rows(begin, end, geometry, r)
+            for m in range(0, whole, LANES):
+                _features_back_many(m, begin, end, rows, r, given, n, at, target)
+            for m in range(whole, n):
+                _features_back_one(m, begin, end, rows, r, given, n, at, target)
 
 
 @njit(inline="always")
@@ -120,47 +208,63 @@ def pull(own, ds, b1, b2, b3, out):
 @njit(parallel=True, cache=True, fastmath=True, error_model="numpy")
 def pulls(first, rows, slots, geometry, g, dg, slopes, out):
     """Set ``out`` (beads, width, 3) to the gradient of sum(slopes F) in displacements."""
-    for bead in prange(len(first) - 1):
-        out[bead] = 0
-        f0, f1, f2, f3 = slopes[bead]
-        for pair in range(first[bead], first[bead + 1]):
-            own, row, change = geometry[pair], g[rows[pair]], dg[rows[pair]]
-            r0, r1, r2, r3 = own[0], own[1] * own[5], own[1] * own[6], own[1] * own[7]
-            ds = b1 = b2 = b3 = 0 * r0
-            for m in range(len(row)):
-                a = r0 * f0[m] + r1 * f1[m] + r2 * f2[m] + r3 * f3[m]
-                ds += change[m] * a + row[m] * f0[m]
-                b1 += row[m] * f1[m]
-                b2 += row[m] * f2[m]
-                b3 += row[m] * f3[m]
-            pull(own, ds, b1, b2, b3, out[bead, slots[pair]])
+    n = g.shape[1]
+    whole, values, changes = n - n % LANES, g.ravel(), dg.ravel()
+    for chunk in prange(CHUNKS):
+        nothing = np.zeros(LANES, g.dtype)
+        for bead in range(chunk * len(out) // CHUNKS, (chunk + 1) * len(out) // CHUNKS):
+            out[bead] = 0
+            f = slopes[bead].ravel()
+            for pair in range(first[bead], first[bead + 1]):
+                own, at = geometry[pair], rows[pair] * n
+                r0, r1, r2, r3 = own[0], own[1] * own[5], own[1] * own[6], own[1] * own[7]
+                v0 = v1 = v2 = v3 = load(nothing, 0, LANES)
+                for m in range(0, whole, LANES):
+                    f0, f1 = load(f, m, LANES), load(f, n + m, LANES)
+                    f2, f3 = load(f, 2 * n + m, LANES), load(f, 3 * n + m, LANES)
+                    value, change = load(values, at + m, LANES), load(changes, at + m, LANES)
+                    v0 = v0 + change * (f0 * r0 + f1 * r1 + f2 * r2 + f3 * r3) + value * f0
+                    v1, v2, v3 = v1 + value * f1, v2 + value * f2, v3 + value * f3
+                ds, b1, b2, b3 = total(v0), total(v1), total(v2), total(v3)
+                for m in range(whole, n):
+                    a = r0 * f[m] + r1 * f[n + m] + r2 * f[2 * n + m] + r3 * f[3 * n + m]
+                    value = values[at + m]
+                    ds += changes[at + m] * a + value * f[m]
+                    b1 += value * f[n + m]
+                    b2 += value * f[2 * n + m]
+                    b3 += value * f[3 * n + m]
+                pull(own, ds, b1, b2, b3, out[bead, slots[pair]])
+
+
+@njit(inline="always")
+def _fill_speeds(begin, end, slots, geometry, v, t):
+    """Set ``t`` (4, room) to how s and its vector change with the displacements' ``v``."""
+    for pair in range(begin, end):
+        own, speed, k = geometry[pair], v[slots[pair]], pair - begin
+        along = speed[0] * own[5] + speed[1] * own[6] + speed[2] * own[7]
+        turn = along * (own[3] - own[4])
+        t[0, k], t[1, k] = along * own[2], turn * own[5] + own[4] * speed[0]
+        t[2, k], t[3, k] = turn * own[6] + own[4] * speed[1], turn * own[7] + own[4] * speed[2]
 
 
 @njit(parallel=True, cache=True, fastmath=True, error_model="numpy")
 def pulls_back(first, rows, slots, geometry, g, dg, slopes, v, back_g, back_dg, back_slopes):
     """Set the gradients of sum(v pulls) in G, dG/ds and the slopes; ``v`` (beads, width, 3)."""
-    for bead in prange(len(first) - 1):
-        f0, f1, f2, f3 = slopes[bead]
-        s0, s1, s2, s3 = back_slopes[bead]
-        back_slopes[bead] = 0
-        for pair in range(first[bead], first[bead + 1]):
-            own, row, change = geometry[pair], g[rows[pair]], dg[rows[pair]]
-            on_g, on_dg = back_g[rows[pair]], back_dg[rows[pair]]
-            speed = v[bead, slots[pair]]
-            r0, r1, r2, r3 = own[0], own[1] * own[5], own[1] * own[6], own[1] * own[7]
-            along = speed[0] * own[5] + speed[1] * own[6] + speed[2] * own[7]
-            t0, turn = along * own[2], along * (own[3] - own[4])
-            t1 = turn * own[5] + own[4] * speed[0]
-            t2 = turn * own[6] + own[4] * speed[1]
-            t3 = turn * own[7] + own[4] * speed[2]
-            for m in range(len(row)):
-                on_g[m] = t0 * f0[m] + t1 * f1[m] + t2 * f2[m] + t3 * f3[m]
-                on_dg[m] = t0 * (r0 * f0[m] + r1 * f1[m] + r2 * f2[m] + r3 * f3[m])
-                moved = t0 * change[m]
-                s0[m] += moved * r0 + t0 * row[m]
-                s1[m] += moved * r1 + t1 * row[m]
-                s2[m] += moved * r2 + t2 * row[m]
-                s3[m] += moved * r3 + t3 * row[m]
+    n, room, n_beads = g.shape[1], longest(first), len(slopes)
+    whole, values, changes, given = n - n % LANES, g.ravel(), dg.ravel(), slopes.ravel()
+    on_g, on_dg, on_slopes = back_g.ravel(), back_dg.ravel(), back_slopes.ravel()
+    for chunk in prange(CHUNKS):
+        r, t = np.empty((4, room), g.dtype), np.empty((4, room), g.dtype)
+        nothing = np.zeros(LANES, g.dtype)
+        for bead in range(chunk * n_beads // CHUNKS, (chunk + 1) * n_beads // CHUNKS):
+            begin, end, at = first[bead], first[bead + 1], 4 * n * bead
+            fill_rows(begin, end, geometry, r)
+            _fill_speeds(begin, end, slots, geometry, v[bead], t)
+            known = rows, r, t, values, changes, given, n, at, nothing, on_slopes, on_g, on_dg
+            for m in range(0, whole, LANES):
+                _pulls_back_many(m, begin, end, *known)
+            for m in range(whole, n):
+                _pulls_back_one(m, begin, end, *known)
 
 
 @njit(parallel=True, cache=True, fastmath=True, error_model="numpy")

@@ -10,31 +10,21 @@ import numpy as np
 from numba import njit, prange
 
 from deepcg.networks.loops import CHUNKS
-from deepcg.networks.pair_loops import pull
+from deepcg.networks.pair_loops import fill_rows, longest, pull
 from deepcg.vectors import LANES, load, store, total
-
-
-@njit(inline="always")
-def _longest(first):
-    """Return the largest number of pairs of a bead."""
-    most = 0
-    for bead in range(len(first) - 1):
-        most = max(most, first[bead + 1] - first[bead])
-    return most
 
 
 @njit(error_model="numpy")
 def _look_up(begin, end, nets, geometry, numbers, places, t, rows):
     """Find where in the table the pairs of a bead are: places, the rest t, and R (4, room)."""
     low, widths, n_rows, stride = numbers
+    fill_rows(begin, end, geometry, rows)
     for pair in range(begin, end):
-        own, k = geometry[pair], pair - begin
-        x = (own[0] - low) * widths
+        k = pair - begin
+        x = (geometry[pair, 0] - low) * widths
         row = min(max(int(np.floor(x)), 0), n_rows - 1)
         t[k] = x - row
         places[k] = (nets[pair] * n_rows + row) * stride
-        rows[0, k] = own[0]
-        rows[1, k], rows[2, k], rows[3, k] = own[1] * own[5], own[1] * own[6], own[1] * own[7]
 
 
 @njit(parallel=True, cache=True, fastmath=True, error_model="numpy")
@@ -44,7 +34,7 @@ def features(first, nets, geometry, table, numbers, out):
     ``table`` is flat, of (nets, rows, blocks, 6, LANES); ``numbers`` are the lowest s, intervals
     per unit of s, and the rows and numbers per row of a net.
     """
-    n, channels, room = len(out), out.shape[2], _longest(first)
+    n, channels, room = len(out), out.shape[2], longest(first)
     for chunk in prange(CHUNKS):
         places, t = np.empty(room, np.int64), np.empty(room, table.dtype)
         r, sums = np.empty((4, room), table.dtype), np.zeros((4, LANES), table.dtype)
@@ -75,7 +65,7 @@ def features(first, nets, geometry, table, numbers, out):
 @njit(parallel=True, cache=True, fastmath=True, error_model="numpy")
 def pulls(first, nets, slots, geometry, table, numbers, slopes, out):
     """Set ``out`` (beads, width, 3) to the gradient of sum(slopes F) in displacements."""
-    n, channels, room = len(out), slopes.shape[2], _longest(first)
+    n, channels, room = len(out), slopes.shape[2], longest(first)
     wide = numbers[3] // 6
     for chunk in prange(CHUNKS):
         places, t = np.empty(room, np.int64), np.empty(room, table.dtype)

@@ -49,7 +49,7 @@ def main(precision: str, threads: int, python: Path) -> None:
         if not error < limit:
             raise SystemExit(f"forces of {name} differ by {error:.1e} of their rms")
     work: Work = {**theirs, **ours}
-    times = medians(work, 15)
+    times = medians(work)
     print(
         header(f"energy and forces of 216 oxygens, {CUTOFF} nm, 25-50-100, 16, 240x3, {precision}")
     )

@@ -37,7 +37,7 @@ def main(precision: str, threads: int, python: Path) -> None:
         if not abs(one() / wanted - 1) < 1e-4:
             raise SystemExit(f"the loss of {name} is {one()}, DeePMD-kit's is {wanted}")
     work: Work = {"DeePMD-kit": peer, **ours}
-    times = medians(work, 15)
+    times = medians(work)
     print(header(f"training step on 216 oxygens, {CUTOFF} nm, 25-50-100, 16, 240x3, {precision}"))
     print(peer.about)
     print(told(times, "DeePMD-kit"))

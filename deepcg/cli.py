@@ -97,6 +97,12 @@ COMMANDS = Topic(
         "sample": Entry(
             "Sample a fitted model.", "deepcg.workflow.sample", "SampleConfig", "sample"
         ),
+        "compress": Entry(
+            "Make a fitted deeppot-se faster to sample.",
+            "deepcg.workflow.compress",
+            "CompressConfig",
+            "compress",
+        ),
         "compare": Entry(
             "Compare samples with the microscopic model.",
             "deepcg.workflow.compare",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from deepcg.errors import InputError, pick
 from deepcg.files import read_tensors, write_tensors
-from deepcg.networks import NETWORKS
+from deepcg.networks import COMPRESSED, NETWORKS
 from deepcg.potential import NetworkPotential
 from deepcg.priors import KINDS, ForceField, Repulsion, Table
 from deepcg.surface import SurfacePotential
@@ -30,7 +30,7 @@ class Architecture:
     Parameters
     ----------
     network
-        A name in ``NETWORKS``.
+        A name in ``NETWORKS`` or ``COMPRESSED``.
     options
         Its keyword arguments.
     cutoff
@@ -59,7 +59,7 @@ class Architecture:
         InputError
             If the network is unknown or does not take one of the options.
         """
-        kind = pick(NETWORKS, self.network, "network")
+        kind = pick(NETWORKS | COMPRESSED, self.network, "network")
         known = list(inspect.signature(kind).parameters)[2:]
         for name in self.options:
             pick(dict.fromkeys(known), name, f"option of the network {self.network!r}:")

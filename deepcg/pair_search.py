@@ -68,30 +68,6 @@ def collected(pull: Tensor, index: Tensor, count: Tensor) -> Tensor:
     return out
 
 
-def nearer(displacement: Tensor, count: Tensor, limit: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return frames, beads and slots of the listed neighbors that are nearer than a limit, nm."""
-    d, n = displacement.contiguous().numpy(), count.numpy()
-    places = np.empty((3, _nearer(d, n, limit**2, np.empty((3, 0), np.int64))), np.int64)
-    _nearer(d, n, limit**2, places)
-    frames, beads, slots = torch.from_numpy(places)
-    return frames, beads, slots
-
-
-@njit(cache=True, error_model="numpy")
-def _nearer(d: Any, count: Any, limit: float, places: Any) -> int:
-    """Write as many places (3, room) as there is room for; return how many there are."""
-    found = 0
-    for f in range(d.shape[0]):
-        for i in range(d.shape[1]):
-            for slot in range(count[f, i]):
-                x, y, z = d[f, i, slot, 0], d[f, i, slot, 1], d[f, i, slot, 2]
-                if x * x + y * y + z * z < limit:
-                    if found < places.shape[1]:
-                        places[0, found], places[1, found], places[2, found] = f, i, slot
-                    found += 1
-    return found
-
-
 @njit(parallel=True, cache=True, error_model="numpy")
 def _displace(x: Any, index: Any, shift: Any, count: Any, padding: float, out: Any) -> None:
     n = x.shape[1]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from torch import nn
 
 from deepcg.networks.base import Network
+from deepcg.networks.compressed import CompressedDeepPotSE
 from deepcg.networks.deeppot_se import DeepPotSE
 from deepcg.networks.deeppot_se_l import DeepPotSEL
 from deepcg.networks.pair_spline import PairSpline
@@ -14,6 +15,9 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "deeppot-se-l": DeepPotSEL,
     "pair-spline": PairSpline,
 }
+
+COMPRESSED: dict[str, Callable[..., nn.Module]] = {"deeppot-se-compressed": CompressedDeepPotSE}
+"""What cannot be trained: made of others by ``deepcg compress``."""
 
 SIZES: dict[str, dict[str, Mapping[str, object]]] = {
     "deeppot-se": {
@@ -35,4 +39,13 @@ SIZES: dict[str, dict[str, Mapping[str, object]]] = {
     "pair-spline": {"small": {}, "deepmd": {"n_knots": 60}},
 }
 
-__all__ = ["NETWORKS", "SIZES", "DeepPotSE", "DeepPotSEL", "Network", "PairSpline"]
+__all__ = [
+    "COMPRESSED",
+    "NETWORKS",
+    "SIZES",
+    "CompressedDeepPotSE",
+    "DeepPotSE",
+    "DeepPotSEL",
+    "Network",
+    "PairSpline",
+]

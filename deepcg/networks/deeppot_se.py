@@ -9,7 +9,17 @@ from torch import Tensor, nn
 
 from deepcg.errors import InputError
 from deepcg.neighbors import Neighbors
-from deepcg.networks.base import Perceptron, Residual, switch
+from deepcg.networks.base import Perceptron, Residual
+from deepcg.networks.descriptor import energies_and_slopes, energies_of
+from deepcg.networks.environment import Scales, at_infinity, completed, plain_features
+from deepcg.networks.kinds import joined
+from deepcg.networks.pair_features import (
+    Embedded,
+    Pairs,
+    features_of,
+    pulls_of_features,
+    values_and_slopes,
+)
 
 
 class DeepPotSE(nn.Module):
@@ -33,6 +43,9 @@ class DeepPotSE(nn.Module):
     n_neighbors
         DeePMD's ``sel``, one for each type: the divisor n is their sum. ``standardise`` sets
         it from the sample where it is not given.
+    plain
+        Use the plain PyTorch definition on every device: slower, differentiable twice in the
+        positions.
 
     Raises
     ------
@@ -51,12 +64,13 @@ class DeepPotSE(nn.Module):
         two_sided: bool = False,
         switch_on: float = 0.05,
         n_neighbors: Sequence[int] | None = None,
+        plain: bool = False,
     ) -> None:
         super().__init__()
         if axis > embedding[-1]:
             raise InputError(f"{axis} axis neurons need an embedding as wide, not {embedding[-1]}")
-        self.cutoff, self.n_types, self.axis = cutoff, n_types, axis
-        self.switch_on, self.two_sided = switch_on, two_sided
+        self.cutoff, self.n_types, self.channels, self.axis = cutoff, n_types, embedding[-1], axis
+        self.switch_on, self.two_sided, self.plain = switch_on, two_sided, plain
         self.n_neighbors_given = n_neighbors is not None
         self.embeddings = nn.ModuleList(
             _embedding(embedding) for _ in range(n_types**2 if two_sided else n_types)
@@ -71,25 +85,40 @@ class DeepPotSE(nn.Module):
 
     def forward(self, neighbors: Neighbors, types: Tensor) -> Tensor:
         """Return bead energies (n_frames, n_beads), kJ/mol."""
-        s, rows = self._environment(neighbors, types)
-        species = neighbors.species(types)
-        features = (
-            sum(self._features(s, rows, species, types, of) for of in range(self.n_types))
-            / self.get_buffer("slots").sum()
-        )  # (f, i, m, 4)
-        descriptor = (features @ features[:, :, : self.axis].mT).flatten(2)
-        energy = descriptor.new_zeros(descriptor.shape[:2])
-        for kind, fitting in enumerate(self.fitting):
-            beads = (types == kind).nonzero().squeeze(1)
-            energy = energy.index_copy(1, beads, fitting(descriptor[:, beads]))
-        return energy
+        if self.plain or neighbors.displacement.device.type != "cpu":
+            features = plain_features(neighbors, types, self.scales, self._embed)
+        else:
+            pairs, g = self._embedded(neighbors, types)
+            features = self._completed(features_of(neighbors.displacement, pairs, g), pairs, types)
+        return energies_of(features, types, self.fitting, self.axis)
+
+    @torch.no_grad()
+    def energy_and_pulls(self, neighbors: Neighbors, types: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return bead energies and dU/dr_ij (n_frames, n_beads, width, 3), detached, kJ/mol/nm.
+
+        On the CPU; ``None`` where there is only autograd.
+        """
+        d = neighbors.displacement.detach()
+        if self.plain or d.device.type != "cpu":
+            return None
+        pairs, g = self._embedded(neighbors, types)
+        features = self._completed(features_of(d, pairs, g), pairs, types)
+        energies, slopes = energies_and_slopes(features, types, self.fitting, self.axis)
+        slopes = slopes / self.get_buffer("slots").sum()
+        return energies, pulls_of_features(slopes, pairs, g, d.shape)
+
+    @property
+    def scales(self) -> Scales:
+        """What turns distances into the inputs of the embedding nets."""
+        mean, spread, slots = (self.get_buffer(name) for name in ("mean", "spread", "slots"))
+        return Scales(mean, spread, slots, self.switch_on, self.cutoff, self.two_sided)
 
     @torch.no_grad()
     def standardise(self, neighbors: Neighbors, types: Tensor) -> None:
         """Set mean and spread of R and, unless they were given, the numbers of neighbors."""
         self.get_buffer("mean").zero_()
         self.get_buffer("spread").fill_(1)
-        s, rows = self._environment(neighbors, types)
+        s, rows = self.scales.environment(neighbors, types)
         species = neighbors.species(types)
         if not self.n_neighbors_given:
             for t in range(self.n_types):
@@ -103,36 +132,23 @@ class DeepPotSE(nn.Module):
                 vector = rows[found][:, 1:].square().mean().sqrt()
                 self.get_buffer("spread")[kind, 1] = vector.clamp(min=1e-2)
 
-    def _environment(self, neighbors: Neighbors, types: Tensor) -> tuple[Tensor, Tensor]:
-        """Return standardised s (f, i, j) and R (f, i, j, 4), zero rows in padding."""
-        r = neighbors.distance
-        s = switch(r, self.switch_on, self.cutoff) / r
-        vector = s[..., None] * neighbors.displacement / r[..., None]
-        mean, spread = self.get_buffer("mean")[types], self.get_buffer("spread")[types]
-        s = (s - mean[:, None]) / spread[:, None, 0]
-        rows = torch.cat([s[..., None], vector / spread[:, None, None, 1]], dim=-1)
-        return s, rows * neighbors.mask[..., None]
+    def _embed(self, net: int, s: Tensor) -> Tensor:
+        """Return G (..., m) at s (...)."""
+        g: Tensor = self.embeddings[net](s[..., None])
+        return g
 
-    def _features(self, s: Tensor, rows: Tensor, species: Tensor, types: Tensor, of: int) -> Tensor:
-        """Return G^T R (f, i, m, 4) over the neighbors of one type, padding included."""
-        parts = []
-        order = []
-        for kind in range(self.n_types if self.two_sided else 1):
-            net = self.embeddings[kind * self.n_types + of]
-            beads = (
-                (types == kind).nonzero().squeeze(1)
-                if self.two_sided
-                else torch.arange(len(types), device=types.device)
-            )
-            here = species[:, beads] == of
-            g = net(s[:, beads, :, None]) * here[..., None]  # (f, i, j, m)
-            found = torch.einsum("fijm,fijc->fimc", g, rows[:, beads])
-            absent = self.get_buffer("slots")[of] - here.sum(-1)  # (f, i)
-            row = -(self.get_buffer("mean") / self.get_buffer("spread")[:, 0])[types[beads]]
-            empty = absent[..., None] * (row[:, None] * net(row[:, None]))  # (f, i, m)
-            parts.append(torch.cat([found[..., :1] + empty[..., None], found[..., 1:]], dim=-1))
-            order.append(beads)
-        return torch.cat(parts, dim=1)[:, torch.argsort(torch.cat(order))]
+    def _embedded(self, neighbors: Neighbors, types: Tensor) -> tuple[Pairs, Embedded]:
+        """Return the pairs within the cutoff, with their G and dG/ds."""
+        pairs = Pairs.within(neighbors, types, self.scales)
+        rows, s = pairs.sorted(len(self.embeddings))
+        parts = [values_and_slopes(*one) for one in zip(self.embeddings, s, strict=True)]
+        value, slope = (joined(some) for some in zip(*parts, strict=True))
+        return pairs, Embedded(rows, value, slope)
+
+    def _completed(self, features: Tensor, pairs: Pairs, types: Tensor) -> Tensor:
+        """Add the neighbors at infinity to the sum over pairs, and divide by n."""
+        far = at_infinity(self.scales, self._embed)
+        return completed(features, pairs.counts, types, self.scales, far)
 
 
 def _embedding(widths: Sequence[int]) -> nn.Sequential:

@@ -170,7 +170,7 @@ def contracted(a: Tensor, g: Tensor, l_max: int, n_axis: int) -> Tensor:
     return out
 
 
-def run_loop(loop: Loop, *arguments: Tensor | NDArray[Any] | tuple[float, ...] | int) -> None:
+def run_loop(loop: Loop, *arguments: Tensor | NDArray[Any] | tuple[float, ...] | float) -> None:
     """Call a loop, which writes to its last argument, on as many threads as PyTorch uses."""
     use_torch_threads()
     *given, out = arguments

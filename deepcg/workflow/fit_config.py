@@ -63,8 +63,9 @@ class FitConfig:
         Single options of the network, which override its size. What they are in a small one, of
         deeppot-se-l: l_max 3, n_splines 16, first_knot 0.22, channels 16, axis 4, triples 4,
         fitting [32, 32], two_sided false, plain false; deeppot-se: embedding [16, 32], axis 4,
-        fitting [64, 64], two_sided false, switch_on 0.05, n_neighbors null; pair-spline: n_knots
-        40, first_knot 0.2; of collective variables: widths [48, 48], harmonics 2.
+        fitting [64, 64], two_sided false, switch_on 0.05, n_neighbors null, plain false;
+        pair-spline: n_knots 40, first_knot 0.2; of collective variables: widths [48, 48],
+        harmonics 2.
     cutoff
         Beads farther apart than this do not interact through the network, nm; by default 0.6,
         or 0.9 where there is no box.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from deepcg.ensemble import load_members
 from deepcg.errors import InputError
 from deepcg.model import Architecture, Model, SurfaceModel
+from deepcg.networks import COMPRESSED
 from deepcg.potential import NetworkPotential
 from deepcg.surface import SurfacePotential
 from free_energy import block_labels
@@ -124,6 +125,8 @@ def _source(run: Path, member: int) -> Model | SurfaceModel:
 
 
 def _check_same(old: Architecture, new: Architecture, run: Path) -> None:
+    if old.network in COMPRESSED:
+        raise InputError(f"{run} is compressed, for inference only: start from what it was made of")
     for name in ("network", "options", "cutoff", "n_types"):
         one, other = getattr(old, name), getattr(new, name)
         if name == "options":

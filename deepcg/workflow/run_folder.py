@@ -21,6 +21,9 @@ from deepcg.training import ForceSamples, Inputs, Record, Trainable, rows, train
 from deepcg.workflow.fit_config import FitConfig, absolute
 from deepcg.workflow.members import member_seed
 
+COMPRESSION = "compressed.json"
+"""What a run folder has that ``deepcg compress`` made: of which model, and how well."""
+
 
 def check_folder(config: FitConfig) -> None:
     """Refuse a folder whose fit would be overwritten, or is another than the one to resume.
@@ -31,6 +34,10 @@ def check_folder(config: FitConfig) -> None:
         Names the setting that differs, or what is in the way.
     """
     check_place(config.output)
+    if (config.output / COMPRESSION).exists():
+        raise InputError(
+            f"{config.output} is compressed, for inference only: resume the fit it was made of"
+        )
     if not config.resume:
         if (config.output / "model.pt").exists():
             raise InputError(f"{config.output} holds a model: give --resume or another --output")

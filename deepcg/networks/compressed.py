@@ -1,0 +1,198 @@
+"""DeepPot-SE for inference: tables in place of its embedding nets."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deepcg.errors import InputError
+from deepcg.neighbors import Neighbors
+from deepcg.networks import table_loops
+from deepcg.networks.base import Perceptron, switch
+from deepcg.networks.deeppot_se import DeepPotSE
+from deepcg.networks.density import run_loop
+from deepcg.networks.descriptor import energies_and_slopes, energies_of
+from deepcg.networks.environment import Scales, at_infinity, completed, plain_features
+from deepcg.networks.pair_features import Pairs
+from deepcg.networks.tables import (
+    DEGREE,
+    Knots,
+    evaluate,
+    fitting_knots,
+    packed,
+    polynomials,
+    unpacked,
+)
+from deepcg.vectors import LANES
+
+
+class CompressedDeepPotSE(nn.Module):
+    """DeepPot-SE whose G(s) are tables: what ``compressed`` makes of one that is trained.
+
+    Parameters
+    ----------
+    cutoff, switch_on
+        nm, as those of the network that it was made of.
+    n_types
+        Number of bead types.
+    channels, axis, fitting, two_sided
+        Width of G, and the rest as in ``DeepPotSE``.
+    low, high, intervals
+        Where tables begin and end, in standardised s, and intervals of each.
+    plain
+        Use the plain PyTorch definition on every device.
+    """
+
+    def __init__(
+        self,
+        cutoff: float,
+        n_types: int,
+        *,
+        channels: int,
+        axis: int,
+        fitting: Sequence[int],
+        low: float,
+        high: float,
+        intervals: int,
+        two_sided: bool = False,
+        switch_on: float = 0.05,
+        plain: bool = False,
+    ) -> None:
+        super().__init__()
+        self.cutoff, self.n_types, self.channels, self.axis = cutoff, n_types, channels, axis
+        self.switch_on, self.two_sided, self.plain = switch_on, two_sided, plain
+        self.knots = Knots(low, high, intervals)
+        self.fitting = nn.ModuleList(
+            Perceptron(channels * axis, fitting, residual=True) for _ in range(n_types)
+        ).requires_grad_(False)
+        n_nets, n_blocks = n_types ** (1 + two_sided), -(-channels // LANES)
+        shape = n_nets, self.knots.rows, n_blocks, DEGREE + 1, LANES
+        self.register_buffer("table", torch.zeros(shape))
+        self.register_buffer("slots", torch.ones(n_types))
+        self.register_buffer("mean", torch.zeros(n_types))
+        self.register_buffer("spread", torch.ones(n_types, 2))
+        self.register_buffer("far", torch.zeros(n_types, n_types, channels))
+
+    def forward(self, neighbors: Neighbors, types: Tensor) -> Tensor:
+        """Return bead energies (n_frames, n_beads), kJ/mol, by the plain definition.
+
+        Raises
+        ------
+        InputError
+            The weights are to be trained.
+        """
+        if any(p.requires_grad for p in self.fitting.parameters()):
+            raise InputError(
+                "a compressed network is for inference: train the one that it was made of"
+            )
+        features = plain_features(neighbors, types, self.scales, self._embed)
+        return energies_of(features, types, self.fitting, self.axis)
+
+    @torch.no_grad()
+    def energy_and_pulls(self, neighbors: Neighbors, types: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return bead energies and dU/dr_ij (n_frames, n_beads, width, 3), detached, kJ/mol/nm.
+
+        On the CPU; ``None`` where there is only autograd.
+        """
+        d = neighbors.displacement.detach()
+        if self.plain or d.device.type != "cpu":
+            return None
+        pairs, scales = Pairs.within(neighbors, types, self.scales), self.scales
+        table, numbers = self.get_buffer("table"), self._numbers
+        features = d.new_empty(len(pairs.counts), 4, self.channels)
+        given = table.flatten(), numbers
+        run_loop(table_loops.features, pairs.first, pairs.nets, pairs.geometry, *given, features)
+        features = completed(features, pairs.counts, types, scales, self.get_buffer("far"))
+        energies, slopes = energies_and_slopes(features, types, self.fitting, self.axis)
+        slopes, pulls = slopes / scales.slots.sum(), d.new_empty(d.shape)
+        places = pairs.first, pairs.nets, pairs.slots, pairs.geometry
+        run_loop(table_loops.pulls, *places, *given, slopes, pulls.flatten(0, 1))
+        return energies, pulls
+
+    @property
+    def scales(self) -> Scales:
+        """What turns distances into the variable of the tables."""
+        mean, spread, slots = (self.get_buffer(name) for name in ("mean", "spread", "slots"))
+        return Scales(mean, spread, slots, self.switch_on, self.cutoff, self.two_sided)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What ``__init__`` takes beside cutoff and types."""
+        return {
+            "channels": self.channels,
+            "axis": self.axis,
+            "fitting": _widths(self.fitting[0]),
+            "low": self.knots.low,
+            "high": self.knots.high,
+            "intervals": self.knots.intervals,
+            "two_sided": self.two_sided,
+            "switch_on": self.switch_on,
+        }
+
+    @property
+    def _numbers(self) -> tuple[float, float, int, int]:
+        """What the loops need to know of the tables."""
+        stride = self.get_buffer("table").shape[2] * (DEGREE + 1) * LANES
+        return self.knots.low, 1 / self.knots.width, self.knots.rows, stride
+
+    def _embed(self, net: int, s: Tensor) -> Tensor:
+        return evaluate(unpacked(self.get_buffer("table")[net], self.channels), self.knots, s)
+
+
+@torch.no_grad()
+def compressed(
+    network: DeepPotSE, closest: float, accuracy: float
+) -> tuple[CompressedDeepPotSE, float]:
+    """Return a network with tables, and the largest relative error of their slopes.
+
+    Tables are made in double precision, and kept in that of the network.
+
+    Parameters
+    ----------
+    network
+        What to compress.
+    closest
+        nm, the distance to which tables reach: nearer, G is a straight line in s.
+    accuracy
+        Largest error of dG/ds, over the largest dG/ds, that is allowed.
+
+    Raises
+    ------
+    InputError
+        The accuracy cannot be reached.
+    """
+    scales, like = network.scales, network.get_buffer("mean")
+    r = like.new_tensor(closest)
+    nearest = (switch(r, network.switch_on, network.cutoff) / r - scales.mean) / scales.spread[:, 0]
+    nets = copy.deepcopy(network.embeddings).double()
+    low, high = float(scales.infinity.min()), float(nearest.max())
+    knots, error = fitting_knots(list(nets), low, high, accuracy)
+    tables = torch.stack([packed(polynomials(net, knots)) for net in nets])
+    small = CompressedDeepPotSE(
+        network.cutoff,
+        network.n_types,
+        channels=network.channels,
+        axis=network.axis,
+        fitting=_widths(network.fitting[0]),
+        low=low,
+        high=high,
+        intervals=knots.intervals,
+        two_sided=network.two_sided,
+        switch_on=network.switch_on,
+        plain=network.plain,
+    ).to(like)
+    small.fitting.load_state_dict(network.fitting.state_dict())
+    for name in ("mean", "spread", "slots"):
+        small.get_buffer(name).copy_(network.get_buffer(name))
+    small.get_buffer("table").copy_(tables)
+    small.get_buffer("far").copy_(at_infinity(scales, small._embed))
+    return small, error
+
+
+def _widths(net: nn.Module) -> list[int]:
+    """Return the widths of the hidden layers of a fitting net."""
+    return [m.out_features for m in net.modules() if isinstance(m, nn.Linear)][:-1]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-from deepcg.networks.loops import CHUNKS
+from deepcg.networks.loops import CHUNKS, Loop
 from deepcg.vectors import LANES, load, store, total
 
 NUMBERS = 8
@@ -100,7 +100,7 @@ def fill_rows(begin, end, geometry, r):
         r[2, k], r[3, k] = own[1] * own[6], own[1] * own[7]
 
 
-def _features_of(width):
+def _features_of(width: int) -> Loop:
     """Return what sums over the pairs of a bead for ``width`` channels from m on."""
 
     @njit(fastmath=True, error_model="numpy")
@@ -118,7 +118,7 @@ def _features_of(width):
     return block
 
 
-def _features_back_of(width):
+def _features_back_of(width: int) -> Loop:
     """Return the way back of ``_features_of`` to G."""
 
     @njit(fastmath=True, error_model="numpy")
@@ -133,7 +133,7 @@ def _features_back_of(width):
     return block
 
 
-def _pulls_back_of(width):
+def _pulls_back_of(width: int) -> Loop:
     """Return the way back of ``pulls`` for ``width`` channels of a bead from m on."""
 
     @njit(fastmath=True, error_model="numpy")

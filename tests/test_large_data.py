@@ -23,7 +23,11 @@ N, EDGE = 216, 1.86444
 FIT = """
 import resource, sys
 from deepcg.cli import main
-main(sys.argv[1:], standalone_mode=False)
+try:
+    main(sys.argv[1:])
+except SystemExit as end:
+    if end.code:
+        raise
 print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

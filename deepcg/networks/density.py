@@ -59,7 +59,7 @@ def plain_density(displacement: Tensor, species: Tensor, basis: Basis, n_types: 
     """
     r = displacement.norm(dim=-1)
     y = harmonics(displacement / r[..., None], basis.l_max)
-    of_type = torch.nn.functional.one_hot(species + 1, n_types + 1)[..., 1:].to(r)
+    of_type = torch.nn.functional.one_hot((species + 1).long(), n_types + 1)[..., 1:].to(r)
     radial = (of_type[..., None] * splines(r, basis)[..., None, :]).flatten(-2)
     return torch.einsum("fijc,fijk->fick", y, radial)
 

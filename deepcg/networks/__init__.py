@@ -26,6 +26,7 @@ SIZES: dict[str, dict[str, Mapping[str, object]]] = {
     },
     "deeppot-se-l": {
         "small": {"channels": 16, "axis": 4, "triples": 4, "fitting": (32, 32)},
+        "fast": {"channels": 16, "axis": 4, "triples": 0, "fitting": (32, 32)},
         "molecule": {
             "l_max": 2,
             "n_splines": 8,

@@ -51,10 +51,33 @@ class Residual(nn.Module):
         y = torch.tanh(self.linear(x))
         if self.timestep is not None:
             y = y * self.timestep
+        return self._added(y, x)
+
+    def forward_and_curve(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what ``forward`` does, and the slope of the new part in the sum inside tanh."""
+        y = torch.tanh(self.linear(x))
+        curve = 1 - y.square()
+        if self.timestep is not None:
+            y, curve = y * self.timestep, curve * self.timestep
+        return self._added(y, x), curve
+
+    def slope_before(self, slope: Tensor, curve: Tensor) -> Tensor:
+        """Return the gradient in the input from that in the output (n, n_out)."""
+        new: Tensor = (slope * curve) @ self.linear.weight
+        for part in slope.split(new.shape[-1], dim=-1) if self._width else ():
+            new += part
+        return new
+
+    def _added(self, y: Tensor, x: Tensor) -> Tensor:
+        if self._width == 0:
+            return y
+        return y + (x if self._width == 1 else torch.cat([x, x], dim=-1))
+
+    @property
+    def _width(self) -> int:
+        """How often the input is added to the output."""
         n_in, n_out = self.linear.in_features, self.linear.out_features
-        if n_in == n_out:
-            return y + x
-        return y + torch.cat([x, x], dim=-1) if n_out == 2 * n_in else y
+        return n_out // n_in if n_out in (n_in, 2 * n_in) else 0
 
 
 class Perceptron(nn.Module):
@@ -78,6 +101,30 @@ class Perceptron(nn.Module):
         """Map (..., n_in) onto (...)."""
         y: Tensor = self.layers(x)
         return y.squeeze(-1)
+
+    @torch.no_grad()
+    def values_and_slopes(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what ``forward`` does of x (n, n_in), and its gradient in x, without autograd."""
+        passed: list[tuple[nn.Module, Tensor]] = []
+        *layers, last = self.layers
+        for layer in layers:
+            if isinstance(layer, Residual):
+                x, curve = layer.forward_and_curve(x)
+            else:
+                x = layer(x)
+                curve = 1 - x.square()  # of tanh alone
+            passed.append((layer, curve))
+        assert isinstance(last, nn.Linear)
+        slope = last.weight.expand(len(x), -1)
+        for layer, curve in reversed(passed):
+            if isinstance(layer, Residual):
+                slope = layer.slope_before(slope, curve)
+            elif isinstance(layer, nn.Linear):
+                slope = slope @ layer.weight
+            else:
+                slope = slope * curve
+        y: Tensor = last(x)
+        return y.squeeze(-1), slope
 
     def entrance(self, mean: Tensor, scale: Tensor, sizes: Sequence[int]) -> Entrance:
         """Return the first layer for inputs that come in parts and are not standardised yet.

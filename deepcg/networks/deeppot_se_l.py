@@ -128,7 +128,7 @@ class DeepPotSEL(nn.Module):
         n_frames = len(displacement)
         groups = self._groups.get([types], n_frames, lambda: fused.groups_of(types, n_frames))
         species = neighbors.species(types).to(torch.int32).contiguous()
-        packed = self._packed.get([*self.parameters(), *self.buffers()], 0, self._pack)
+        packed = self._packed.get(self._weights(), 0, self._pack)
         which = products_of(self.basis.l_max, self.triples)
         return fused.run(
             packed, groups, displacement, species, self.basis, self.axis, self.triples, which
@@ -162,6 +162,13 @@ class DeepPotSEL(nn.Module):
         rho = build(neighbors.displacement, species, self.basis, self.n_types)
         kinds = ByKind(types, self.n_types, len(rho))
         return kinds, kinds.rows(rho)
+
+    def _weights(self) -> list[Tensor]:
+        """Return all parameters and buffers, faster than ``parameters`` and ``buffers`` do."""
+        layers = [layer for net in self._nets for layer in net.layers if layer._parameters]
+        fitted = [weight for layer in layers for weight in layer._parameters.values()]
+        found = [self.radial, *self._buffers.values(), *fitted]
+        return [tensor for tensor in found if tensor is not None]
 
     def _pack(self) -> fused.Packed:
         """Return all weights as the compiled loop reads them."""

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from deepcg.networks.kinds import ByKind
+from deepcg.networks.base import Perceptron
+from deepcg.networks.kinds import ByKind, joined
 
 
 def energies_of(features: Tensor, types: Tensor, fitting: Iterable[nn.Module], axis: int) -> Tensor:
@@ -31,12 +32,19 @@ def energies_of(features: Tensor, types: Tensor, fitting: Iterable[nn.Module], a
     return kinds.restored(kinds.each(lambda some, net: net(some), rows, nets))
 
 
+@torch.no_grad()
 def energies_and_slopes(
     features: Tensor, types: Tensor, fitting: Iterable[nn.Module], axis: int
 ) -> tuple[Tensor, Tensor]:
-    """Return what ``energies_of`` does, and its gradient in F, detached."""
-    with torch.enable_grad():
-        moved = features.detach().requires_grad_()
-        energies = energies_of(moved, types, fitting, axis)
-        (slopes,) = torch.autograd.grad(energies.sum(), moved)
-    return energies.detach(), slopes
+    """Return what ``energies_of`` does, and its gradient in F, without autograd."""
+    nets = [net for net in fitting if isinstance(net, Perceptron)]
+    some = features[:, :, :axis]
+    descriptor = (features.mT @ some).flatten(1)
+    kinds = ByKind(types, len(nets), len(descriptor) // len(types))
+    rows = kinds.rows(descriptor.view(*kinds.shape, -1))
+    parts = zip(rows.split(kinds.counts), nets, strict=True)
+    energies, by_kind = zip(*(net.values_and_slopes(part) for part, net in parts), strict=True)
+    back = kinds.restored(joined(by_kind)).reshape(len(features), features.shape[2], axis)
+    slopes = some @ back.mT
+    slopes[:, :, :axis] += features @ back
+    return kinds.restored(joined(energies)), slopes

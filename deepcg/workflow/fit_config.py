@@ -57,8 +57,9 @@ class FitConfig:
     network
         deeppot-se-l, deeppot-se or pair-spline.
     network_size
-        Widths of its layers: small (fast), molecule (faster, for beads of one molecule), deepmd
-        (as DeePMD-kit's default) or auto: molecule where there is no box, else small.
+        Widths of its layers: small, fast (deeppot-se-l without products of three), molecule (for
+        beads of one molecule), deepmd (as DeePMD-kit's default) or auto: molecule where there is
+        no box, else small.
     network_options
         Single options of the network, which override its size. What they are in a small one, of
         deeppot-se-l: l_max 3, n_splines 16, first_knot 0.22, channels 16, axis 4, triples 4,

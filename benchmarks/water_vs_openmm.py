@@ -51,8 +51,8 @@ def main(run: Path, dt: float, threads: int) -> None:
         )
 
 
-def atoms(threads: int) -> Callable[[], object]:
-    """Return what takes steps of TIP3P."""
+def context_of(threads: int) -> openmm.Context:
+    """Return TIP3P under way."""
     edge = box_edge(MOLECULES, 0.997)
     topology, positions = water_box("tip3p", MOLECULES, edge, np.random.default_rng(0))
     system = water_system("tip3p", topology, cutoff=0.9, flexible=False)
@@ -64,6 +64,12 @@ def atoms(threads: int) -> Callable[[], object]:
     openmm.LocalEnergyMinimizer.minimize(context, 10, 200)
     context.setVelocitiesToTemperature(300, 0)
     context.getIntegrator().step(1000)
+    return context
+
+
+def atoms(threads: int) -> Callable[[], object]:
+    """Return what takes steps of TIP3P."""
+    context = context_of(threads)
     # the context must live as long as its integrator is used
     return lambda: context.getIntegrator().step(STEPS["OpenMM"])
 

@@ -121,6 +121,14 @@ def test_the_chains_are_correlated(walks: Floats) -> None:
     assert slowest_inefficiency(walks[0], PERIODS) > 10
 
 
+def test_trajectories_share_blocks_by_time_not_by_frames(walks: Floats) -> None:
+    often, seldom = walks[0], walks[1][::5]
+    blocks = time_blocks([often, seldom], PERIODS)
+    n = len(np.unique(blocks[: len(often)])), len(np.unique(blocks[len(often) :]))
+    # as many independent frames in either, but for the error of their inefficiencies
+    assert 0.4 < n[0] / n[1] < 2.5
+
+
 def test_histogram_with_jackknife(surfaces: list[Replicates]) -> None:
     is_right(np.array([common(surface.estimate(), EXACT) for surface in surfaces]))
 

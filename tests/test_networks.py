@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from deepcg.errors import InputError
 from deepcg.neighbors import Neighbors, find_pairs, neighbors
 from deepcg.networks import NETWORKS, SIZES, DeepPotSE, DeepPotSEL, PairSpline
+from deepcg.networks.base import Perceptron
 from deepcg.potential import NetworkPotential, energy_and_forces
 
 CUTOFF = 0.6
@@ -311,6 +312,19 @@ def test_scales_survive_one_bead_of_a_type_in_one_frame(case: Case):
 @pytest.mark.parametrize("size", ["small", "deepmd"])
 def test_sizes_are_options(kind: str, size: str):
     assert isinstance(NETWORKS[kind](CUTOFF, 1, **SIZES[kind][size]), nn.Module)
+
+
+@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize("widths", [(20, 20), (40, 7), (24,), ()])
+def test_slopes_of_a_fitting_net_are_those_of_autograd(widths: tuple[int, ...], residual: bool):
+    torch.manual_seed(0)
+    net = Perceptron(20, widths, residual=residual).double()
+    x = torch.randn(9, 20, dtype=torch.float64, requires_grad=True)
+    wanted = net(x)
+    (slopes,) = torch.autograd.grad(wanted.sum(), x)
+    values, found = net.values_and_slopes(x.detach())
+    torch.testing.assert_close(values, wanted.detach(), rtol=0, atol=1e-14)
+    torch.testing.assert_close(found, slopes, rtol=0, atol=1e-14)
 
 
 def test_deeppot_se_sees_pairs_and_angles_only_up_to_l_1():

@@ -57,6 +57,7 @@ def test_the_commands_are_those_of_the_readme():
         "label",
         "fit",
         "sample",
+        "compress",
         "compare",
         "fes",
         "learn",

@@ -237,7 +237,10 @@ def test_restrained_dynamics_answer_where_there_are_no_frames(
     learned = learn(config(of_torsion, some, output))
     before, after = slope_error(of_torsion, -3.0, -0.2), slope_error(output, -3.0, -0.2)
     assert after < before / 2
-    labels = [load_labels(output / f"round-{k}" / "mean-forces.labels.npz") for k in (1, 2)]
+    # how many rounds it takes until nothing is asked for differs with the last bits of the dynamics
+    files = sorted(output.glob("round-*/mean-forces.labels.npz"))
+    assert files
+    labels = [load_labels(file) for file in files]
     assert (labels[0].coordinates < 0.3).mean() > 0.7
     z = np.concatenate([(x.forces - torsion_force(x.coordinates)) / x.errors for x in labels])
     assert 0.4 < np.sqrt(np.square(z).mean()) < 2
@@ -284,7 +287,10 @@ def test_beads_are_sampled_held_and_learned(of_beads: Path, some: Path, tmp_path
     output = tmp_path / "learned"
     learned = learn(config(of_beads, some, output))
     assert learned.unknown < learned.rounds[0].unknown
-    labels = [load_labels(output / f"round-{k}" / "mean-forces.labels.npz") for k in (1, 2)]
+    # how many rounds it takes until nothing is asked for differs with the last bits of the dynamics
+    files = sorted(output.glob("round-*/mean-forces.labels.npz"))
+    assert files
+    labels = [load_labels(file) for file in files]
     places, forces, errors = (
         np.concatenate([getattr(one, name) for one in labels])
         for name in ("coordinates", "forces", "errors")

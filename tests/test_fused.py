@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from deepcg.neighbors import Neighbors, neighbors
+from deepcg.neighbors import Neighbors, PairList, neighbors
 from deepcg.networks import DeepPotSEL
 
 CUTOFF = 0.45
@@ -88,6 +88,14 @@ def test_beads_without_neighbors_have_an_energy_and_no_pulls() -> None:
     e, g = fused(net, alone, types)
     assert rms(e - energy) < 1e-5 * rms(energy)
     assert not g.any()
+
+
+def test_types_looked_up_before_serve_the_plain_definition() -> None:
+    near, types = surroundings(2)
+    net = network(near, types, 2, plain=True)
+    listed = PairList(near.index, torch.zeros_like(near.displacement), near.count)
+    known = replace(near, kinds=listed.with_kinds(types).kinds)
+    assert torch.equal(net(known, types), net(near, types))
 
 
 def test_new_weights_are_noticed() -> None:

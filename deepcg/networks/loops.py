@@ -164,7 +164,7 @@ def _splines(r, n, first, spacing, switch_on, cutoff, rows, b):
 
 
 @njit(inline="always")
-def _share(chunk, n):
+def share(chunk, n):
     """Return the first bead of a chunk, and that of the next."""
     return chunk * n // CHUNKS, (chunk + 1) * n // CHUNKS
 
@@ -319,7 +319,7 @@ def density(d, species, numbers, n, rho):
         away, of, slots = lists_of(d.shape[2], d.dtype)
         work = workspace(wide, d.dtype)
         sums = np.empty(n_types * (width + MARGIN) * wide, d.dtype)
-        begin, end = _share(chunk, d.shape[0] * n_beads)
+        begin, end = share(chunk, d.shape[0] * n_beads)
         for bead in range(begin, end):
             f, i = bead // n_beads, bead % n_beads
             count = near_neighbors(d, species, f, i, cutoff * cutoff, away, of, slots)
@@ -338,7 +338,7 @@ def gradient(d, species, numbers, n, q, g):
         away, of, slots = lists_of(d.shape[2], d.dtype)
         work = workspace(wide, d.dtype)
         table = np.zeros(n_types * (width + MARGIN) * wide, d.dtype)
-        begin, end = _share(chunk, d.shape[0] * n_beads)
+        begin, end = share(chunk, d.shape[0] * n_beads)
         for bead in range(begin, end):
             f, i = bead // n_beads, bead % n_beads
             for t in range(n_types):
@@ -361,7 +361,7 @@ def directional(d, species, numbers, n, v, out):
         away, of, slots = lists_of(d.shape[2], d.dtype)
         b, rows, speed, y, dy, turned, across, along = workspace(wide, d.dtype)
         sums = np.empty(n_types * (width + MARGIN) * wide, d.dtype)
-        begin, end = _share(chunk, d.shape[0] * n_beads)
+        begin, end = share(chunk, d.shape[0] * n_beads)
         for bead in range(begin, end):
             f, i = bead // n_beads, bead % n_beads
             count = near_neighbors(d, species, f, i, cutoff * cutoff, away, of, slots)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-from deepcg.networks.loops import CHUNKS, Loop
+from deepcg.networks.loops import CHUNKS, Loop, share
 from deepcg.vectors import LANES, load, store, total
 
 NUMBERS = 8
@@ -170,7 +170,7 @@ def features(first, rows, geometry, g, out):
     whole, values, target = n - n % LANES, g.ravel(), out.ravel()
     for chunk in prange(CHUNKS):
         r, nothing = np.empty((4, room), g.dtype), np.zeros(LANES, g.dtype)
-        for bead in range(chunk * len(out) // CHUNKS, (chunk + 1) * len(out) // CHUNKS):
+        for bead in range(*share(chunk, len(out))):
             begin, end, to = first[bead], first[bead + 1], 4 * n * bead
             fill_rows(begin, end, geometry, r)
             for m in range(0, whole, LANES):
@@ -186,7 +186,7 @@ def features_back(first, rows, geometry, slopes, back):
     whole, given, target = n - n % LANES, slopes.ravel(), back.ravel()
     for chunk in prange(CHUNKS):
         r = np.empty((4, room), back.dtype)
-        for bead in range(chunk * n_beads // CHUNKS, (chunk + 1) * n_beads // CHUNKS):
+        for bead in range(*share(chunk, n_beads)):
             begin, end, at = first[bead], first[bead + 1], 4 * n * bead
             fill_rows(begin, end, geometry, r)
             for m in range(0, whole, LANES):
@@ -212,7 +212,7 @@ def pulls(first, rows, slots, geometry, g, dg, slopes, out):
     whole, values, changes = n - n % LANES, g.ravel(), dg.ravel()
     for chunk in prange(CHUNKS):
         nothing = np.zeros(LANES, g.dtype)
-        for bead in range(chunk * len(out) // CHUNKS, (chunk + 1) * len(out) // CHUNKS):
+        for bead in range(*share(chunk, len(out))):
             out[bead] = 0
             f = slopes[bead].ravel()
             for pair in range(first[bead], first[bead + 1]):
@@ -256,7 +256,7 @@ def pulls_back(first, rows, slots, geometry, g, dg, slopes, v, back_g, back_dg, 
     for chunk in prange(CHUNKS):
         r, t = np.empty((4, room), g.dtype), np.empty((4, room), g.dtype)
         nothing = np.zeros(LANES, g.dtype)
-        for bead in range(chunk * n_beads // CHUNKS, (chunk + 1) * n_beads // CHUNKS):
+        for bead in range(*share(chunk, n_beads)):
             begin, end, at = first[bead], first[bead + 1], 4 * n * bead
             fill_rows(begin, end, geometry, r)
             _fill_speeds(begin, end, slots, geometry, v[bead], t)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-from deepcg.networks.loops import CHUNKS
+from deepcg.networks.loops import CHUNKS, share
 from deepcg.networks.pair_loops import fill_rows, longest, pull
 from deepcg.vectors import LANES, load, store, total
 
@@ -39,7 +39,7 @@ def features(first, nets, geometry, table, numbers, out):
         places, t = np.empty(room, np.int64), np.empty(room, table.dtype)
         r, sums = np.empty((4, room), table.dtype), np.zeros((4, LANES), table.dtype)
         flat, nothing = sums.ravel(), np.zeros(LANES, table.dtype)
-        for bead in range(chunk * n // CHUNKS, (chunk + 1) * n // CHUNKS):
+        for bead in range(*share(chunk, n)):
             begin, end = first[bead], first[bead + 1]
             _look_up(begin, end, nets, geometry, numbers, places, t, r)
             for m in range(0, channels, LANES):
@@ -71,7 +71,7 @@ def pulls(first, nets, slots, geometry, table, numbers, slopes, out):
         places, t = np.empty(room, np.int64), np.empty(room, table.dtype)
         r, padded = np.empty((4, room), table.dtype), np.zeros((4, wide), table.dtype)
         f, nothing = padded.ravel(), np.zeros(LANES, table.dtype)
-        for bead in range(chunk * n // CHUNKS, (chunk + 1) * n // CHUNKS):
+        for bead in range(*share(chunk, n)):
             begin, end = first[bead], first[bead + 1]
             _look_up(begin, end, nets, geometry, numbers, places, t, r)
             out[bead] = 0

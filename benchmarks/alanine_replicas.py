@@ -14,10 +14,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import openmm
 import torch
-from openmm import unit
 from side_by_side import header, medians
+from water_vs_openmm import under_way
 
 import sampling
 from deepcg.alanine import alanine, alanine_system, solvated
@@ -104,13 +103,7 @@ def explicit(constraints: str, dt: float, threads: int) -> Callable[[], object]:
         hydrogen_mass=3.0,
         cutoff=CUTOFF,
     )
-    integrator = openmm.LangevinMiddleIntegrator(300, 1, dt)
-    cpu = openmm.Platform.getPlatformByName("CPU")
-    context = openmm.Context(system, integrator, cpu, {"Threads": str(threads)})
-    context.setPositions(positions * unit.nanometer)
-    openmm.LocalEnergyMinimizer.minimize(context, 10, 200)
-    context.setVelocitiesToTemperature(300, 0)
-    context.getIntegrator().step(500)
+    context = under_way(system, positions, dt, threads, 500)
     # the context must live as long as its integrator is used
     return lambda: context.getIntegrator().step(N_ATOM_STEPS)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import openmm
 import torch
+from numpy.typing import NDArray
 from openmm import unit
 from side_by_side import header, medians
 
@@ -57,13 +58,20 @@ def context_of(threads: int) -> openmm.Context:
     topology, positions = water_box("tip3p", MOLECULES, edge, np.random.default_rng(0))
     system = water_system("tip3p", topology, cutoff=0.9, flexible=False)
     system.setDefaultPeriodicBoxVectors(*(edge * np.eye(3)))
-    integrator = openmm.LangevinMiddleIntegrator(300, 1, ATOM_STEP_PS)
+    return under_way(system, positions, ATOM_STEP_PS, threads, 1000)
+
+
+def under_way(
+    system: openmm.System, positions: NDArray[np.float64], dt: float, threads: int, n_steps: int
+) -> openmm.Context:
+    """Return a System at 300 K on the CPU, relaxed from positions in nm and some steps on."""
+    integrator = openmm.LangevinMiddleIntegrator(300, 1, dt)
     cpu = openmm.Platform.getPlatformByName("CPU")
     context = openmm.Context(system, integrator, cpu, {"Threads": str(threads)})
     context.setPositions(positions * unit.nanometer)
     openmm.LocalEnergyMinimizer.minimize(context, 10, 200)
     context.setVelocitiesToTemperature(300, 0)
-    context.getIntegrator().step(1000)
+    context.getIntegrator().step(n_steps)
     return context
 
 

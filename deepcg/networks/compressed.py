@@ -1,4 +1,4 @@
-"""DeepPot-SE for inference: tables in place of its embedding nets."""
+"""DeepPot-SE for inference: tables in place of its embedding nets, of as few columns as will do."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from deepcg.errors import InputError
 from deepcg.neighbors import Neighbors
-from deepcg.networks import table_loops
+from deepcg.networks import pair_loops, table_loops
 from deepcg.networks.base import Perceptron, switch
 from deepcg.networks.deeppot_se import DeepPotSE
 from deepcg.networks.density import run_loop
-from deepcg.networks.descriptor import energies_and_slopes, energies_of
-from deepcg.networks.environment import Scales, at_infinity, completed, plain_features
+from deepcg.networks.descriptor import Products, energies_and_slopes, energies_of
+from deepcg.networks.environment import Scales, at_infinity, plain_features
 from deepcg.networks.pair_features import Pairs
+from deepcg.networks.subspace import basis_of, weight_in_basis
 from deepcg.networks.tables import (
     DEGREE,
     Knots,
@@ -28,6 +29,9 @@ from deepcg.networks.tables import (
     unpacked,
 )
 from deepcg.vectors import LANES
+
+FIRST = "layers.0.weight"
+"""Of a fitting net, unless its first layer adds its input."""
 
 
 class CompressedDeepPotSE(nn.Module):
@@ -41,6 +45,8 @@ class CompressedDeepPotSE(nn.Module):
         Number of bead types.
     channels, axis, fitting, two_sided
         Width of G, and the rest as in ``DeepPotSE``.
+    triangular
+        Whether the fitting nets take each product of two columns once; see ``Products``.
     low, high, intervals
         Where tables begin and end, in standardised s, and intervals of each.
     plain
@@ -58,16 +64,18 @@ class CompressedDeepPotSE(nn.Module):
         low: float,
         high: float,
         intervals: int,
+        triangular: bool = False,
         two_sided: bool = False,
         switch_on: float = 0.05,
         plain: bool = False,
     ) -> None:
         super().__init__()
-        self.cutoff, self.n_types, self.channels, self.axis = cutoff, n_types, channels, axis
+        self.cutoff, self.n_types, self.channels = cutoff, n_types, channels
+        self.products = Products(channels, axis, triangular)
         self.switch_on, self.two_sided, self.plain = switch_on, two_sided, plain
         self.knots = Knots(low, high, intervals)
         self.fitting = nn.ModuleList(
-            Perceptron(channels * axis, fitting, residual=True) for _ in range(n_types)
+            Perceptron(len(self.products), fitting, residual=True) for _ in range(n_types)
         ).requires_grad_(False)
         n_nets, n_blocks = n_types ** (1 + two_sided), -(-channels // LANES)
         shape = n_nets, self.knots.rows, n_blocks, DEGREE + 1, LANES
@@ -90,7 +98,7 @@ class CompressedDeepPotSE(nn.Module):
                 "a compressed network is for inference: train the one that it was made of"
             )
         features = plain_features(neighbors, types, self.scales, self._embed)
-        return energies_of(features, types, self.fitting, self.axis)
+        return energies_of(features, types, self.fitting, self.products)
 
     @torch.no_grad()
     def energy_and_pulls(self, neighbors: Neighbors, types: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -101,14 +109,16 @@ class CompressedDeepPotSE(nn.Module):
         d = neighbors.displacement.detach()
         if self.plain or d.device.type != "cpu":
             return None
-        pairs, scales = Pairs.within(neighbors, types, self.scales), self.scales
+        pairs, slots = Pairs.within(neighbors, types, self.scales), self.get_buffer("slots")
         table, numbers = self.get_buffer("table"), self._numbers
         features = d.new_empty(len(pairs.counts), 4, self.channels)
         given = table.flatten(), numbers
         run_loop(table_loops.features, pairs.first, pairs.nets, pairs.geometry, *given, features)
-        features = completed(features, pairs.counts, types, scales, self.get_buffer("far"))
-        energies, slopes = energies_and_slopes(features, types, self.fitting, self.axis)
-        slopes, pulls = slopes / scales.slots.sum(), d.new_empty(d.shape)
+        far = self.get_buffer("far")
+        run_loop(pair_loops.complete, types, pairs.counts, slots, far, features)
+        given_types = types, self.fitting, self.products, 1 / float(slots.sum())
+        energies, slopes = energies_and_slopes(features, *given_types)
+        pulls = d.new_empty(d.shape)
         places = pairs.first, pairs.nets, pairs.slots, pairs.geometry
         run_loop(table_loops.pulls, *places, *given, slopes, pulls.flatten(0, 1))
         return energies, pulls
@@ -124,7 +134,8 @@ class CompressedDeepPotSE(nn.Module):
         """What ``__init__`` takes beside cutoff and types."""
         return {
             "channels": self.channels,
-            "axis": self.axis,
+            "axis": self.products.axis,
+            "triangular": self.products.triangular,
             "fitting": _widths(self.fitting[0]),
             "low": self.knots.low,
             "high": self.knots.high,
@@ -171,12 +182,16 @@ def compressed(
     nets = copy.deepcopy(network.embeddings).double()
     low, high = float(scales.infinity.min()), float(nearest.max())
     knots, error = fitting_knots(list(nets), low, high, accuracy)
-    tables = torch.stack([packed(polynomials(net, knots)) for net in nets])
+    basis, left = _basis(network, list(nets), low, high, accuracy)
+    tables = torch.stack([packed(polynomials(net, knots) @ basis) for net in nets])
+    channels = basis.shape[1]
+    reduced = channels < network.channels
     small = CompressedDeepPotSE(
         network.cutoff,
         network.n_types,
-        channels=network.channels,
-        axis=network.axis,
+        channels=channels,
+        axis=channels if reduced else network.axis,
+        triangular=reduced,
         fitting=_widths(network.fitting[0]),
         low=low,
         high=high,
@@ -185,12 +200,34 @@ def compressed(
         switch_on=network.switch_on,
         plain=network.plain,
     ).to(like)
-    small.fitting.load_state_dict(network.fitting.state_dict())
+    for mine, its in zip(small.fitting, network.fitting, strict=True):
+        state = its.state_dict()
+        if reduced:
+            state[FIRST] = weight_in_basis(state[FIRST], basis, network.axis)
+        mine.load_state_dict(state)
     for name in ("mean", "spread", "slots"):
         small.get_buffer(name).copy_(network.get_buffer(name))
     small.get_buffer("table").copy_(tables)
     small.get_buffer("far").copy_(at_infinity(scales, small._embed))
-    return small, error
+    return small, max(error, left)
+
+
+def _basis(
+    network: DeepPotSE, nets: Sequence[nn.Module], low: float, high: float, accuracy: float
+) -> tuple[Tensor, float]:
+    """Return the basis of the tables' columns and its error: of all channels where none is better.
+
+    Its size is such that the first layer of the fitting net does not add its input either.
+    """
+    all_of_them = torch.eye(network.channels, dtype=torch.float64), 0.0
+    if FIRST not in network.fitting[0].state_dict():  # the first layer adds its input
+        return all_of_them
+    width = _widths(network.fitting[0])[0]
+    inputs = {k: len(Products(k, k, True)) for k in range(1, network.channels + 1)}
+    sizes = [k for k, n in inputs.items() if width in (n, 2 * n)]
+    basis, error = basis_of(nets, low, high, accuracy, unwanted=sizes)
+    fewer = inputs[basis.shape[1]] < network.channels * network.axis
+    return (basis, error) if fewer else all_of_them
 
 
 def _widths(net: nn.Module) -> list[int]:

@@ -9,9 +9,12 @@ from torch import Tensor, nn
 
 from deepcg.errors import InputError
 from deepcg.neighbors import Neighbors
+from deepcg.networks import pair_loops
 from deepcg.networks.base import Perceptron, Residual
-from deepcg.networks.descriptor import energies_and_slopes, energies_of
+from deepcg.networks.density import run_loop
+from deepcg.networks.descriptor import Products, energies_and_slopes, energies_of
 from deepcg.networks.environment import Scales, at_infinity, completed, plain_features
+from deepcg.networks.kept import Kept
 from deepcg.networks.kinds import joined
 from deepcg.networks.pair_features import (
     Embedded,
@@ -82,6 +85,7 @@ class DeepPotSE(nn.Module):
         self.register_buffer("slots", slots.to(torch.get_default_dtype()))
         self.register_buffer("mean", torch.zeros(n_types))
         self.register_buffer("spread", torch.ones(n_types, 2))  # of s, and of its vector
+        self._far: Kept[Tensor] = Kept()
 
     def forward(self, neighbors: Neighbors, types: Tensor) -> Tensor:
         """Return bead energies (n_frames, n_beads), kJ/mol."""
@@ -89,8 +93,10 @@ class DeepPotSE(nn.Module):
             features = plain_features(neighbors, types, self.scales, self._embed)
         else:
             pairs, g = self._embedded(neighbors, types)
-            features = self._completed(features_of(neighbors.displacement, pairs, g), pairs, types)
-        return energies_of(features, types, self.fitting, self.axis)
+            features = features_of(neighbors.displacement, pairs, g)
+            far = at_infinity(self.scales, self._embed)
+            features = completed(features, pairs.counts, types, self.scales, far)
+        return energies_of(features, types, self.fitting, self._products)
 
     @torch.no_grad()
     def energy_and_pulls(self, neighbors: Neighbors, types: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -102,9 +108,10 @@ class DeepPotSE(nn.Module):
         if self.plain or d.device.type != "cpu":
             return None
         pairs, g = self._embedded(neighbors, types)
-        features = self._completed(features_of(d, pairs, g), pairs, types)
-        energies, slopes = energies_and_slopes(features, types, self.fitting, self.axis)
-        slopes = slopes / self.get_buffer("slots").sum()
+        features, slots = features_of(d, pairs, g), self.get_buffer("slots")
+        run_loop(pair_loops.complete, types, pairs.counts, slots, self._at_infinity, features)
+        given = types, self.fitting, self._products, 1 / float(slots.sum())
+        energies, slopes = energies_and_slopes(features, *given)
         return energies, pulls_of_features(slopes, pairs, g, d.shape)
 
     @property
@@ -145,10 +152,15 @@ class DeepPotSE(nn.Module):
         value, slope = (joined(some) for some in zip(*parts, strict=True))
         return pairs, Embedded(rows, value, slope)
 
-    def _completed(self, features: Tensor, pairs: Pairs, types: Tensor) -> Tensor:
-        """Add the neighbors at infinity to the sum over pairs, and divide by n."""
-        far = at_infinity(self.scales, self._embed)
-        return completed(features, pairs.counts, types, self.scales, far)
+    @property
+    def _products(self) -> Products:
+        return Products(self.channels, self.axis)
+
+    @property
+    def _at_infinity(self) -> Tensor:
+        """What neighbors at infinity add (see ``at_infinity``), kept while weights are the same."""
+        made_of = *self.embeddings.parameters(), self.get_buffer("mean"), self.get_buffer("spread")
+        return self._far.get(made_of, 0, lambda: at_infinity(self.scales, self._embed))
 
 
 def _embedding(widths: Sequence[int]) -> nn.Sequential:

@@ -195,6 +195,25 @@ def features_back(first, rows, geometry, slopes, back):
                 _features_back_one(m, begin, end, rows, r, given, n, at, target)
 
 
+@njit(cache=True, fastmath=True, error_model="numpy")
+def complete(types, counts, slots, far, features):
+    """Add to ``features`` (beads, 4, channels) what neighbors at infinity add, and divide by n.
+
+    As ``environment.completed`` does, in place.
+    """
+    n, n_types = len(types), len(slots)
+    scale = 1 / slots.sum()
+    for bead in range(len(features)):
+        f = features[bead]
+        for there in range(n_types):
+            absent, row = slots[there] - counts[bead, there], far[types[bead % n], there]
+            for m in range(f.shape[1]):
+                f[0, m] += absent * row[m]
+        for c in range(4):
+            for m in range(f.shape[1]):
+                f[c, m] *= scale
+
+
 @njit(inline="always")
 def pull(own, ds, b1, b2, b3, out):
     """Set ``out`` (3,) to dU/dr of a pair from dU/ds and the slopes in its vector q u."""

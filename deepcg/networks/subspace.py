@@ -1,0 +1,78 @@
+"""Few functions of s of which all channels of embedding nets are sums.
+
+Channels are many, but all are smooth functions of the one variable s, of which few are independent
+to a given accuracy: G(s) = V h(s). The descriptor of DeepPot-SE is then V (H^T H) V_<^T, where
+H = sum_j R_j h(s_j), and V can be taken into the weights of the fitting net.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from deepcg.networks.tables import derivatives
+
+POINTS = 2048
+"""Values of s at which nets are looked at."""
+
+
+@torch.no_grad()
+def basis_of(
+    nets: Sequence[nn.Module],
+    low: float,
+    high: float,
+    accuracy: float,
+    *,
+    unwanted: Sequence[int] = (),
+) -> tuple[Tensor, float]:
+    """Return an orthonormal basis V (channels, k) of the nets' G(s), and its error.
+
+    The error is the largest of V V^T G - G over the largest G, or that of its slope over the
+    largest dG/ds if this is larger. Directions are taken in the order of their singular values,
+    as few as will do.
+
+    Parameters
+    ----------
+    nets
+        In double precision, all of one width.
+    low, high
+        The range of s.
+    accuracy
+        The largest error.
+    unwanted
+        Sizes k that are passed over.
+    """
+    s = torch.linspace(low, high, POINTS, dtype=torch.float64)
+    values = [derivatives(net, s)[:2] for net in nets]
+    scale = torch.stack(values).abs().amax(dim=(0, 2, 3)).clamp(min=1e-300)[:, None, None]
+    rows = torch.cat([(one / scale).flatten(0, 1) for one in values])
+    _, _, directions = torch.linalg.svd(rows, full_matrices=False)
+    along = rows @ directions.T
+    for k in range(1, len(directions) + 1):
+        basis = directions[:k].T
+        error = float((rows - along[:, :k] @ basis.T).abs().max())
+        if error <= accuracy and k not in unwanted:
+            break
+    return basis, error
+
+
+@torch.no_grad()
+def weight_in_basis(weight: Tensor, basis: Tensor, axis: int) -> Tensor:
+    """Return weights that make of H^T H what ``weight`` makes of V (H^T H) V_<^T.
+
+    They are (n, k (k + 1) / 2): H^T H is symmetric, and given by its lower triangle.
+
+    Parameters
+    ----------
+    weight
+        (n, channels * axis), of the first layer of a fitting net.
+    basis
+        V (channels, k); V_< are its first rows, as many as ``axis``.
+    """
+    parts = weight.double().view(-1, len(basis), axis)
+    square = torch.einsum("nab,ap,bq->npq", parts, basis, basis[:axis])
+    both = square + square.mT - torch.diag_embed(square.diagonal(dim1=1, dim2=2))
+    first, second = torch.tril_indices(basis.shape[1], basis.shape[1])
+    return both[:, first, second]

@@ -19,6 +19,7 @@ from deepcg.networks.kinds import joined
 from deepcg.networks.pair_features import (
     Embedded,
     Pairs,
+    Rows,
     features_of,
     pulls_of_features,
     values_and_slopes,
@@ -147,10 +148,10 @@ class DeepPotSE(nn.Module):
     def _embedded(self, neighbors: Neighbors, types: Tensor) -> tuple[Pairs, Embedded]:
         """Return the pairs within the cutoff, with their G and dG/ds."""
         pairs = Pairs.within(neighbors, types, self.scales)
-        rows, s = pairs.sorted(len(self.embeddings))
-        parts = [values_and_slopes(*one) for one in zip(self.embeddings, s, strict=True)]
+        where = Rows.of(pairs, neighbors, types, len(self.embeddings))
+        parts = [values_and_slopes(*one) for one in zip(self.embeddings, where.s, strict=True)]
         value, slope = (joined(some) for some in zip(*parts, strict=True))
-        return pairs, Embedded(rows, value, slope)
+        return pairs, Embedded(where, value, slope)
 
     @property
     def _products(self) -> Products:

@@ -1,7 +1,8 @@
 """The features of DeepPot-SE, sum_j G(s_j) R_j over the neighbors j within the cutoff, on the CPU.
 
-Only true neighbors are looked at, not padding. The embedding is followed with its slope in s,
-which is all that forces need of it, so that autograd goes through it once, in the weights.
+Only true neighbors are looked at, not padding, and what two beads of one type see of one another is
+embedded once. The embedding is followed with its slope in s, which is all that forces need of it,
+so that autograd goes through it once, in the weights.
 """
 
 from __future__ import annotations
@@ -63,35 +64,60 @@ class Pairs:
         )
         return cls(first, slots, nets, geometry, counts)
 
-    def sorted(self, n_nets: int) -> tuple[Tensor, list[Tensor]]:
-        """Return where pairs go if sorted by net (pairs,), and s of the pairs of each net."""
-        s, total = self.geometry[:, 0], len(self.slots)
-        if n_nets == 1:
-            return torch.arange(total), [s.contiguous()]
-        ends, rows = np.empty(n_nets, np.int64), torch.empty(total, dtype=torch.int64)
-        run_loop(pair_loops.sort_pairs, self.nets, ends, rows)
-        ordered = torch.empty_like(s).index_copy_(0, rows, s)
-        return rows, list(ordered.tensor_split(torch.from_numpy(ends[:-1])))
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Where the G of pairs are: two beads of one type see one another by the same G.
+
+    Parameters
+    ----------
+    twins
+        (pairs,), of the pair of i and j that of j and i; -1 if this has a G of its own.
+    others
+        (pairs,), the beads j, counted through all frames.
+    rows
+        (pairs,), the rows of G, sorted by net; the same for twins.
+    s
+        Those of the rows of each net.
+    """
+
+    twins: Tensor
+    others: Tensor
+    rows: Tensor
+    s: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, pairs: Pairs, neighbors: Neighbors, types: Tensor, n_nets: int) -> Rows:
+        """Return the rows of pairs, of so many embedding nets."""
+        d, total = neighbors.displacement.detach(), len(pairs.slots)
+        twins, others, rows = torch.empty(3, total, dtype=torch.int64)
+        twins.fill_(-1)
+        given = pairs.first, pairs.slots, types, neighbors.index, d
+        run_loop(pair_loops.find_twins, *given, others.numpy(), twins)
+        s, ends = np.empty(total, pairs.geometry.numpy().dtype), np.zeros(n_nets, np.int64)
+        run_loop(pair_loops.number_rows, pairs.nets, twins, pairs.geometry, s, ends, rows)
+        parts = torch.from_numpy(s[: ends[-1]]).tensor_split(torch.from_numpy(ends[:-1]))
+        return cls(twins, others, rows, tuple(parts))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Embedded:
-    """G and dG/ds of pairs, (pairs, channels) each, sorted by net; ``rows`` (pairs,): where."""
+    """G and dG/ds (rows, channels) of pairs."""
 
-    rows: Tensor
+    where: Rows
     value: Tensor
     slope: Tensor
 
 
 def features_of(displacement: Tensor, pairs: Pairs, g: Embedded) -> Tensor:
     """Return sum_j R_j G_j (beads, 4, channels)."""
-    return apply(_Features, displacement, g.value, g.slope, pairs, g.rows)
+    return apply(_Features, displacement, g.value, g.slope, pairs, g.where)
 
 
 def pulls_of_features(slopes: Tensor, pairs: Pairs, g: Embedded, shape: torch.Size) -> Tensor:
     """Return dU/dr_ij, of the shape of the displacements, from dU/dF (beads, 4, channels)."""
     out = slopes.new_empty(shape)
-    given = pairs.first, g.rows, pairs.slots, pairs.geometry, g.value, g.slope, slopes
+    given = pairs.first, g.where.rows, pairs.slots, pairs.geometry, g.value, g.slope, slopes
     run_loop(pair_loops.pulls, *given, out.flatten(0, 1))
     return out
 
@@ -108,24 +134,25 @@ def values_and_slopes(net: nn.Module, s: Tensor) -> tuple[Tensor, Tensor]:
 class _Features(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, d: Tensor, g: Tensor, change: Tensor, pairs: Pairs, rows: Tensor
+        ctx: Any, d: Tensor, g: Tensor, change: Tensor, pairs: Pairs, where: Rows
     ) -> Tensor:
         ctx.save_for_backward(d, g, change)
-        ctx.pairs, ctx.rows = pairs, rows
+        ctx.pairs, ctx.where = pairs, where
         out = g.new_empty(len(pairs.first) - 1, 4, g.shape[1])
-        run_loop(pair_loops.features, pairs.first, rows, pairs.geometry, g, out)
+        run_loop(pair_loops.features, pairs.first, where.rows, pairs.geometry, g, out)
         return out
 
     @staticmethod
     def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         pull = back = None
         d, g, change = ctx.saved_tensors
+        pairs, where = ctx.pairs, ctx.where
         if ctx.needs_input_grad[0]:
-            pull = apply(_Pulls, d, g, change, slopes, ctx.pairs, ctx.rows)
+            pull = apply(_Pulls, d, g, change, slopes, pairs, where)
         if ctx.needs_input_grad[1]:
             back = torch.empty_like(g)
-            given = ctx.pairs.first, ctx.rows, ctx.pairs.geometry, slopes
-            run_loop(pair_loops.features_back, *given, back)
+            places = pairs.first, where.rows, where.twins, where.others
+            run_loop(pair_loops.features_back, *places, pairs.geometry, slopes, back)
         return pull, back, None, None, None
 
 
@@ -144,19 +171,28 @@ class _Pulls(torch.autograd.Function):
         change: Tensor,
         slopes: Tensor,
         pairs: Pairs,
-        rows: Tensor,
+        where: Rows,
     ) -> Tensor:
         ctx.save_for_backward(d, g, change, slopes)
-        ctx.pairs, ctx.rows = pairs, rows
-        return pulls_of_features(slopes, pairs, Embedded(rows, g, change), d.shape)
+        ctx.pairs, ctx.where = pairs, where
+        return pulls_of_features(slopes, pairs, Embedded(where, g, change), d.shape)
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None, None]:
         d, g, change, slopes = ctx.saved_tensors
-        pairs = ctx.pairs
+        pairs, where = ctx.pairs, ctx.where
         outs = torch.empty_like(g), torch.empty_like(g), slopes.new_empty(slopes.shape)
-        given = pairs.first, ctx.rows, pairs.slots, pairs.geometry, g, change, slopes
-        run_loop(pair_loops.pulls_back, *given, v.flatten(0, 1), *outs)
+        places = pairs.first, where.rows, where.twins, where.others, pairs.slots
+        run_loop(
+            pair_loops.pulls_back,
+            *places,
+            pairs.geometry,
+            g,
+            change,
+            slopes,
+            v.flatten(0, 1),
+            *outs,
+        )
         return d.new_full((), torch.nan).expand_as(d), *outs, None, None
 
 

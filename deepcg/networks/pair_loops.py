@@ -12,6 +12,9 @@ from numba import njit, prange
 from deepcg.networks.loops import CHUNKS, Loop, share
 from deepcg.vectors import LANES, load, store, total
 
+SAME = 1e-8
+"""nm^2, two displacements that differ by less, squared, are the same but for rounding."""
+
 NUMBERS = 8
 """Of a pair: s, q, ds/dr, dq/dr, q/r and the unit vector u; s and q = s0 s are scaled."""
 
@@ -66,19 +69,48 @@ def fill_pairs(d, species, types, two_sided, mean, spread, numbers, first, slots
             pair += 1
 
 
-@njit(cache=True, error_model="numpy")
-def sort_pairs(nets, ends, rows):
-    """Set ``rows`` (pairs,) to places in which pairs are sorted by net; ``ends`` (nets,) to ends.
+@njit(parallel=True, cache=True, error_model="numpy")
+def find_twins(first, slots, types, index, d, others, twins):
+    """Set ``twins`` (pairs,), where it is -1, to the pair of j and i for that of i and j.
 
-    A counting sort, which keeps the order within a net.
+    Of beads of different types they stay. Of small boxes several images may be neighbors: that
+    with the opposite displacement is meant. ``others`` (pairs,) are the beads j.
     """
-    ends[:] = 0
-    for net in nets:
-        ends[net] += 1
+    n = d.shape[1]
+    for bead in prange(len(first) - 1):
+        f, i = bead // n, bead % n
+        for pair in range(first[bead], first[bead + 1]):
+            own = d[f, i, slots[pair]]
+            j = index[f, i, slots[pair]]
+            others[pair] = f * n + j
+            if j < i or types[i] != types[j]:
+                continue
+            for back in range(first[f * n + j], first[f * n + j + 1]):
+                if index[f, j, slots[back]] != i:
+                    continue
+                its = d[f, j, slots[back]]
+                x, y, z = own[0] + its[0], own[1] + its[1], own[2] + its[2]
+                if x * x + y * y + z * z < SAME:
+                    twins[pair], twins[back] = back, pair
+
+
+@njit(cache=True, error_model="numpy")
+def number_rows(nets, twins, geometry, s, ends, rows):
+    """Set ``rows`` (pairs,) to places in which pairs, twins as one, are sorted by net.
+
+    ``s`` are those of the places, ``ends`` (nets,), at first 0, where each net's places end. A
+    counting sort, which keeps the order within a net.
+    """
+    for pair, net in enumerate(nets):
+        ends[net] += not 0 <= twins[pair] < pair
     place = np.cumsum(ends) - ends
     for pair, net in enumerate(nets):
-        rows[pair] = place[net]
-        place[net] += 1
+        if 0 <= twins[pair] < pair:
+            rows[pair] = rows[twins[pair]]
+        else:
+            rows[pair] = place[net]
+            s[place[net]] = geometry[pair, 0]
+            place[net] += 1
     ends[:] = place
 
 
@@ -122,12 +154,19 @@ def _features_back_of(width: int) -> Loop:
     """Return the way back of ``_features_of`` to G."""
 
     @njit(fastmath=True, error_model="numpy")
-    def block(m, begin, end, rows, r, slopes, n, at, back):
+    def block(m, begin, end, rows, twins, others, r, q, slopes, n, at, back):
         f0, f1 = load(slopes, at + m, width), load(slopes, at + n + m, width)
         f2, f3 = load(slopes, at + 2 * n + m, width), load(slopes, at + 3 * n + m, width)
         for pair in range(begin, end):
-            k = pair - begin
+            k, twin = pair - begin, twins[pair]
+            if 0 <= twin < pair:
+                continue
             value = f0 * r[0, k] + f1 * r[1, k] + f2 * r[2, k] + f3 * r[3, k]
+            if twin >= 0:
+                its = 4 * n * others[pair] + m
+                g0, g1 = load(slopes, its, width), load(slopes, its + n, width)
+                g2, g3 = load(slopes, its + 2 * n, width), load(slopes, its + 3 * n, width)
+                value = value + g0 * q[0, k] + g1 * q[1, k] + g2 * q[2, k] + g3 * q[3, k]
             store(back, rows[pair] * n + m, value)
 
     return block
@@ -137,19 +176,32 @@ def _pulls_back_of(width: int) -> Loop:
     """Return the way back of ``pulls`` for ``width`` channels of a bead from m on."""
 
     @njit(fastmath=True, error_model="numpy")
-    def block(m, begin, end, rows, r, t, g, dg, slopes, n, at, nothing, back, back_g, back_dg):
+    def block(m, begin, end, places, r, t, q, w, given, n, at, nothing, back, back_g, back_dg):
+        rows, twins, others = places
+        g, dg, slopes = given
         f0, f1 = load(slopes, at + m, width), load(slopes, at + n + m, width)
         f2, f3 = load(slopes, at + 2 * n + m, width), load(slopes, at + 3 * n + m, width)
         s0 = s1 = s2 = s3 = load(nothing, 0, width)
         for pair in range(begin, end):
-            k, place = pair - begin, rows[pair] * n + m
+            k, place, twin = pair - begin, rows[pair] * n + m, twins[pair]
             r0, r1, r2, r3 = r[0, k], r[1, k], r[2, k], r[3, k]
             t0, t1, t2, t3 = t[0, k], t[1, k], t[2, k], t[3, k]
-            store(back_g, place, f0 * t0 + f1 * t1 + f2 * t2 + f3 * t3)
-            store(back_dg, place, (f0 * r0 + f1 * r1 + f2 * r2 + f3 * r3) * t0)
             value, moved = load(g, place, width), load(dg, place, width) * t0
             s0, s1 = s0 + moved * r0 + value * t0, s1 + moved * r1 + value * t1
             s2, s3 = s2 + moved * r2 + value * t2, s3 + moved * r3 + value * t3
+            if 0 <= twin < pair:
+                continue
+            on_g = f0 * t0 + f1 * t1 + f2 * t2 + f3 * t3
+            on_dg = (f0 * r0 + f1 * r1 + f2 * r2 + f3 * r3) * t0
+            if twin >= 0:
+                its = 4 * n * others[pair] + m
+                h0, h1 = load(slopes, its, width), load(slopes, its + n, width)
+                h2, h3 = load(slopes, its + 2 * n, width), load(slopes, its + 3 * n, width)
+                on_g = on_g + h0 * w[0, k] + h1 * w[1, k] + h2 * w[2, k] + h3 * w[3, k]
+                also = h0 * q[0, k] + h1 * q[1, k] + h2 * q[2, k] + h3 * q[3, k]
+                on_dg = on_dg + also * w[0, k]
+            store(back_g, place, on_g)
+            store(back_dg, place, on_dg)
         store(back, at + m, s0)
         store(back, at + n + m, s1)
         store(back, at + 2 * n + m, s2)
@@ -179,20 +231,32 @@ def features(first, rows, geometry, g, out):
                 _features_one(m, begin, end, rows, r, values, n, nothing, target, to)
 
 
+@njit(inline="always")
+def _fill_twins_rows(begin, end, twins, geometry, r):
+    """Set ``r`` (4, room) to R of the twins of the pairs of a bead, where they have any."""
+    for pair in range(begin, end):
+        if twins[pair] >= 0:
+            own, k = geometry[twins[pair]], pair - begin
+            r[0, k], r[1, k] = own[0], own[1] * own[5]
+            r[2, k], r[3, k] = own[1] * own[6], own[1] * own[7]
+
+
 @njit(parallel=True, cache=True, fastmath=True, error_model="numpy")
-def features_back(first, rows, geometry, slopes, back):
-    """Set ``back`` (pairs, channels), sorted as G, to the gradient of sum(slopes F) in G."""
+def features_back(first, rows, twins, others, geometry, slopes, back):
+    """Set ``back`` (rows, channels) to the gradient of sum(slopes F) in G."""
     n, room, n_beads = back.shape[1], longest(first), len(slopes)
     whole, given, target = n - n % LANES, slopes.ravel(), back.ravel()
     for chunk in prange(CHUNKS):
-        r = np.empty((4, room), back.dtype)
+        r, q = np.empty((4, room), back.dtype), np.empty((4, room), back.dtype)
         for bead in range(*share(chunk, n_beads)):
             begin, end, at = first[bead], first[bead + 1], 4 * n * bead
             fill_rows(begin, end, geometry, r)
+            _fill_twins_rows(begin, end, twins, geometry, q)
+            known = begin, end, rows, twins, others, r, q, given, n, at, target
             for m in range(0, whole, LANES):
-                _features_back_many(m, begin, end, rows, r, given, n, at, target)
+                _features_back_many(m, *known)
             for m in range(whole, n):
-                _features_back_one(m, begin, end, rows, r, given, n, at, target)
+                _features_back_one(m, *known)
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
@@ -256,30 +320,42 @@ def pulls(first, rows, slots, geometry, g, dg, slopes, out):
 
 
 @njit(inline="always")
-def _fill_speeds(begin, end, slots, geometry, v, t):
-    """Set ``t`` (4, room) to how s and its vector change with the displacements' ``v``."""
+def _speed(own, speed, k, t):
+    """Set column k of ``t`` to how s and its vector change with a displacement's ``speed``."""
+    along = speed[0] * own[5] + speed[1] * own[6] + speed[2] * own[7]
+    turn = along * (own[3] - own[4])
+    t[0, k], t[1, k] = along * own[2], turn * own[5] + own[4] * speed[0]
+    t[2, k], t[3, k] = turn * own[6] + own[4] * speed[1], turn * own[7] + own[4] * speed[2]
+
+
+@njit(inline="always")
+def _fill_speeds(begin, end, bead, slots, twins, others, geometry, v, t, w):
+    """Set ``t`` (4, room) to the changes of R of a bead's pairs, ``w`` to those of their twins."""
     for pair in range(begin, end):
-        own, speed, k = geometry[pair], v[slots[pair]], pair - begin
-        along = speed[0] * own[5] + speed[1] * own[6] + speed[2] * own[7]
-        turn = along * (own[3] - own[4])
-        t[0, k], t[1, k] = along * own[2], turn * own[5] + own[4] * speed[0]
-        t[2, k], t[3, k] = turn * own[6] + own[4] * speed[1], turn * own[7] + own[4] * speed[2]
+        twin = twins[pair]
+        _speed(geometry[pair], v[bead, slots[pair]], pair - begin, t)
+        if twin >= 0:
+            _speed(geometry[twin], v[others[pair], slots[twin]], pair - begin, w)
 
 
 @njit(parallel=True, cache=True, fastmath=True, error_model="numpy")
-def pulls_back(first, rows, slots, geometry, g, dg, slopes, v, back_g, back_dg, back_slopes):
+def pulls_back(
+    first, rows, twins, others, slots, geometry, g, dg, slopes, v, back_g, back_dg, back_slopes
+):
     """Set the gradients of sum(v pulls) in G, dG/ds and the slopes; ``v`` (beads, width, 3)."""
     n, room, n_beads = g.shape[1], longest(first), len(slopes)
-    whole, values, changes, given = n - n % LANES, g.ravel(), dg.ravel(), slopes.ravel()
+    whole, given = n - n % LANES, (g.ravel(), dg.ravel(), slopes.ravel())
     on_g, on_dg, on_slopes = back_g.ravel(), back_dg.ravel(), back_slopes.ravel()
     for chunk in prange(CHUNKS):
         r, t = np.empty((4, room), g.dtype), np.empty((4, room), g.dtype)
-        nothing = np.zeros(LANES, g.dtype)
+        q, w = np.empty((4, room), g.dtype), np.empty((4, room), g.dtype)
+        nothing, places = np.zeros(LANES, g.dtype), (rows, twins, others)
         for bead in range(*share(chunk, n_beads)):
             begin, end, at = first[bead], first[bead + 1], 4 * n * bead
             fill_rows(begin, end, geometry, r)
-            _fill_speeds(begin, end, slots, geometry, v[bead], t)
-            known = rows, r, t, values, changes, given, n, at, nothing, on_slopes, on_g, on_dg
+            _fill_twins_rows(begin, end, twins, geometry, q)
+            _fill_speeds(begin, end, bead, slots, twins, others, geometry, v, t, w)
+            known = places, r, t, q, w, given, n, at, nothing, on_slopes, on_g, on_dg
             for m in range(0, whole, LANES):
                 _pulls_back_many(m, begin, end, *known)
             for m in range(whole, n):

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from deepcg.errors import InputError
 from deepcg.neighbors import Neighbors
 from deepcg.networks import pair_loops, table_loops
-from deepcg.networks.base import Perceptron, switch
+from deepcg.networks.base import Perceptron
 from deepcg.networks.deeppot_se import DeepPotSE
 from deepcg.networks.density import run_loop
 from deepcg.networks.descriptor import Products, energies_and_slopes, energies_of
 from deepcg.networks.environment import Scales, at_infinity, plain_features
 from deepcg.networks.pair_features import Pairs
-from deepcg.networks.subspace import basis_of, weight_in_basis
+from deepcg.networks.subspace import reduced, widths_of
 from deepcg.networks.tables import (
     DEGREE,
     Knots,
@@ -29,9 +29,6 @@ from deepcg.networks.tables import (
     unpacked,
 )
 from deepcg.vectors import LANES
-
-FIRST = "layers.0.weight"
-"""Of a fitting net, unless its first layer adds its input."""
 
 
 class CompressedDeepPotSE(nn.Module):
@@ -136,7 +133,7 @@ class CompressedDeepPotSE(nn.Module):
             "channels": self.channels,
             "axis": self.products.axis,
             "triangular": self.products.triangular,
-            "fitting": _widths(self.fitting[0]),
+            "fitting": widths_of(self.fitting[0]),
             "low": self.knots.low,
             "high": self.knots.high,
             "intervals": self.knots.intervals,
@@ -177,22 +174,21 @@ def compressed(
         The accuracy cannot be reached.
     """
     scales, like = network.scales, network.get_buffer("mean")
-    r = like.new_tensor(closest)
-    nearest = (switch(r, network.switch_on, network.cutoff) / r - scales.mean) / scales.spread[:, 0]
     nets = copy.deepcopy(network.embeddings).double()
-    low, high = float(scales.infinity.min()), float(nearest.max())
+    low, high = float(scales.infinity.min()), float(scales.at(closest).max())
     knots, error = fitting_knots(list(nets), low, high, accuracy)
-    basis, left = _basis(network, list(nets), low, high, accuracy)
-    tables = torch.stack([packed(polynomials(net, knots) @ basis) for net in nets])
-    channels = basis.shape[1]
-    reduced = channels < network.channels
+    fewer = reduced(list(nets), list(network.fitting), network.axis, (low, high), accuracy)
+    tables = [polynomials(net, knots) for net in nets]
+    if fewer:
+        error, tables = max(error, fewer.error), [table @ fewer.basis for table in tables]
+    products = fewer.products if fewer else Products(network.channels, network.axis)
     small = CompressedDeepPotSE(
         network.cutoff,
         network.n_types,
-        channels=channels,
-        axis=channels if reduced else network.axis,
-        triangular=reduced,
-        fitting=_widths(network.fitting[0]),
+        channels=products.channels,
+        axis=products.axis,
+        triangular=products.triangular,
+        fitting=widths_of(network.fitting[0]),
         low=low,
         high=high,
         intervals=knots.intervals,
@@ -200,36 +196,9 @@ def compressed(
         switch_on=network.switch_on,
         plain=network.plain,
     ).to(like)
-    for mine, its in zip(small.fitting, network.fitting, strict=True):
-        state = its.state_dict()
-        if reduced:
-            state[FIRST] = weight_in_basis(state[FIRST], basis, network.axis)
-        mine.load_state_dict(state)
+    small.fitting.load_state_dict((fewer or network).fitting.state_dict())
     for name in ("mean", "spread", "slots"):
         small.get_buffer(name).copy_(network.get_buffer(name))
-    small.get_buffer("table").copy_(tables)
+    small.get_buffer("table").copy_(torch.stack([packed(table) for table in tables]))
     small.get_buffer("far").copy_(at_infinity(scales, small._embed))
-    return small, max(error, left)
-
-
-def _basis(
-    network: DeepPotSE, nets: Sequence[nn.Module], low: float, high: float, accuracy: float
-) -> tuple[Tensor, float]:
-    """Return the basis of the tables' columns and its error: of all channels where none is better.
-
-    Its size is such that the first layer of the fitting net does not add its input either.
-    """
-    all_of_them = torch.eye(network.channels, dtype=torch.float64), 0.0
-    if FIRST not in network.fitting[0].state_dict():  # the first layer adds its input
-        return all_of_them
-    width = _widths(network.fitting[0])[0]
-    inputs = {k: len(Products(k, k, True)) for k in range(1, network.channels + 1)}
-    sizes = [k for k, n in inputs.items() if width in (n, 2 * n)]
-    basis, error = basis_of(nets, low, high, accuracy, unwanted=sizes)
-    fewer = inputs[basis.shape[1]] < network.channels * network.axis
-    return (basis, error) if fewer else all_of_them
-
-
-def _widths(net: nn.Module) -> list[int]:
-    """Return the widths of the hidden layers of a fitting net."""
-    return [m.out_features for m in net.modules() if isinstance(m, nn.Linear)][:-1]
+    return small, error

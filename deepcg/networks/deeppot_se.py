@@ -9,11 +9,10 @@ from torch import Tensor, nn
 
 from deepcg.errors import InputError
 from deepcg.neighbors import Neighbors
-from deepcg.networks import pair_loops
 from deepcg.networks.base import Perceptron, Residual
-from deepcg.networks.density import run_loop
-from deepcg.networks.descriptor import Products, energies_and_slopes, energies_of
+from deepcg.networks.descriptor import Products, energies_of
 from deepcg.networks.environment import Scales, at_infinity, completed, plain_features
+from deepcg.networks.inference import Way, Ways, ways
 from deepcg.networks.kept import Kept
 from deepcg.networks.kinds import joined
 from deepcg.networks.pair_features import (
@@ -21,7 +20,6 @@ from deepcg.networks.pair_features import (
     Pairs,
     Rows,
     features_of,
-    pulls_of_features,
     values_and_slopes,
 )
 
@@ -86,7 +84,7 @@ class DeepPotSE(nn.Module):
         self.register_buffer("slots", slots.to(torch.get_default_dtype()))
         self.register_buffer("mean", torch.zeros(n_types))
         self.register_buffer("spread", torch.ones(n_types, 2))  # of s, and of its vector
-        self._far: Kept[Tensor] = Kept()
+        self._kept: Kept[Ways] = Kept()
 
     def forward(self, neighbors: Neighbors, types: Tensor) -> Tensor:
         """Return bead energies (n_frames, n_beads), kJ/mol."""
@@ -109,11 +107,8 @@ class DeepPotSE(nn.Module):
         if self.plain or d.device.type != "cpu":
             return None
         pairs, g = self._embedded(neighbors, types)
-        features, slots = features_of(d, pairs, g), self.get_buffer("slots")
-        run_loop(pair_loops.complete, types, pairs.counts, slots, self._at_infinity, features)
-        given = types, self.fitting, self._products, 1 / float(slots.sum())
-        energies, slopes = energies_and_slopes(features, *given)
-        return energies, pulls_of_features(slopes, pairs, g, d.shape)
+        way = self._ways.at(g.where.s)
+        return way.energy_and_pulls(neighbors, types, self.scales, pairs, g)
 
     @property
     def scales(self) -> Scales:
@@ -158,10 +153,14 @@ class DeepPotSE(nn.Module):
         return Products(self.channels, self.axis)
 
     @property
-    def _at_infinity(self) -> Tensor:
-        """What neighbors at infinity add (see ``at_infinity``), kept while weights are the same."""
-        made_of = *self.embeddings.parameters(), self.get_buffer("mean"), self.get_buffer("spread")
-        return self._far.get(made_of, 0, lambda: at_infinity(self.scales, self._embed))
+    def _ways(self) -> Ways:
+        """How to evaluate the network, kept while weights are the same."""
+        made_of = *self.parameters(), self.get_buffer("mean"), self.get_buffer("spread")
+        return self._kept.get(made_of, 0, self._make_ways)
+
+    def _make_ways(self) -> Ways:
+        far = at_infinity(self.scales, self._embed)
+        return ways(self.embeddings, Way(None, self._products, self.fitting, far), self.scales)
 
 
 def _embedding(widths: Sequence[int]) -> nn.Sequential:

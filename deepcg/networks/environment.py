@@ -49,6 +49,12 @@ class Scales:
         """(n_types,), s of a neighbor at infinity."""
         return -self.mean / self.spread[:, 0]
 
+    def at(self, r: float) -> Tensor:
+        """Return s (n_types,) of a neighbor at a distance, nm."""
+        distance = self.mean.new_tensor(r)
+        s = switch(distance, self.switch_on, self.cutoff) / distance
+        return (s - self.mean) / self.spread[:, 0]
+
     def net(self, here: int, there: int) -> int:
         """Return the number of the embedding net for a neighbor's type about a bead's."""
         return here * self.n_types * self.two_sided + there

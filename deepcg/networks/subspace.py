@@ -2,20 +2,94 @@
 
 Channels are many, but all are smooth functions of the one variable s, of which few are independent
 to a given accuracy: G(s) = V h(s). The descriptor of DeepPot-SE is then V (H^T H) V_<^T, where
-H = sum_j R_j h(s_j), and V can be taken into the weights of the fitting net.
+H = sum_j R_j h(s_j), and V can be taken into the weights of the fitting nets.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from deepcg.networks.base import Perceptron
+from deepcg.networks.descriptor import Products
 from deepcg.networks.tables import derivatives
 
 POINTS = 2048
 """Values of s at which nets are looked at."""
+
+FIRST = "layers.0.weight"
+"""Of a fitting net, unless its first layer adds its input."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reduced:
+    """A DeepPot-SE of fewer channels, h(s), which gives the same energies.
+
+    Parameters
+    ----------
+    basis
+        V (channels, k), orthonormal, in double precision: h(s) = V^T G(s).
+    products
+        Those of the columns of H.
+    fitting
+        Nets from these, not to be trained.
+    error
+        The largest error of V h over the largest G, or of its slope over the largest dG/ds.
+    """
+
+    basis: Tensor
+    products: Products
+    fitting: nn.ModuleList
+    error: float
+
+
+@torch.no_grad()
+def reduced(
+    embeddings: Sequence[nn.Module],
+    fitting: Sequence[nn.Module],
+    axis: int,
+    ends: tuple[float, float],
+    accuracy: float,
+) -> Reduced | None:
+    """Return embedding nets' channels and fitting nets reduced, for s between two ends.
+
+    ``None`` where the reduced fitting nets would have no fewer inputs, or where these are added to
+    the outputs of their first layers.
+
+    Parameters
+    ----------
+    embeddings
+        In double precision.
+    axis
+        Columns of V_<.
+    accuracy
+        The largest ``error`` allowed.
+    """
+    widths = widths_of(fitting[0])
+    if FIRST not in fitting[0].state_dict():
+        return None
+    basis, error = basis_of(embeddings, *ends, accuracy)
+    channels, k = basis.shape
+    while len(Products(k, k, True)) in (widths[0], widths[0] / 2):  # it would add its input
+        basis, k = torch.nn.functional.pad(basis, (0, 1)), k + 1
+    products = Products(k, k, True)
+    if len(products) >= channels * axis:
+        return None
+    nets = nn.ModuleList(Perceptron(len(products), widths, residual=True) for _ in fitting)
+    for mine, its in zip(nets, fitting, strict=True):
+        state = its.state_dict()
+        mine.to(state[FIRST])
+        state[FIRST] = weight_in_basis(state[FIRST], basis, axis)
+        mine.load_state_dict(state)
+    return Reduced(basis, products, nets.requires_grad_(False), error)
+
+
+def widths_of(net: nn.Module) -> list[int]:
+    """Return the widths of the hidden layers of a fitting net."""
+    return [m.out_features for m in net.modules() if isinstance(m, nn.Linear)][:-1]
 
 
 @torch.no_grad()
@@ -24,8 +98,6 @@ def basis_of(
     low: float,
     high: float,
     accuracy: float,
-    *,
-    unwanted: Sequence[int] = (),
 ) -> tuple[Tensor, float]:
     """Return an orthonormal basis V (channels, k) of the nets' G(s), and its error.
 
@@ -41,8 +113,6 @@ def basis_of(
         The range of s.
     accuracy
         The largest error.
-    unwanted
-        Sizes k that are passed over.
     """
     s = torch.linspace(low, high, POINTS, dtype=torch.float64)
     values = [derivatives(net, s)[:2] for net in nets]
@@ -53,7 +123,7 @@ def basis_of(
     for k in range(1, len(directions) + 1):
         basis = directions[:k].T
         error = float((rows - along[:, :k] @ basis.T).abs().max())
-        if error <= accuracy and k not in unwanted:
+        if error <= accuracy:
             break
     return basis, error
 

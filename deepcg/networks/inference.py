@@ -1,0 +1,92 @@
+"""How DeepPot-SE is evaluated while its weights rest: in as few channels as rounding allows."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from deepcg.neighbors import Neighbors
+from deepcg.networks import pair_loops
+from deepcg.networks.density import run_loop
+from deepcg.networks.descriptor import Products, energies_and_slopes
+from deepcg.networks.environment import Scales
+from deepcg.networks.pair_features import Embedded, Pairs, features_of, pulls_of_features
+from deepcg.networks.subspace import reduced
+from deepcg.vectors import LANES
+
+CLOSEST = 0.05
+"""nm, to which channels are reduced; where beads are nearer than that, they are not."""
+
+LEAST = 1e-13
+"""What singular vectors in double precision can be asked for."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Way:
+    """From G and its slopes to energies and forces.
+
+    Parameters
+    ----------
+    basis
+        (channels, k), ``None`` of all channels; k with columns of zeros fills vectors.
+    products
+        Those of columns of the features.
+    fitting
+        Nets from these.
+    far
+        What neighbors at infinity add, see ``environment.at_infinity``.
+    """
+
+    basis: Tensor | None
+    products: Products
+    fitting: nn.ModuleList
+    far: Tensor
+
+    def energy_and_pulls(
+        self, neighbors: Neighbors, types: Tensor, scales: Scales, pairs: Pairs, g: Embedded
+    ) -> tuple[Tensor, Tensor]:
+        """Return bead energies and dU/dr_ij, see ``DeepPotSE.energy_and_pulls``."""
+        d, width = neighbors.displacement.detach(), self.products.channels
+        if self.basis is not None:
+            g = replace(g, value=g.value @ self.basis, slope=g.slope @ self.basis)
+        features = features_of(d, pairs, g)[:, :, :width].contiguous()
+        run_loop(pair_loops.complete, types, pairs.counts, scales.slots, self.far, features)
+        given = types, self.fitting, self.products, 1 / float(scales.slots.sum())
+        energies, slopes = energies_and_slopes(features, *given)
+        slopes = pad(slopes, (0, g.value.shape[1] - width))
+        return energies, pulls_of_features(slopes, pairs, g, d.shape)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ways:
+    """That of all channels, and that of few for s up to ``high``, if there is one."""
+
+    whole: Way
+    few: Way | None
+    high: float
+
+    def at(self, s: Sequence[Tensor]) -> Way:
+        """Return the way for these."""
+        if self.few is None or any(len(some) and float(some.max()) > self.high for some in s):
+            return self.whole
+        return self.few
+
+
+@torch.no_grad()
+def ways(embeddings: nn.ModuleList, whole: Way, scales: Scales) -> Ways:
+    """Return how a network of these embedding nets may be evaluated."""
+    high = float(scales.at(CLOSEST).max())
+    accuracy = max(torch.finfo(whole.far.dtype).eps, LEAST)
+    nets, fitting = list(copy.deepcopy(embeddings).double()), list(whole.fitting)
+    ends = float(scales.infinity.min()), high
+    made = reduced(nets, fitting, whole.products.axis, ends, accuracy)
+    if made is None:
+        return Ways(whole, None, high)
+    basis = made.basis.to(whole.far)
+    wide = pad(basis, (0, -basis.shape[1] % LANES)).contiguous()
+    return Ways(whole, Way(wide, made.products, made.fitting, whole.far @ basis), high)

@@ -48,7 +48,7 @@ def _step(network: DeepPotSE, system: Liquid) -> Callable[[], float]:
     potential = NetworkPotential([network], CUTOFF, system.types)
     near = neighbors(system.positions, system.box, CUTOFF)
     weights = list(potential.parameters())
-    optimizer = torch.optim.Adam(weights, lr=1e-9)  # the weights hardly move
+    optimizer = torch.optim.Adam(weights, lr=1e-9, fused=True)  # the weights hardly move
 
     def step() -> float:
         optimizer.zero_grad(set_to_none=True)

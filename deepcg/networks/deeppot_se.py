@@ -158,6 +158,7 @@ class DeepPotSE(nn.Module):
         made_of = *self.parameters(), self.get_buffer("mean"), self.get_buffer("spread")
         return self._kept.get(made_of, 0, self._make_ways)
 
+    @torch.no_grad()
     def _make_ways(self) -> Ways:
         far = at_infinity(self.scales, self._embed)
         return ways(self.embeddings, Way(None, self._products, self.fitting, far), self.scales)

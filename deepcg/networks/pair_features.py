@@ -89,10 +89,10 @@ class Rows:
     @classmethod
     def of(cls, pairs: Pairs, neighbors: Neighbors, types: Tensor, n_nets: int) -> Rows:
         """Return the rows of pairs, of so many embedding nets."""
-        d, total = neighbors.displacement.detach(), len(pairs.slots)
+        total = len(pairs.slots)
         twins, others, rows = torch.empty(3, total, dtype=torch.int64)
         twins.fill_(-1)
-        given = pairs.first, pairs.slots, types, neighbors.index, d
+        given = pairs.first, pairs.slots, types, neighbors.index
         run_loop(pair_loops.find_twins, *given, others.numpy(), twins)
         s, ends = np.empty(total, pairs.geometry.numpy().dtype), np.zeros(n_nets, np.int64)
         run_loop(pair_loops.number_rows, pairs.nets, twins, pairs.geometry, s, ends, rows)
@@ -111,7 +111,7 @@ class Embedded:
 
 def features_of(displacement: Tensor, pairs: Pairs, g: Embedded) -> Tensor:
     """Return sum_j R_j G_j (beads, 4, channels)."""
-    return apply(_Features, displacement, g.value, g.slope, pairs, g.where)
+    return apply(_Features, g.value, pairs, g.where) + apply(_Nothing, displacement, g, pairs)
 
 
 def pulls_of_features(slopes: Tensor, pairs: Pairs, g: Embedded, shape: torch.Size) -> Tensor:
@@ -128,32 +128,47 @@ def values_and_slopes(net: nn.Module, s: Tensor) -> tuple[Tensor, Tensor]:
     for layer in net.children():
         assert isinstance(layer, Residual)
         both = apply(_Layer, both, layer.linear.weight, layer.linear.bias)
-    return both[: len(s)], both[len(s) :]
+    value, slope = both.view(2, len(s), -1).unbind()
+    return value, slope
 
 
 class _Features(torch.autograd.Function):
+    """The features as a function of G."""
+
     @staticmethod
-    def forward(
-        ctx: Any, d: Tensor, g: Tensor, change: Tensor, pairs: Pairs, where: Rows
-    ) -> Tensor:
-        ctx.save_for_backward(d, g, change)
-        ctx.pairs, ctx.where = pairs, where
+    def forward(ctx: Any, g: Tensor, pairs: Pairs, where: Rows) -> Tensor:
+        ctx.shape, ctx.pairs, ctx.where = g.shape, pairs, where
         out = g.new_empty(len(pairs.first) - 1, 4, g.shape[1])
         run_loop(pair_loops.features, pairs.first, where.rows, pairs.geometry, g, out)
         return out
 
     @staticmethod
-    def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        pull = back = None
-        d, g, change = ctx.saved_tensors
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor, None, None]:
         pairs, where = ctx.pairs, ctx.where
-        if ctx.needs_input_grad[0]:
-            pull = apply(_Pulls, d, g, change, slopes, pairs, where)
-        if ctx.needs_input_grad[1]:
-            back = torch.empty_like(g)
-            places = pairs.first, where.rows, where.twins, where.others
-            run_loop(pair_loops.features_back, *places, pairs.geometry, slopes, back)
-        return pull, back, None, None, None
+        back = slopes.new_empty(ctx.shape)
+        places = pairs.first, where.rows, where.twins, where.others
+        run_loop(pair_loops.features_back, *places, pairs.geometry, slopes, back)
+        return back, None, None
+
+
+class _Nothing(torch.autograd.Function):
+    """Zeros that change with displacements as features do.
+
+    They are apart from ``_Features`` so that neither way back is gone where only the other is asked
+    for: forces need this one, and their training the other.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, d: Tensor, g: Embedded, pairs: Pairs) -> Tensor:
+        ctx.save_for_backward(d)
+        ctx.g, ctx.pairs = g, pairs
+        return g.value.new_zeros(len(pairs.first) - 1, 4, g.value.shape[1])
+
+    @staticmethod
+    def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor, None, None]:
+        (d,), g = ctx.saved_tensors, ctx.g
+        return apply(_Pulls, d, g.value, g.slope, slopes, ctx.pairs, g.where), None, None
 
 
 class _Pulls(torch.autograd.Function):
@@ -201,8 +216,9 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        z, n = x @ weight.T, len(x) // 2
-        z[:n].add_(bias).tanh_()
+        z, n = x.new_empty(len(x), len(weight)), len(x) // 2
+        torch.addmm(bias, x[:n], weight.T, out=z[:n]).tanh_()
+        torch.mm(x[n:], weight.T, out=z[n:])
         ctx.save_for_backward(x, weight, z)
         out = torch.empty_like(z)
         run_loop(pair_loops.layer, x, z, out)
@@ -216,9 +232,9 @@ class _Layer(torch.autograd.Function):
         run_loop(pair_loops.layer_back, slopes, z, back)
         down = None
         if ctx.needs_input_grad[0]:
-            down = back @ weight
             narrow, wide = weight.shape[1], weight.shape[0]
-            if wide in (narrow, 2 * narrow):
-                for part in slopes.split(narrow, dim=1):
-                    down += part
+            parts = slopes.split(narrow, dim=1) if wide in (narrow, 2 * narrow) else ()
+            down = torch.addmm(parts[0], back, weight) if parts else back @ weight
+            for part in parts[1:]:
+                down += part
         return down, back.T @ x, back[: len(x) // 2].sum(0)

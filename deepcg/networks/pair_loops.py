@@ -12,9 +12,6 @@ from numba import njit, prange
 from deepcg.networks.loops import CHUNKS, Loop, share
 from deepcg.vectors import LANES, load, store, total
 
-SAME = 1e-8
-"""nm^2, two displacements that differ by less, squared, are the same but for rounding."""
-
 NUMBERS = 8
 """Of a pair: s, q, ds/dr, dq/dr, q/r and the unit vector u; s and q = s0 s are scaled."""
 
@@ -70,28 +67,24 @@ def fill_pairs(d, species, types, two_sided, mean, spread, numbers, first, slots
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
-def find_twins(first, slots, types, index, d, others, twins):
+def find_twins(first, slots, types, index, others, twins):
     """Set ``twins`` (pairs,), where it is -1, to the pair of j and i for that of i and j.
 
-    Of beads of different types they stay. Of small boxes several images may be neighbors: that
-    with the opposite displacement is meant. ``others`` (pairs,) are the beads j.
+    Of beads of different types they stay; of a neighbor there is one image. ``others`` (pairs,) are
+    the beads j.
     """
-    n = d.shape[1]
+    n = index.shape[1]
     for bead in prange(len(first) - 1):
         f, i = bead // n, bead % n
         for pair in range(first[bead], first[bead + 1]):
-            own = d[f, i, slots[pair]]
             j = index[f, i, slots[pair]]
             others[pair] = f * n + j
             if j < i or types[i] != types[j]:
                 continue
             for back in range(first[f * n + j], first[f * n + j + 1]):
-                if index[f, j, slots[back]] != i:
-                    continue
-                its = d[f, j, slots[back]]
-                x, y, z = own[0] + its[0], own[1] + its[1], own[2] + its[2]
-                if x * x + y * y + z * z < SAME:
+                if index[f, j, slots[back]] == i:
                     twins[pair], twins[back] = back, pair
+                    break
 
 
 @njit(cache=True, error_model="numpy")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from deepcg.bias_pooling import pooled
 from deepcg.collective import VariableFrames
 from deepcg.landscape import Landscape
 from deepcg.units import thermal_energy
@@ -22,6 +23,7 @@ from free_energy import (
 )
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 N_REPLICATES = 100
 """Resampled surfaces: they tell an error to 7 %."""
@@ -44,6 +46,8 @@ class Sampled:
         K.
     source
         Where the frames come from.
+    tables
+        The bias of each trajectory, see ``bias_pooling.bias_at``; empty where these are not known.
     """
 
     name: str
@@ -53,6 +57,7 @@ class Sampled:
     trajectories: tuple[VariableFrames, ...]
     temperature: float
     source: str
+    tables: tuple[Floats, ...] = ()
 
     @property
     def values(self) -> Floats:
@@ -80,15 +85,26 @@ class Sampled:
         return np.concatenate(known) if len(known) == len(parts) else None
 
     @property
+    def series(self) -> list[Floats]:
+        """Of each trajectory (n, d)."""
+        return [frames.values.double().cpu().numpy() for frames in self.trajectories]
+
+    def weighting(self) -> tuple[Callable[[Floats], Floats], Integers]:
+        """Return what gives weights (n,) from how often frames count (n,), and strata (n,)."""
+        if self.tables:
+            return pooled(self.tables, self.series, thermal_energy(self.temperature))
+        weights = self.weights
+        return lambda times: times * weights, np.zeros(len(weights), dtype=np.int64)
+
+    @property
     def independent(self) -> float:
         """Independent unbiased frames that all frames are worth.
 
         Their number over the statistical inefficiency of the slower coordinate, times what the
         spread of the weights leaves of them (Kish's effective sample size).
         """
-        series = [frames.values.double().cpu().numpy() for frames in self.trajectories]
-        lengths = np.array([len(part) for part in series], dtype=float)
-        slow = np.array([slowest_inefficiency(part, self.periods) for part in series])
+        lengths = np.array([len(part) for part in self.series], dtype=float)
+        slow = np.array([slowest_inefficiency(part, self.periods) for part in self.series])
         weights = self.weights
         even = weights.sum() ** 2 / (weights**2).sum() / len(weights)
         return float((lengths / slow).sum() * even)
@@ -98,11 +114,17 @@ class Sampled:
         if len(self.trajectories) > 1:
             middle = len(self.trajectories) // 2
             parts = self.trajectories[:middle], self.trajectories[middle:]
+            tables = self.tables[:middle], self.tables[middle:]
         else:
             (frames,) = self.trajectories
             middle = len(frames) // 2
             parts = (frames[:middle],), (frames[middle:],)
-        return replace(self, trajectories=parts[0]), replace(self, trajectories=parts[1])
+            tables = self.tables, self.tables
+        one, other = (
+            replace(self, trajectories=part, tables=table)
+            for part, table in zip(parts, tables, strict=True)
+        )
+        return one, other
 
     def histogram(self, n_bins: int) -> Floats:
         """Return the weight of the frames in n_bins x n_bins of whole periods."""
@@ -119,15 +141,17 @@ def landscape_of(sampled: Sampled, grid: Grid, *, seed: int = 0) -> Landscape:
     Errors are those of blocks of frames drawn anew, longer than the correlations.
     """
     kT = thermal_energy(sampled.temperature)
-    values, weights, forces = sampled.values, sampled.weights, sampled.forces
-    series = [frames.values.double().cpu().numpy() for frames in sampled.trajectories]
-    blocks = time_blocks(series, sampled.periods)
+    values, forces = sampled.values, sampled.forces
+    weighting, strata = sampled.weighting()
+    several = strata.max() > 0
+    blocks = time_blocks(sampled.series, sampled.periods, fewest=2 if several else 1)
     if forces is None:
         counted = histogram_surface(grid, values)
-        surface: Callable[[Floats], Floats] = lambda times: counted(times * weights)
+        surface: Callable[[Floats], Floats] = lambda times: counted(weighting(times))
     else:
-        surface = combined_surface(grid, values, forces / kT, blocks, weights=weights)
-    found = bootstrap(surface, blocks, np.random.default_rng(seed), n_samples=N_REPLICATES)
+        surface = combined_surface(grid, values, forces / kT, blocks, weighting=weighting)
+    generator = np.random.default_rng(seed)
+    found = bootstrap(surface, blocks, generator, strata=strata, n_samples=N_REPLICATES)
     return Landscape(
         sampled.name,
         sampled.names,

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from free_energy.differences import difference_solver, largest_part
 from free_energy.histogram import Grid, bin_mean_field, histogram_surface
 from free_energy.neighbours import faces
-from free_energy.replicates import frame_weights, jackknife
+from free_energy.replicates import jackknife
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -34,7 +34,7 @@ def combined_surface(
     forces: ArrayLike,
     blocks: Integers,
     *,
-    weights: ArrayLike | None = None,
+    weighting: Callable[[Floats], Floats] | None = None,
 ) -> Callable[[Floats], Floats]:
     """Return the function that gives a surface (*grid), in kT, of how often frames count (n,).
 
@@ -49,10 +49,11 @@ def combined_surface(
         (n, d), instantaneous, in kT per unit of the coordinates.
     blocks
         (n,), the number of the independent block that each frame is of, from 0.
-    weights
-        (n,), exp(bias / kT) of frames of a biased run: for the histogram only.
+    weighting
+        From how often frames count (n,) to their weights (n,) in the ensemble without a bias: for
+        the histogram only, since the mean force at given values needs none. ``None``: the same.
     """
-    held = frame_weights(weights, len(blocks))
+    weigh = weighting or (lambda times: times)
     histogram, field = histogram_surface(grid, values), bin_mean_field(grid, values, forces)
     index = grid.index(values)
     numbers = np.bincount(index[index >= 0], minlength=int(np.prod(grid.shape)))
@@ -62,7 +63,7 @@ def combined_surface(
     scatter = 1 / numbers[first] + 1 / numbers[second]
 
     def from_histogram(times: Floats) -> Floats:
-        energy = histogram(times * held).ravel()
+        energy = histogram(weigh(times)).ravel()
         differences: Floats = energy[second] - energy[first]
         return differences
 

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from deepcg.bias_pooling import bias_at
 from deepcg.collective import CollectiveVariables, VariableFrames, build_variables
 from deepcg.data import Source
 from deepcg.errors import InputError
 from deepcg.files import read_arrays
 from deepcg.formats import open_recording
 from deepcg.landscape import Landscape, load_landscape
-from deepcg.landscape_estimates import Sampled, landscape_of
+from deepcg.landscape_estimates import Sampled, landscape_of, periods_span_a_turn
 from deepcg.model import SurfaceModel, load_any
 from deepcg.periods import shortest
 from deepcg.progress import Progress, silent
@@ -30,6 +31,9 @@ from free_energy import Grid, Replicates
 from free_energy.mbar import mbar_weights
 
 Floats = NDArray[np.float64]
+
+ROUNDING = 1e-2
+"""kT, by which a bias in a file in single precision may differ from its table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,9 +189,49 @@ def _frames(
     else:
         trajectories = tuple(_values(source, data, variables, progress) for source in sources)
     source = ", ".join(dict.fromkeys(path.name for path in paths))
-    return Sampled(
+    whole = Sampled(
         name, variables.names, variables.units, variables.periods, trajectories, temperature, source
     )
+    return _on_one_scale(whole, [_bias_table(path) for path in paths])
+
+
+def _bias_table(path: Path) -> Floats | None:
+    """Return the table of a bias that is beside frames, as ``simulate alanine`` writes it."""
+    if path.suffix != ".npz":
+        return None
+    with np.load(path, allow_pickle=False) as arrays:
+        return arrays["bias_grid"].astype(float) if "bias_grid" in arrays else None
+
+
+def _on_one_scale(sampled: Sampled, tables: list[Floats | None]) -> Sampled:
+    """Return frames whose weights are comparable, if the tables are those of their coordinates."""
+    known = tuple(table for table in tables if table is not None)
+    if not periods_span_a_turn(sampled.periods):
+        return sampled
+    kT = thermal_energy(sampled.temperature)
+    pairs = zip(sampled.trajectories, known, strict=False)
+    if len(known) < len(tables) or not all(_explains(table, part, kT) for part, table in pairs):
+        return sampled
+    sampled = replace(sampled, tables=known)
+    try:
+        weigh, _ = sampled.weighting()
+    except ValueError as error:
+        raise InputError(f"the biases of {sampled.source} cannot be undone: {error}") from error
+    ends = np.cumsum([len(part) for part in sampled.trajectories])
+    weights = np.split(weigh(np.ones(ends[-1])), ends[:-1])
+    parts = [
+        replace(part, weights=torch.from_numpy(weight))
+        for part, weight in zip(sampled.trajectories, weights, strict=True)
+    ]
+    return replace(sampled, trajectories=tuple(parts))
+
+
+def _explains(table: Floats, frames: VariableFrames, kT: float) -> bool:
+    """Return whether a bias at the values of frames is what their weights undo."""
+    if frames.weights is None:
+        return False
+    found = np.log(frames.weights.numpy()) - bias_at(table, frames.values.double().numpy()) / kT
+    return bool(found.std() < ROUNDING)
 
 
 def _has_forces(source: Source) -> bool:

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from deepcg.errors import InputError
 from deepcg.neighbors import Neighbors
-from deepcg.networks import pair_loops, table_loops
+from deepcg.networks import table_loops
 from deepcg.networks.base import Perceptron
 from deepcg.networks.deeppot_se import DeepPotSE
 from deepcg.networks.density import run_loop
-from deepcg.networks.descriptor import Products, energies_and_slopes, energies_of
-from deepcg.networks.environment import Scales, at_infinity, plain_features
+from deepcg.networks.descriptor import Products, energies_of
+from deepcg.networks.environment import Surrounded, at_infinity, plain_features
+from deepcg.networks.inference import Way
 from deepcg.networks.pair_features import Pairs
 from deepcg.networks.subspace import reduced, widths_of
 from deepcg.networks.tables import (
@@ -31,7 +32,7 @@ from deepcg.networks.tables import (
 from deepcg.vectors import LANES
 
 
-class CompressedDeepPotSE(nn.Module):
+class CompressedDeepPotSE(Surrounded):
     """DeepPot-SE whose G(s) are tables: what ``compressed`` makes of one that is trained.
 
     Parameters
@@ -66,10 +67,9 @@ class CompressedDeepPotSE(nn.Module):
         switch_on: float = 0.05,
         plain: bool = False,
     ) -> None:
-        super().__init__()
-        self.cutoff, self.n_types, self.channels = cutoff, n_types, channels
+        super().__init__(cutoff, switch_on, two_sided, torch.ones(n_types), plain)
+        self.channels = channels
         self.products = Products(channels, axis, triangular)
-        self.switch_on, self.two_sided, self.plain = switch_on, two_sided, plain
         self.knots = Knots(low, high, intervals)
         self.fitting = nn.ModuleList(
             Perceptron(len(self.products), fitting, residual=True) for _ in range(n_types)
@@ -77,9 +77,6 @@ class CompressedDeepPotSE(nn.Module):
         n_nets, n_blocks = n_types ** (1 + two_sided), -(-channels // LANES)
         shape = n_nets, self.knots.rows, n_blocks, DEGREE + 1, LANES
         self.register_buffer("table", torch.zeros(shape))
-        self.register_buffer("slots", torch.ones(n_types))
-        self.register_buffer("mean", torch.zeros(n_types))
-        self.register_buffer("spread", torch.ones(n_types, 2))
         self.register_buffer("far", torch.zeros(n_types, n_types, channels))
 
     def forward(self, neighbors: Neighbors, types: Tensor) -> Tensor:
@@ -104,27 +101,19 @@ class CompressedDeepPotSE(nn.Module):
         On the CPU; ``None`` where there is only autograd.
         """
         d = neighbors.displacement.detach()
-        if self.plain or d.device.type != "cpu":
+        if not self.loops_are_for(d):
             return None
-        pairs, slots = Pairs.within(neighbors, types, self.scales), self.get_buffer("slots")
+        pairs, scales = Pairs.within(neighbors, types, self.scales), self.scales
         table, numbers = self.get_buffer("table"), self._numbers
         features = d.new_empty(len(pairs.counts), 4, self.channels)
         given = table.flatten(), numbers
         run_loop(table_loops.features, pairs.first, pairs.nets, pairs.geometry, *given, features)
-        far = self.get_buffer("far")
-        run_loop(pair_loops.complete, types, pairs.counts, slots, far, features)
-        given_types = types, self.fitting, self.products, 1 / float(slots.sum())
-        energies, slopes = energies_and_slopes(features, *given_types)
+        way = Way(None, self.products, self.fitting, self.get_buffer("far"))
+        energies, slopes = way.energies_and_slopes(features, pairs, types, scales)
         pulls = d.new_empty(d.shape)
         places = pairs.first, pairs.nets, pairs.slots, pairs.geometry
         run_loop(table_loops.pulls, *places, *given, slopes, pulls.flatten(0, 1))
         return energies, pulls
-
-    @property
-    def scales(self) -> Scales:
-        """What turns distances into the variable of the tables."""
-        mean, spread, slots = (self.get_buffer(name) for name in ("mean", "spread", "slots"))
-        return Scales(mean, spread, slots, self.switch_on, self.cutoff, self.two_sided)
 
     @property
     def options(self) -> dict[str, Any]:

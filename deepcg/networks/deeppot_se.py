@@ -11,7 +11,7 @@ from deepcg.errors import InputError
 from deepcg.neighbors import Neighbors
 from deepcg.networks.base import Perceptron, Residual
 from deepcg.networks.descriptor import Products, energies_of
-from deepcg.networks.environment import Scales, at_infinity, completed, plain_features
+from deepcg.networks.environment import Surrounded, at_infinity, completed, plain_features
 from deepcg.networks.inference import Way, Ways, ways
 from deepcg.networks.kept import Kept
 from deepcg.networks.kinds import joined
@@ -24,7 +24,7 @@ from deepcg.networks.pair_features import (
 )
 
 
-class DeepPotSE(nn.Module):
+class DeepPotSE(Surrounded):
     """u_i = fitting(D_i), D_i = (G^T R)(R^T G_<) / n^2, with G = embedding(s(r)).
 
     R has the rows (s, s x/r, s y/r, s z/r), s(r) = switch(r) / r, standardised by the mean and
@@ -68,11 +68,12 @@ class DeepPotSE(nn.Module):
         n_neighbors: Sequence[int] | None = None,
         plain: bool = False,
     ) -> None:
-        super().__init__()
+        slots = torch.full((n_types,), 40.0) if n_neighbors is None else torch.tensor(n_neighbors)
+        slots = slots.to(torch.get_default_dtype())
+        super().__init__(cutoff, switch_on, two_sided, slots, plain)
         if axis > embedding[-1]:
             raise InputError(f"{axis} axis neurons need an embedding as wide, not {embedding[-1]}")
-        self.cutoff, self.n_types, self.channels, self.axis = cutoff, n_types, embedding[-1], axis
-        self.switch_on, self.two_sided, self.plain = switch_on, two_sided, plain
+        self.channels, self.axis = embedding[-1], axis
         self.n_neighbors_given = n_neighbors is not None
         self.embeddings = nn.ModuleList(
             _embedding(embedding) for _ in range(n_types**2 if two_sided else n_types)
@@ -80,15 +81,11 @@ class DeepPotSE(nn.Module):
         self.fitting = nn.ModuleList(
             Perceptron(embedding[-1] * axis, fitting, residual=True) for _ in range(n_types)
         )
-        slots = torch.full((n_types,), 40.0) if n_neighbors is None else torch.tensor(n_neighbors)
-        self.register_buffer("slots", slots.to(torch.get_default_dtype()))
-        self.register_buffer("mean", torch.zeros(n_types))
-        self.register_buffer("spread", torch.ones(n_types, 2))  # of s, and of its vector
         self._kept: Kept[Ways] = Kept()
 
     def forward(self, neighbors: Neighbors, types: Tensor) -> Tensor:
         """Return bead energies (n_frames, n_beads), kJ/mol."""
-        if self.plain or neighbors.displacement.device.type != "cpu":
+        if not self.loops_are_for(neighbors.displacement):
             features = plain_features(neighbors, types, self.scales, self._embed)
         else:
             pairs, g = self._embedded(neighbors, types)
@@ -103,18 +100,11 @@ class DeepPotSE(nn.Module):
 
         On the CPU; ``None`` where there is only autograd.
         """
-        d = neighbors.displacement.detach()
-        if self.plain or d.device.type != "cpu":
+        if not self.loops_are_for(neighbors.displacement):
             return None
         pairs, g = self._embedded(neighbors, types)
         way = self._ways.at(g.where.s)
         return way.energy_and_pulls(neighbors, types, self.scales, pairs, g)
-
-    @property
-    def scales(self) -> Scales:
-        """What turns distances into the inputs of the embedding nets."""
-        mean, spread, slots = (self.get_buffer(name) for name in ("mean", "spread", "slots"))
-        return Scales(mean, spread, slots, self.switch_on, self.cutoff, self.two_sided)
 
     @torch.no_grad()
     def standardise(self, neighbors: Neighbors, types: Tensor) -> None:

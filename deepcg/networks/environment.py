@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from deepcg.neighbors import Neighbors
 from deepcg.networks.base import switch
@@ -68,6 +68,38 @@ class Scales:
         s = (s - mean[:, None]) / spread[:, None, 0]
         rows = torch.cat([s[..., None], vector / spread[:, None, None, 1]], dim=-1)
         return s, rows * neighbors.mask[..., None]
+
+
+class Surrounded(nn.Module):
+    """What sees beads by s and R: the constants of ``Scales``, kept with its weights.
+
+    Parameters
+    ----------
+    slots
+        (n_types,), see ``Scales``.
+    plain
+        Whether to use the plain PyTorch definition on every device.
+    """
+
+    def __init__(
+        self, cutoff: float, switch_on: float, two_sided: bool, slots: Tensor, plain: bool
+    ) -> None:
+        super().__init__()
+        self.cutoff, self.switch_on, self.n_types = cutoff, switch_on, len(slots)
+        self.two_sided, self.plain = two_sided, plain
+        self.register_buffer("slots", slots)
+        self.register_buffer("mean", torch.zeros(self.n_types))
+        self.register_buffer("spread", torch.ones(self.n_types, 2))  # of s, and of its vector
+
+    @property
+    def scales(self) -> Scales:
+        """What turns distances into s and R."""
+        mean, spread, slots = (self.get_buffer(name) for name in ("mean", "spread", "slots"))
+        return Scales(mean, spread, slots, self.switch_on, self.cutoff, self.two_sided)
+
+    def loops_are_for(self, displacement: Tensor) -> bool:
+        """Return whether the compiled loops, and not the plain definition, are to be used."""
+        return not self.plain and displacement.device.type == "cpu"
 
 
 def plain_features(neighbors: Neighbors, types: Tensor, scales: Scales, embed: Embed) -> Tensor:

@@ -47,6 +47,17 @@ class Way:
     fitting: nn.ModuleList
     far: Tensor
 
+    def energies_and_slopes(
+        self, features: Tensor, pairs: Pairs, types: Tensor, scales: Scales
+    ) -> tuple[Tensor, Tensor]:
+        """Return bead energies and their gradient in sums over near neighbors.
+
+        The sums (beads, 4, channels) are completed in place.
+        """
+        run_loop(pair_loops.complete, types, pairs.counts, scales.slots, self.far, features)
+        scale = 1 / float(scales.slots.sum())
+        return energies_and_slopes(features, types, self.fitting, self.products, scale)
+
     def energy_and_pulls(
         self, neighbors: Neighbors, types: Tensor, scales: Scales, pairs: Pairs, g: Embedded
     ) -> tuple[Tensor, Tensor]:
@@ -55,9 +66,7 @@ class Way:
         if self.basis is not None:
             g = replace(g, value=g.value @ self.basis, slope=g.slope @ self.basis)
         features = features_of(d, pairs, g)[:, :, :width].contiguous()
-        run_loop(pair_loops.complete, types, pairs.counts, scales.slots, self.far, features)
-        given = types, self.fitting, self.products, 1 / float(scales.slots.sum())
-        energies, slopes = energies_and_slopes(features, *given)
+        energies, slopes = self.energies_and_slopes(features, pairs, types, scales)
         slopes = pad(slopes, (0, g.value.shape[1] - width))
         return energies, pulls_of_features(slopes, pairs, g, d.shape)
 

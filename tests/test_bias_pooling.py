@@ -9,6 +9,7 @@ import numpy as np
 import openmm
 import pytest
 import torch
+from five_atoms import five_atoms
 from numpy.typing import NDArray
 
 from deepcg.bias_pooling import bias_at, pooled
@@ -165,7 +166,7 @@ def test_files_with_tables_are_pooled(tmp_path: Path):
         assert part.weights is not None
         np.savez(
             tmp_path / f"{k}.npz",
-            positions=chain(x).astype(np.float32),
+            positions=five_atoms(x).astype(np.float32),
             numbers=np.full(5, 6),
             bias=(KT * np.log(part.weights.numpy())).astype(np.float32),
             temperature=np.array(300.0),
@@ -178,18 +179,3 @@ def test_files_with_tables_are_pooled(tmp_path: Path):
     parts = [frames(300, k, table).values.numpy() for k, table in enumerate(TABLES)]
     weigh, _ = pooled(TABLES, parts, KT)
     np.testing.assert_allclose(found.weights, weigh(np.ones(600)), rtol=1e-3)
-
-
-def chain(angles: Floats) -> Floats:
-    """Return five beads (n, 5, 3), nm, with these dihedrals (n, 2)."""
-    x = np.zeros((len(angles), 5, 3))
-    x[:, 1], x[:, 2] = [0.15, 0, 0], [0.2, 0.14, 0]
-    for k, angle in enumerate(angles.T):
-        a, b, c = (x[:, k + i] for i in range(3))
-        along = (c - b) / np.linalg.norm(c - b, axis=1, keepdims=True)
-        normal = np.cross(b - a, along)
-        normal /= np.linalg.norm(normal, axis=1, keepdims=True)
-        side = np.cross(normal, along)
-        out = np.cos(angle)[:, None] * side + np.sin(angle)[:, None] * normal
-        x[:, k + 3] = c + 0.05 * along + 0.14 * out
-    return x

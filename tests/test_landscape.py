@@ -9,6 +9,7 @@ import mdtraj
 import numpy as np
 import pytest
 import torch
+from five_atoms import five_atoms
 from numpy.typing import NDArray
 
 from deepcg.collective import VariableFrames
@@ -190,24 +191,6 @@ def test_the_regions_cover_the_plane_once() -> None:
 # -- the command ---------------------------------------------------------------------------------
 
 
-def chain(n_frames: int, seed: int) -> dict[str, NDArray[np.generic]]:
-    """Return five atoms whose torsions are at random, with forces of noise."""
-    rng = np.random.default_rng(seed)
-    x = np.zeros((n_frames, 5, 3))
-    x[:, 1] = [0.15, 0, 0]
-    x[:, 2] = [0.2, 0.14, 0]
-    turn = rng.uniform(-np.pi, np.pi, (n_frames, 2))
-    for k, angle in enumerate(turn.T):
-        a, b, c = (x[:, k + i] for i in range(3))
-        axis = (c - b) / np.linalg.norm(c - b, axis=1, keepdims=True)
-        normal = np.cross(b - a, axis)
-        normal /= np.linalg.norm(normal, axis=1, keepdims=True)
-        side = np.cross(normal, axis)
-        out = np.cos(angle)[:, None] * side + np.sin(angle)[:, None] * normal
-        x[:, k + 3] = c + 0.05 * axis + 0.14 * out
-    return {"positions": x.astype(np.float32), "forces": rng.normal(0, 20, x.shape)}
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("five")
@@ -217,7 +200,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for one, other in pairwise(atoms):
         topology.add_bond(one, other)
     for name, seed in (("a", 1), ("b", 2)):
-        arrays = chain(1000, seed)
+        rng = np.random.default_rng(seed)
+        x = five_atoms(rng.uniform(-np.pi, np.pi, (1000, 2)))
+        arrays = {"positions": x.astype(np.float32), "forces": rng.normal(0, 20, x.shape)}
         np.savez(folder / f"{name}.npz", **arrays)
         mdtraj.Trajectory(arrays["positions"][:1], topology).save_pdb(str(folder / f"{name}.pdb"))
     return folder

@@ -128,7 +128,7 @@ def values_and_slopes(net: nn.Module, s: Tensor) -> tuple[Tensor, Tensor]:
     for layer in net.children():
         assert isinstance(layer, Residual)
         both = apply(_Layer, both, layer.linear.weight, layer.linear.bias)
-    value, slope = both.view(2, len(s), -1).unbind()
+    value, slope = both.view(2, len(s), both.shape[1]).unbind()
     return value, slope
 
 

@@ -63,7 +63,7 @@ LAYERS = [
         "deepcg.noise_free",
     },
     {"deepcg.figures", "deepcg.plane", "deepcg.ramachandran", "deepcg.surface_map"},
-    {"deepcg.landscape"},
+    {"deepcg.bias_pooling", "deepcg.landscape"},
     {"deepcg.landscape_estimates"},
     {"deepcg.landscape_comparison", "deepcg.landscape_figures", "deepcg.variance"},
     {"deepcg.learning_figures", "deepcg.surface_figures", "deepcg.variance_figures"},

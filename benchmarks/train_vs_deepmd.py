@@ -1,7 +1,7 @@
 """A step of force matching on 216 oxygens with the same DeepPot-SE here and in DeePMD-kit.
 
-One frame a step, the loss on forces alone, Adam, in turn; DeePMD-kit finds neighbors in every step,
-as its training does, and deepcg before the first, as its own does.
+One frame a step, the loss on forces alone, Adam (fused here, as in a fit), in turn; DeePMD-kit
+finds neighbors in every step, as its training does, and deepcg before the first, as its own does.
 python benchmarks/train_vs_deepmd.py [float32 or float64] [threads] [python with DeePMD-kit]
 """
 

@@ -62,9 +62,7 @@ class Sampled:
     @property
     def values(self) -> Floats:
         """Of all frames (n, d)."""
-        return np.concatenate(
-            [frames.values.double().cpu().numpy() for frames in self.trajectories]
-        )
+        return np.concatenate(self.series)
 
     @property
     def weights(self) -> Floats:
@@ -103,11 +101,10 @@ class Sampled:
         Their number over the statistical inefficiency of the slower coordinate, times what the
         spread of the weights leaves of them (Kish's effective sample size).
         """
-        lengths = np.array([len(part) for part in self.series], dtype=float)
-        slow = np.array([slowest_inefficiency(part, self.periods) for part in self.series])
+        worth = sum(len(part) / slowest_inefficiency(part, self.periods) for part in self.series)
         weights = self.weights
         even = weights.sum() ** 2 / (weights**2).sum() / len(weights)
-        return float((lengths / slow).sum() * even)
+        return float(worth * even)
 
     def halves(self) -> tuple[Sampled, Sampled]:
         """Return the ensemble's two halves: of the trajectories, or of the time of a single one."""

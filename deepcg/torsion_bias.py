@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openmm
@@ -106,6 +107,17 @@ def read_table(path: Path) -> Table:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is no .npy or .npz that can be read: {error}") from error
+    return checked_table(path, table)
+
+
+def checked_table(path: Path, table: NDArray[Any]) -> Table:
+    """Return a table that was read from a file.
+
+    Raises
+    ------
+    InputError
+        It is not square, not finite or not periodic.
+    """
     if table.ndim != 2 or len(table) != table.shape[1] or len(table) < 4:
         raise InputError(
             f"{path}: the bias has shape {table.shape}: give (n, n), kJ/mol, on n angles from "

@@ -117,12 +117,17 @@ def longest(first):
 
 
 @njit(inline="always")
+def _fill_row(own, k, r):
+    """Set column k of ``r`` to R of a pair."""
+    r[0, k], r[1, k] = own[0], own[1] * own[5]
+    r[2, k], r[3, k] = own[1] * own[6], own[1] * own[7]
+
+
+@njit(inline="always")
 def fill_rows(begin, end, geometry, r):
     """Set ``r`` (4, room) to R of the pairs of a bead."""
     for pair in range(begin, end):
-        own, k = geometry[pair], pair - begin
-        r[0, k], r[1, k] = own[0], own[1] * own[5]
-        r[2, k], r[3, k] = own[1] * own[6], own[1] * own[7]
+        _fill_row(geometry[pair], pair - begin, r)
 
 
 def _features_of(width: int) -> Loop:
@@ -229,9 +234,7 @@ def _fill_twins_rows(begin, end, twins, geometry, r):
     """Set ``r`` (4, room) to R of the twins of the pairs of a bead, where they have any."""
     for pair in range(begin, end):
         if twins[pair] >= 0:
-            own, k = geometry[twins[pair]], pair - begin
-            r[0, k], r[1, k] = own[0], own[1] * own[5]
-            r[2, k], r[3, k] = own[1] * own[6], own[1] * own[7]
+            _fill_row(geometry[twins[pair]], pair - begin, r)
 
 
 @njit(parallel=True, cache=True, fastmath=True, error_model="numpy")

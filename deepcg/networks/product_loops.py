@@ -31,7 +31,7 @@ def products_back(features, slopes, axis, triangular, scale, out):
     Rows of slopes and of F are copied to where they fill whole vectors.
     """
     n_beads, channels = len(features), features.shape[2]
-    wide = -(-max(channels, axis) // LANES) * LANES
+    wide = -(-channels // LANES) * LANES
     for chunk in prange(CHUNKS):
         f, up = np.zeros((4, wide), features.dtype), np.zeros((4, wide), features.dtype)
         given, summed = f.ravel(), up.ravel()

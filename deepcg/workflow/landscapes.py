@@ -23,6 +23,7 @@ from deepcg.model import SurfaceModel, load_any
 from deepcg.periods import shortest
 from deepcg.progress import Progress, silent
 from deepcg.samples import trajectories_in
+from deepcg.torsion_bias import checked_table
 from deepcg.units import thermal_energy
 from deepcg.workflow.beads import DataConfig, open_data, read_used
 from deepcg.workflow.compare import fit_config_of
@@ -200,7 +201,7 @@ def _bias_table(path: Path) -> Floats | None:
     if path.suffix != ".npz":
         return None
     with np.load(path, allow_pickle=False) as arrays:
-        return arrays["bias_grid"].astype(float) if "bias_grid" in arrays else None
+        return checked_table(path, arrays["bias_grid"]) if "bias_grid" in arrays else None
 
 
 def _on_one_scale(sampled: Sampled, tables: list[Floats | None]) -> Sampled:

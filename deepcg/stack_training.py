@@ -17,6 +17,7 @@ from deepcg.progress import Progress, silent
 from deepcg.surface import SurfacePotential
 from deepcg.surface_stack import SurfaceStack
 from deepcg.training import (
+    BATCH,
     CHUNK,
     OPTIMIZERS,
     ForceSamples,
@@ -24,9 +25,11 @@ from deepcg.training import (
     TrainingConfig,
     TrainingError,
     follow,
+    has_settings,
     has_settled,
     learning_rate,
     set_weights,
+    settled,
     shuffled,
     update_average,
 )
@@ -68,6 +71,7 @@ def train_stack(
         If the loss is not finite, or the checkpoint is of another training.
     """
     keep_freed_memory()
+    config = settled(config, samples)
     course = _StackCourse(members, samples, validation, config, seeds, drawn)
     history = follow(
         course, config, report=report, checkpoint=checkpoint, resume=resume, progress=progress
@@ -94,7 +98,7 @@ class _StackCourse:
         self.drawn = [everything] * len(self.seeds) if drawn is None else list(drawn)
         scaled = samples.forces / samples.scale
         self.variances = torch.stack([scaled[rows].var() for rows in self.drawn])
-        self.size = min(config.batch_size, *(len(rows) for rows in self.drawn))
+        self.size = min(config.batch_size or BATCH, *(len(rows) for rows in self.drawn))
         self.parameters = [p for p in self.stack.weights if p.requires_grad]
         self.average = [p.detach().clone() for p in self.parameters]
         self.best = [a.clone() for a in self.average]  # by validation; followed with patience only
@@ -167,7 +171,7 @@ class _StackCourse:
     def load(self, path: Path) -> None:
         saved = read_tensors(path)
         shapes = [p.shape for p in self.parameters]
-        same = saved["config"] == asdict(self.config) and saved.get("seeds") == self.seeds
+        same = has_settings(saved["config"], self.config) and saved.get("seeds") == self.seeds
         if not same or shapes != [p.shape for p in saved["parameters"]]:
             raise TrainingError(
                 f"{path} is of a training with other settings: give the same, or another folder"

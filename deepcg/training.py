@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -19,6 +19,7 @@ from deepcg.files import read_tensors, write_tensors
 from deepcg.frames import Frames
 from deepcg.memory import keep_freed_memory
 from deepcg.neighbors import Neighbors, PairList, find_pairs
+from deepcg.noise_weighting import NoiseWeighting
 from deepcg.potential import NetworkPotential
 from deepcg.progress import Progress, silent
 
@@ -49,6 +50,14 @@ BYTES_OF_A_NUMBER = 12
 DIVERGED = 1e6
 """Mean square error of a batch, in variances of the force, from which training does not return."""
 
+BATCH, MOLECULE_BATCH = 8, 32
+"""Frames in a step where the user does not say: of a liquid, and of one molecule."""
+
+WEIGHTINGS = ("auto", "even", "noise")
+
+MOST_WEIGHED = 200
+"""Beads whose covariances the frames of a hundred batches can tell."""
+
 _MOST_SHOWN = 8  # frames of a batch
 
 
@@ -65,7 +74,7 @@ class TrainingConfig:
     steps
         Number of optimiser steps.
     batch_size
-        Frames in a step.
+        Frames in a step; by default 8, or 32 of one molecule, or 512 of collective variables.
     learning_rate, final_ratio
         The rate of learning falls exponentially, to ``final_ratio`` times the first.
     optimizer
@@ -80,10 +89,13 @@ class TrainingConfig:
         Stop after so many validations without a better one; 0 never stops early.
     seed
         Seed of the order of frames, and of the weights that a fit starts from.
+    weighting
+        How much errors of single components count: even, noise (by the inverse covariance of the
+        noise on the beads of a molecule) or auto: noise for one molecule without a box.
     """
 
     steps: int = 6000
-    batch_size: int = 8
+    batch_size: int | None = None
     learning_rate: float = 5e-3
     final_ratio: float = 1e-3
     optimizer: str = "adam"
@@ -92,16 +104,19 @@ class TrainingConfig:
     validations: int = 40
     patience: int = 0
     seed: int = 0
+    weighting: str = "auto"
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "learning_rate", "final_ratio", "clip", "validations"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} is {getattr(self, name)}: it must be positive")
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"{name} is {value}: it must be positive")
         if not 0 <= self.ema < 1:
             raise InputError(f"ema is {self.ema}: choose at least 0 and less than 1")
         if self.patience < 0:
             raise InputError(f"patience is {self.patience}: choose 0 (never stop early) or more")
         pick(OPTIMIZERS, self.optimizer, "optimizer")
+        pick(dict.fromkeys(WEIGHTINGS), self.weighting, "weighting")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +125,8 @@ class Record:
 
     Their unit is that of the force, over ``ForceSamples.scale``, squared: (kJ/mol/nm)^2 for beads.
     ``train`` is the mean over the batches since the last record, with the weights of the moment,
-    and each component as it counts (`ForceSamples.weights`); ``validation`` is of the averaged
-    weights, and there all components count alike.
+    and each component as it counts (`ForceSamples.weights`, `NoiseWeighting`); ``validation`` is of
+    the averaged weights, and there all components count alike.
     """
 
     step: int
@@ -150,12 +165,15 @@ class ForceSamples(Generic[Inputs]):
     weights
         How much every component of every frame counts in training, shaped as the forces, with a
         mean of 1 over frames; ``None``: all count the same. See `label_weights`.
+    molecule
+        Whether the forces are those on the beads of one molecule, without a box.
     """
 
     inputs: Inputs | Unsearched
     forces: Tensor
     scale: Tensor
     weights: Tensor | None = None
+    molecule: bool = False
 
     def __len__(self) -> int:
         return len(self.forces)
@@ -163,7 +181,8 @@ class ForceSamples(Generic[Inputs]):
     def __getitem__(self, frames: slice | Tensor) -> ForceSamples[Inputs]:
         """Return some of the frames."""
         weights = None if self.weights is None else self.weights[frames]
-        return ForceSamples(self.inputs[frames], self.forces[frames], self.scale, weights)
+        inputs, forces = self.inputs[frames], self.forces[frames]
+        return ForceSamples(inputs, forces, self.scale, weights, self.molecule)
 
     @property
     def seen(self) -> Inputs:
@@ -232,11 +251,12 @@ def prepare(
             kept = numbers * BYTES_OF_A_NUMBER < MOST_MEMORY
         progress(min(start + chunk, len(frames)), len(frames), "neighbors")
     forces, scale = torch.cat(left), frames.forces.new_ones(())
+    molecule = frames.box is None
     if not kept:
-        return ForceSamples(samples, forces, scale)
+        return ForceSamples(samples, forces, scale, molecule=molecule)
     pairs = PairList.join(parts).with_kinds(potential.types)
     near = potential.surroundings(frames.positions, pairs)
-    return ForceSamples(near, forces, scale)
+    return ForceSamples(near, forces, scale, molecule=molecule)
 
 
 def _unexplained(potential: NetworkPotential, frames: Frames) -> Tensor:
@@ -332,9 +352,32 @@ def train(
         validated best. Or the checkpoint is of another training.
     """
     keep_freed_memory()
+    config = settled(config, samples)
     trainer = _Trainer(potential, samples, validation, config)
     return follow(
         trainer, config, report=report, checkpoint=checkpoint, resume=resume, progress=progress
+    )
+
+
+def settled(config: TrainingConfig, samples: ForceSamples[Inputs]) -> TrainingConfig:
+    """Return a config in which nothing is left to the samples to decide.
+
+    Raises
+    ------
+    TrainingError
+        Noise is to be weighed where there is not one molecule of few beads, or labels have errors
+        of their own.
+    """
+    able = samples.molecule and samples.weights is None and samples.forces.shape[1] <= MOST_WEIGHED
+    if config.weighting == "noise" and not able:
+        raise TrainingError(
+            "--weighting noise is for instantaneous forces on one molecule of up to "
+            f"{MOST_WEIGHED} beads, without a box: choose even"
+        )
+    return replace(
+        config,
+        batch_size=config.batch_size or (MOLECULE_BATCH if samples.molecule else BATCH),
+        weighting="noise" if able and config.weighting != "even" else "even",
     )
 
 
@@ -428,6 +471,8 @@ class _Trainer(Generic[Inputs]):
         self.average = [p.detach().clone() for p in self.parameters]
         self.best = [a.clone() for a in self.average]  # by validation
         self.optimizer = OPTIMIZERS[config.optimizer](self.parameters, lr=config.learning_rate)
+        weighs = config.weighting == "noise"
+        self.noise = NoiseWeighting(samples.forces / samples.scale) if weighs else None
         self.step, self.losses, self.last_loss = 0, 0.0, math.nan
         self.history: list[Record] = []
 
@@ -436,7 +481,7 @@ class _Trainer(Generic[Inputs]):
         frames = batch_of(step, len(self.samples), config)
         batch = self.samples[frames]
         _, forces = self.potential.forces(batch.seen, create_graph=True)
-        errors = ((forces - batch.forces) / batch.scale).square()
+        errors = self._weighed((forces - batch.forces) / batch.scale).square()
         loss = (errors if batch.weights is None else batch.weights * errors).mean()
         self.last_loss = loss.item()
         if not self.last_loss < DIVERGED * self.force_variance:
@@ -449,6 +494,14 @@ class _Trainer(Generic[Inputs]):
         self.optimizer.step()
         update_average(self.average, self.parameters, step, config)
         self.step, self.losses = step, self.losses + self.last_loss
+
+    def _weighed(self, errors: Tensor) -> Tensor:
+        """Return the errors of a batch as they count."""
+        if self.noise is None:
+            return errors
+        weighed = self.noise.weigh(errors)
+        self.noise.follow(errors)
+        return weighed
 
     def _diverged(self, step: int, frames: Tensor, errors: Tensor) -> TrainingError:
         """Return what to tell; the potential gets the best weights there were."""
@@ -502,14 +555,14 @@ class _Trainer(Generic[Inputs]):
             "best": self.best,
             "optimizer": self.optimizer.state_dict(),
             "history": [asdict(r) for r in self.history],
+            "covariance": None if self.noise is None else self.noise.covariance,
         }
 
     def load(self, path: Path) -> None:
         saved = read_tensors(path)
         shapes = [p.shape for p in self.parameters]
-        if saved["config"] != asdict(self.config) or shapes != [
-            p.shape for p in saved["parameters"]
-        ]:
+        same = has_settings(saved["config"], self.config)
+        if not same or shapes != [p.shape for p in saved["parameters"]]:
             raise TrainingError(
                 f"{path} is of a training with other settings: give the same, or another folder"
             )
@@ -518,8 +571,15 @@ class _Trainer(Generic[Inputs]):
         best = saved.get("best") or saved["average"]  # older files have it with patience only
         self.best = [b.to(p) for b, p in zip(best, self.parameters, strict=True)]
         self.optimizer.load_state_dict(saved["optimizer"])
+        if self.noise is not None:
+            self.noise.covariance = saved["covariance"].to(self.noise.covariance)
         self.step, self.losses = saved["step"], saved.get("losses", 0.0)
         self.history = [Record(**r) for r in saved["history"]]
+
+
+def has_settings(saved: dict[str, Any], config: TrainingConfig) -> bool:
+    """Return whether a checkpoint is of these settings; of older ones all errors count alike."""
+    return {"weighting": "even", **saved} == asdict(config)
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:
@@ -551,7 +611,7 @@ def batch_of(step: int, n_frames: int, config: TrainingConfig) -> Tensor:
 
     It follows from the seed and the step alone, so that a resumed training goes on alike.
     """
-    size = min(config.batch_size, n_frames)
+    size = min(config.batch_size or BATCH, n_frames)
     epoch, place = divmod(step - 1, n_frames // size)
     return shuffled(n_frames, config.seed, epoch)[place * size : (place + 1) * size]
 

@@ -19,6 +19,7 @@ LAYERS = [
     {
         "deepcg.bars",
         "deepcg.calibration",
+        "deepcg.noise_weighting",
         "deepcg.provenance",
         "deepcg.stopping",
         "deepcg.threads",

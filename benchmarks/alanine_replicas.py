@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import openmm
 import torch
 from side_by_side import header, medians
 from water_vs_openmm import under_way
@@ -76,23 +77,37 @@ def model_of(run: Path) -> tuple[VerletForces, torch.Tensor, torch.Tensor]:
 
 def replicas(run: Path, n: int, dt: float, n_steps: int) -> Callable[[], object]:
     """Return what takes steps of n replicas."""
+    advance = moving(run, n, dt)
+    advance(n_steps)
+    return lambda: advance(n_steps)
+
+
+def moving(run: Path, n: int, dt: float) -> Callable[[int], torch.Tensor]:
+    """Return what takes so many steps of n replicas, and gives their positions (n, beads, 3)."""
     forces, frames, masses = model_of(run)
     kT, generator = thermal_energy(300.0), torch.Generator().manual_seed(0)
     step = sampling.INTEGRATORS["baoab"](forces, masses, kT=kT, dt=dt, friction=1.0)
     begin = frames[torch.arange(n) % len(frames)]
     state = sampling.start(forces, begin, masses, kT=kT, generator=generator)
 
-    def advance() -> None:
+    def advance(n_steps: int) -> torch.Tensor:
         nonlocal state
         for _ in range(n_steps):
             state = step(state, generator)
+        return state.positions
 
-    advance()
     return advance
 
 
 def explicit(constraints: str, dt: float, threads: int) -> Callable[[], object]:
     """Return what takes steps of the solute in water."""
+    context = explicit_context(constraints, dt, threads)
+    # the context must live as long as its integrator is used
+    return lambda: context.getIntegrator().step(N_ATOM_STEPS)
+
+
+def explicit_context(constraints: str, dt: float, threads: int) -> openmm.Context:
+    """Return the solute in water, under way without a bias."""
     topology, positions = alanine(-1.2, 2.6)
     topology, positions = solvated("ff99sb", topology, positions, waters=WATERS, edge=EDGE)
     system = alanine_system(
@@ -103,9 +118,7 @@ def explicit(constraints: str, dt: float, threads: int) -> Callable[[], object]:
         hydrogen_mass=3.0,
         cutoff=CUTOFF,
     )
-    context = under_way(system, positions, dt, threads, 500)
-    # the context must live as long as its integrator is used
-    return lambda: context.getIntegrator().step(N_ATOM_STEPS)
+    return under_way(system, positions, dt, threads, 500)
 
 
 if __name__ == "__main__":

@@ -481,11 +481,13 @@ class _Trainer(Generic[Inputs]):
         frames = batch_of(step, len(self.samples), config)
         batch = self.samples[frames]
         _, forces = self.potential.forces(batch.seen, create_graph=True)
-        errors = self._weighed((forces - batch.forces) / batch.scale).square()
-        loss = (errors if batch.weights is None else batch.weights * errors).mean()
+        errors = (forces - batch.forces) / batch.scale
+        counted = self._weighed(errors).square()
+        loss = (counted if batch.weights is None else batch.weights * counted).mean()
         self.last_loss = loss.item()
-        if not self.last_loss < DIVERGED * self.force_variance:
-            raise self._diverged(step, frames, errors.detach())
+        squares = errors.detach().square()
+        if not squares.mean().item() < DIVERGED * self.force_variance:
+            raise self._diverged(step, frames, squares)
         self.optimizer.zero_grad()
         (loss / self.force_variance).backward(inputs=self.parameters)
         nn.utils.clip_grad_norm_(self.parameters, config.clip)
@@ -503,17 +505,17 @@ class _Trainer(Generic[Inputs]):
         self.noise.follow(errors)
         return weighed
 
-    def _diverged(self, step: int, frames: Tensor, errors: Tensor) -> TrainingError:
+    def _diverged(self, step: int, frames: Tensor, squares: Tensor) -> TrainingError:
         """Return what to tell; the potential gets the best weights there were."""
-        of_frames = errors.flatten(1).mean(1)
+        of_frames = squares.flatten(1).mean(1)
         worst = int(frames[int(of_frames.nan_to_num(math.inf, math.inf).argmax())])
         shown = ", ".join(map(str, sorted(frames.tolist())[:_MOST_SHOWN]))
         more = ", ..." if len(frames) > _MOST_SHOWN else ""
         set_weights(self.parameters, self.best)
         best = min(self.history, key=lambda record: record.validation, default=None)
         kept = "" if best is None else f"; the best weights, those of step {best.step}, are kept"
-        what = f"the loss is {self.last_loss:.3g}"
-        if not math.isfinite(self.last_loss):
+        what = f"the loss is {float(of_frames.mean()):.3g}"
+        if not of_frames.isfinite().all():
             what = "the loss is not finite"
         return TrainingError(
             f"{what} at step {step}: reduce --learning-rate (now {self.config.learning_rate:g}) or "

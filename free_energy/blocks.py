@@ -35,10 +35,10 @@ def statistical_inefficiency(series: ArrayLike) -> float:
     return max(1.0, float(2 * _convex_minorant(pairs).sum() / covariance[0] - 1))
 
 
-def block_count(n_samples: int, inefficiency: float) -> int:
-    """Return how many contiguous blocks to cut a series into for an honest error."""
+def block_count(n_samples: int, inefficiency: float, *, most: int = MOST_BLOCKS) -> int:
+    """Return how many contiguous blocks, at ``most``, give a series an honest error."""
     wanted = int(n_samples / (INEFFICIENCIES_PER_BLOCK * max(1.0, inefficiency)))
-    return min(max(wanted, FEWEST_BLOCKS), MOST_BLOCKS, n_samples)
+    return min(max(wanted, FEWEST_BLOCKS), most, n_samples)
 
 
 def block_average(

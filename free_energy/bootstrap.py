@@ -18,6 +18,9 @@ from free_energy.replicates import Replicates, count_blocks, frame_weights
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
+MOST_OF_SURFACE = 100
+"""Blocks of a surface, whose errors are then themselves known to 7 %."""
+
 
 def bootstrap(
     function: Callable[[Floats], ArrayLike],
@@ -94,7 +97,7 @@ def time_blocks(
     series = [np.asarray(values, dtype=float) for values in trajectories]
     lengths = [len(values) for values in series]
     independent = [len(values) / slowest_inefficiency(values, periods) for values in series]
-    n_blocks = block_count(sum(lengths), sum(lengths) / sum(independent))
+    n_blocks = block_count(sum(lengths), sum(lengths) / sum(independent), most=MOST_OF_SURFACE)
     labels, first = [], 0
     for length, share in zip(lengths, independent, strict=True):
         n = min(length, max(fewest, round(n_blocks * share / sum(independent)), 1))

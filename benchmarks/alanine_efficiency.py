@@ -1,6 +1,6 @@
 """Independent structures a day of alanine dipeptide without its water, and of one in water.
 
-Moves 256 replicas of a model of all 22 atoms of the solute at the time step that `deepcg sample`
+Moves 64 replicas of a model of all 22 atoms of the solute at the time step that `deepcg sample`
 takes, and OpenMM's explicit water (342 TIP3P, PME) at 4 fs, neither with a bias, in turn. What is
 slow is psi, between the basins of PII and alpha-R: the integrated correlation time tau of its sine
 and cosine, the longer one, tells how soon a structure is forgotten; 2 tau make an independent one.
@@ -26,8 +26,8 @@ from side_by_side import header
 from deepcg.collective import CollectiveVariables, build_variables
 from deepcg.memory import keep_freed_memory
 
-REPLICAS, INTERVAL_PS, N_ATOMS = 256, 0.2, 22
-ROUNDS, SHARE = 40, 0.03
+REPLICAS, INTERVAL_PS, N_ATOMS = 64, 0.2, 22
+ROUNDS, SHARE = 40, 0.1
 """Turns of both sides, and how long replicas take theirs, of the time in water."""
 
 LEFT_OUT = 0.2
@@ -123,6 +123,6 @@ def correlation_time(series: Floats) -> tuple[float, float]:
 if __name__ == "__main__":
     main(
         Path(sys.argv[1]),
-        float(sys.argv[2]) if len(sys.argv) > 2 else 2.0,
+        float(sys.argv[2]) if len(sys.argv) > 2 else 1.0,
         int(sys.argv[3]) if len(sys.argv) > 3 else 1,
     )

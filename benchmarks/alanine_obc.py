@@ -20,7 +20,6 @@ from deepcg.alanine_simulation import simulate_alanine
 from deepcg.biasing import BiasConfig
 from deepcg.dynamics import DynamicsConfig
 from deepcg.landscape_report import Study
-from deepcg.training import TrainingConfig
 from deepcg.workflow.beads import DataConfig
 from deepcg.workflow.fes import FesConfig, fes
 from deepcg.workflow.fit import FitConfig, fit
@@ -82,7 +81,6 @@ def fit_one(output: Path, name: str, trajectories: tuple[Path, ...], threads: in
             first,
             output=output,
             data=DataConfig(map=name, also=tuple(others), stop=stop),
-            training=TrainingConfig() if name == "dihedrals" else TrainingConfig(steps=4000),
             threads=threads,
         ),
         tell=print,

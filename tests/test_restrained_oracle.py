@@ -166,12 +166,19 @@ def test_configurations_are_told_apart_however_they_are_turned() -> None:
 
 def fitted(data: DataConfig, trajectory: Path, output: Path, **more: Any) -> Path:
     steps = more.pop("steps", 200)
+    training = TrainingConfig(
+        steps=steps,
+        batch_size=50,
+        learning_rate=2e-2,
+        validations=2,
+        weighting="even",  # all atoms are beads: there is no noise
+    )
     fit(
         FitConfig(
             trajectory,
             output=output,
             data=data,
-            training=TrainingConfig(steps=steps, batch_size=50, learning_rate=2e-2, validations=2),
+            training=training,
             members=MembersConfig(ensemble=3),
             threads=1,
             **more,

@@ -12,7 +12,6 @@ The left-handed basins are left to enhanced sampling on both sides: nobody gets 
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 from alanine_replicas import ATOM_STEPS, explicit_context, moving, safe_step
 from numpy.typing import NDArray
-from side_by_side import header
+from side_by_side import header, keeping, medians
 
 from deepcg.collective import CollectiveVariables, build_variables
 from deepcg.memory import keep_freed_memory
@@ -57,16 +56,12 @@ def main(run: Path, ns: float, threads: int) -> None:
         ),
     }
     psi: dict[str, list[Floats]] = {name: [] for name in sides}
-    seconds = dict.fromkeys(sides, 0.0)
-    for _ in range(ROUNDS):
-        for name, (frame, _, n_frames) in sides.items():
-            began = time.perf_counter()
-            psi[name] += [frame() for _ in range(n_frames)]
-            seconds[name] += time.perf_counter() - began
+    work = {name: keeping(frame, psi[name], n) for name, (frame, _, n) in sides.items()}
+    times = medians(work, repeats=ROUNDS - 1)  # after one that is not timed
     print(header(f"independent structures of alanine dipeptide, model of {run}"))
     first = None
     for name, (_, n, n_frames) in sides.items():
-        ns_day = n * ROUNDS * n_frames * INTERVAL_PS / 1000 / (seconds[name] / 86_400)
+        ns_day = n * n_frames * INTERVAL_PS / 1000 / (times[name] / 86_400)
         series = np.stack(psi[name])[round(LEFT_OUT * len(psi[name])) :]
         tau, error = max(correlation_time(f(series)) for f in (np.sin, np.cos))
         samples = 1000 * ns_day / (2 * tau)

@@ -54,7 +54,7 @@ def settings(trajectory: Path, output: Path) -> FitConfig:
         trajectory,
         output=output,
         data=DataConfig(map="backbone-cb"),
-        training=TrainingConfig(steps=STEPS),
+        training=TrainingConfig(steps=STEPS, batch_size=8, weighting="even"),
         members=MembersConfig(ensemble=MEMBERS),
         threads=1,
     )

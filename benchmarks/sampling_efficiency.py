@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from side_by_side import header, medians
+from side_by_side import header, keeping, medians
 from tiled import moving
 from water_vs_openmm import ATOM_STEP_PS, MOLECULES, context_of
 
@@ -39,7 +39,8 @@ def main(run: Path, dt: float, threads: int) -> None:
     }
     kept: dict[str, list[Floats]] = {name: [] for name in sides}
     times = medians(
-        {name: _keep(frame, kept[name]) for name, (frame, _) in sides.items()}, repeats=ROUNDS
+        {name: keeping(frame, kept[name], FRAMES) for name, (frame, _) in sides.items()},
+        repeats=ROUNDS,
     )
     print(header(f"independent structures of {MOLECULES} waters, model of {run}"))
     first = None
@@ -100,10 +101,6 @@ def _crossing(curve: Floats) -> float:
         raise SystemExit(f"the structure has not relaxed in {len(curve) * INTERVAL_PS:g} ps")
     share = (curve[below - 1] - np.exp(-1)) / (curve[below - 1] - curve[below])
     return float((below - 1 + share) * INTERVAL_PS)
-
-
-def _keep(frame: Frame, kept: list[Floats]) -> Callable[[], object]:
-    return lambda: kept.extend(frame() for _ in range(FRAMES))
 
 
 if __name__ == "__main__":

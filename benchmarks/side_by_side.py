@@ -6,10 +6,13 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import torch
 
 from deepcg.report import versions
+
+T = TypeVar("T")
 
 
 def header(what: str) -> str:
@@ -28,6 +31,11 @@ def medians(work: Mapping[str, Callable[[], object]], repeats: int = 7) -> dict[
             if repeat:
                 times[name].append(time.perf_counter() - began)
     return {name: statistics.median(some) for name, some in times.items()}
+
+
+def keeping(frame: Callable[[], T], kept: list[T], n_frames: int) -> Callable[[], object]:
+    """Return the work of making so many frames, which go on to a list."""
+    return lambda: kept.extend(frame() for _ in range(n_frames))
 
 
 def _processor() -> str:

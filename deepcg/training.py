@@ -484,9 +484,10 @@ class _Trainer(Generic[Inputs]):
         errors = (forces - batch.forces) / batch.scale
         counted = self._weighed(errors).square()
         loss = (counted if batch.weights is None else batch.weights * counted).mean()
-        self.last_loss = loss.item()
         squares = errors.detach().square()
-        if not squares.mean().item() < DIVERGED * self.force_variance:
+        # one wait for the device
+        self.last_loss, unweighed = torch.stack([loss.detach(), squares.mean()]).tolist()
+        if not unweighed < DIVERGED * self.force_variance:
             raise self._diverged(step, frames, squares)
         self.optimizer.zero_grad()
         (loss / self.force_variance).backward(inputs=self.parameters)

@@ -102,7 +102,9 @@ class Neighbors:
         """Return the types of the neighbors (n_frames, n_beads, width), -1 in padding."""
         if self.kinds is not None:
             return self.kinds
-        return torch.where(self.mask, types[self.index], -1)
+        if self.index.device.type == "cpu":
+            return pair_search.kinds(self.index, self.count, types)
+        return torch.where(self.mask, types[self.index], -1).to(torch.int32)
 
     def __getitem__(self, frames: slice | Tensor) -> Neighbors:
         """Return the surroundings in some of the frames."""

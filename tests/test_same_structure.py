@@ -97,7 +97,7 @@ def as_in_sampling(name: str, seed: int) -> dict[str, Array]:
     term: nn.Module = network(name.removesuffix("-compressed"))
     if name.endswith("-compressed"):
         assert isinstance(term, DeepPotSE)
-        term, _ = compressed(term, 0.2, 1e-5)
+        term, _ = compressed(term, 0.2, 1e-4)
     return averages(force_field(potential(term).to(F32), BOX.to(F32)), F32, 192, seed)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from deepcg.neighbors import Neighbors
+from deepcg.networks.linear import Dense, linear, tanh_linear
 
 
 class Network(Protocol):
@@ -43,7 +44,7 @@ class Residual(nn.Module):
 
     def __init__(self, n_in: int, n_out: int, *, timestep: bool) -> None:
         super().__init__()
-        self.linear = nn.Linear(n_in, n_out)
+        self.linear = Dense(n_in, n_out)
         self.timestep = nn.Parameter(0.1 * torch.ones(n_out)) if timestep else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -55,26 +56,26 @@ class Residual(nn.Module):
 
     def forward_and_curve(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return what ``forward`` does, and the slope of the new part in the sum inside tanh."""
-        y = torch.tanh(self.linear(x))
-        curve = 1 - y.square()
+        y = tanh_linear(x, self.linear.weight, self.linear.bias)
+        curve = torch.addcmul(y.new_ones(()), y, y, value=-1)
         if self.timestep is not None:
-            y, curve = y * self.timestep, curve * self.timestep
+            y, curve = y * self.timestep, curve.mul_(self.timestep)
         return self._added(y, x), curve
 
     def slope_before(self, slope: Tensor, curve: Tensor) -> Tensor:
         """Return the gradient in the input from that in the output (n, n_out)."""
-        new: Tensor = (slope * curve) @ self.linear.weight
-        for part in slope.split(new.shape[-1], dim=-1) if self._width else ():
+        new = linear(slope * curve, self.linear.weight.T)
+        for part in slope.split(new.shape[-1], dim=-1) if self.repeats else ():
             new += part
         return new
 
     def _added(self, y: Tensor, x: Tensor) -> Tensor:
-        if self._width == 0:
+        if self.repeats == 0:
             return y
-        return y + (x if self._width == 1 else torch.cat([x, x], dim=-1))
+        return y + (x if self.repeats == 1 else torch.cat([x, x], dim=-1))
 
     @property
-    def _width(self) -> int:
+    def repeats(self) -> int:
         """How often the input is added to the output."""
         n_in, n_out = self.linear.in_features, self.linear.out_features
         return n_out // n_in if n_out in (n_in, 2 * n_in) else 0
@@ -93,7 +94,7 @@ class Perceptron(nn.Module):
             if residual and width in (n_in, 2 * n_in):
                 layers.append(Residual(n_in, width, timestep=True))
             else:
-                layers += [nn.Linear(n_in, width), nn.Tanh()]
+                layers += [Dense(n_in, width), nn.Tanh()]
             n_in = width
         self.layers = nn.Sequential(*layers, nn.Linear(n_in, 1))
 
@@ -105,24 +106,23 @@ class Perceptron(nn.Module):
     @torch.no_grad()
     def values_and_slopes(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return what ``forward`` does of x (n, n_in), and its gradient in x, without autograd."""
-        passed: list[tuple[nn.Module, Tensor]] = []
-        *layers, last = self.layers
+        passed: list[tuple[Residual | Dense, Tensor]] = []
+        *layers, last = (layer for layer in self.layers if not isinstance(layer, nn.Tanh))
         for layer in layers:
             if isinstance(layer, Residual):
                 x, curve = layer.forward_and_curve(x)
             else:
-                x = layer(x)
-                curve = 1 - x.square()  # of tanh alone
+                assert isinstance(layer, Dense)
+                x = tanh_linear(x, layer.weight, layer.bias)
+                curve = torch.addcmul(x.new_ones(()), x, x, value=-1)
             passed.append((layer, curve))
         assert isinstance(last, nn.Linear)
         slope = last.weight.expand(len(x), -1)
         for layer, curve in reversed(passed):
             if isinstance(layer, Residual):
                 slope = layer.slope_before(slope, curve)
-            elif isinstance(layer, nn.Linear):
-                slope = slope @ layer.weight
             else:
-                slope = slope * curve
+                slope = linear(slope * curve, layer.weight.T)
         y: Tensor = last(x)
         return y.squeeze(-1), slope
 
@@ -156,9 +156,3 @@ class Entrance:
         for part, weight in zip(parts, self.weights, strict=True):
             hidden = torch.addmm(hidden, part, weight.T)
         return hidden
-
-
-def apply(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
-    """Return the result, a tensor, of a function that brings its own derivatives."""
-    result: Tensor = function.apply(*arguments)
-    return result

@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepcg.networks.base import apply
 from deepcg.networks.bispectrum_loops import adjoint, products
 from deepcg.networks.density import harmonics, run_loop
+from deepcg.networks.linear import apply
 
 COUPLINGS = ((1, 1, 2), (2, 2, 2), (1, 2, 3), (2, 3, 3))
 """The l of the three factors. (l, l, 0) are products of what the power spectrum has."""

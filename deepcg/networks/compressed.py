@@ -6,7 +6,9 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from deepcg.errors import InputError
@@ -15,10 +17,9 @@ from deepcg.networks import table_loops
 from deepcg.networks.base import Perceptron
 from deepcg.networks.deeppot_se import DeepPotSE
 from deepcg.networks.density import run_loop
-from deepcg.networks.descriptor import Products, energies_of
+from deepcg.networks.descriptor import Fitting, Products, energies_of
 from deepcg.networks.environment import Surrounded, at_infinity, plain_features
-from deepcg.networks.inference import Way
-from deepcg.networks.pair_features import Pairs
+from deepcg.networks.kept import Kept
 from deepcg.networks.subspace import reduced, widths_of
 from deepcg.networks.tables import (
     DEGREE,
@@ -30,6 +31,8 @@ from deepcg.networks.tables import (
     unpacked,
 )
 from deepcg.vectors import LANES
+
+Numbers = NDArray[np.floating[Any]]
 
 
 class CompressedDeepPotSE(Surrounded):
@@ -78,6 +81,7 @@ class CompressedDeepPotSE(Surrounded):
         shape = n_nets, self.knots.rows, n_blocks, DEGREE + 1, LANES
         self.register_buffer("table", torch.zeros(shape))
         self.register_buffer("far", torch.zeros(n_types, n_types, channels))
+        self._kept: Kept[Fitting] = Kept()
 
     def forward(self, neighbors: Neighbors, types: Tensor) -> Tensor:
         """Return bead energies (n_frames, n_beads), kJ/mol, by the plain definition.
@@ -103,17 +107,18 @@ class CompressedDeepPotSE(Surrounded):
         d = neighbors.displacement.detach()
         if not self.loops_are_for(d):
             return None
-        pairs, scales = Pairs.within(neighbors, types, self.scales), self.scales
-        table, numbers = self.get_buffer("table"), self._numbers
-        features = d.new_empty(len(pairs.counts), 4, self.channels)
-        given = table.flatten(), numbers
-        run_loop(table_loops.features, pairs.first, pairs.nets, pairs.geometry, *given, features)
-        way = Way(None, self.products, self.fitting, self.get_buffer("far"))
-        energies, slopes = way.energies_and_slopes(features, pairs, types, scales)
+        species = neighbors.species(types).to(torch.int32)
+        known = d, species, types, self._scales, self._tables
+        features = d.new_empty(d.shape[0] * d.shape[1], 4, self.channels)
+        run_loop(table_loops.features, *known, features)
+        fitting = self._kept.get(list(self.fitting.parameters()), 0, self._packed)
+        energies, slopes = fitting.energies_and_slopes(features, types)
         pulls = d.new_empty(d.shape)
-        places = pairs.first, pairs.nets, pairs.slots, pairs.geometry
-        run_loop(table_loops.pulls, *places, *given, slopes, pulls.flatten(0, 1))
+        run_loop(table_loops.pulls, *known, slopes, pulls.flatten(0, 1))
         return energies, pulls
+
+    def _packed(self) -> Fitting:
+        return Fitting.of(self.fitting, self.products)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -131,10 +136,19 @@ class CompressedDeepPotSE(Surrounded):
         }
 
     @property
-    def _numbers(self) -> tuple[float, float, int, int]:
+    def _scales(self) -> tuple[Numbers, Numbers, Numbers, float, float, int]:
+        """What the loops need to know of s and R."""
+        mean, spread, slots = (self.get_buffer(n).numpy() for n in ("mean", "spread", "slots"))
+        two_sided = self.n_types * self.two_sided
+        return mean, spread, slots, self.switch_on, self.cutoff, two_sided
+
+    @property
+    def _tables(self) -> tuple[Numbers, tuple[float, float, int, int], Numbers]:
         """What the loops need to know of the tables."""
-        stride = self.get_buffer("table").shape[2] * (DEGREE + 1) * LANES
-        return self.knots.low, 1 / self.knots.width, self.knots.rows, stride
+        table, far = self.get_buffer("table"), self.get_buffer("far")
+        stride = table.shape[2] * (DEGREE + 1) * LANES
+        numbers = self.knots.low, 1 / self.knots.width, self.knots.rows, stride
+        return table.numpy().reshape(-1), numbers, far.numpy()
 
     def _embed(self, net: int, s: Tensor) -> Tensor:
         return evaluate(unpacked(self.get_buffer("table")[net], self.channels), self.knots, s)

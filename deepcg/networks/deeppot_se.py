@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from deepcg.errors import InputError
 from deepcg.neighbors import Neighbors
 from deepcg.networks.base import Perceptron, Residual
-from deepcg.networks.descriptor import Products, energies_of
+from deepcg.networks.descriptor import Fitting, Products, energies_of
 from deepcg.networks.environment import Surrounded, at_infinity, completed, plain_features
 from deepcg.networks.inference import Way, Ways, ways
 from deepcg.networks.kept import Kept
@@ -151,7 +151,8 @@ class DeepPotSE(Surrounded):
     @torch.no_grad()
     def _make_ways(self) -> Ways:
         far = at_infinity(self.scales, self._embed)
-        return ways(self.embeddings, Way(None, self._products, self.fitting, far), self.scales)
+        whole = Way(None, Fitting.of(self.fitting, self._products), far)
+        return ways(self.embeddings, whole, self.scales)
 
 
 def _embedding(widths: Sequence[int]) -> nn.Sequential:

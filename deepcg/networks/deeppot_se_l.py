@@ -14,6 +14,7 @@ from deepcg.networks import fused
 from deepcg.networks.base import Entrance, Perceptron
 from deepcg.networks.bispectrum import bispectrum, plain_bispectrum, products_of
 from deepcg.networks.density import density, plain_density, plain_spectrum, spectrum
+from deepcg.networks.fitting import Groups, groups_of
 from deepcg.networks.kept import Kept
 from deepcg.networks.kinds import ByKind, joined
 from deepcg.networks.loops import Basis
@@ -105,7 +106,7 @@ class DeepPotSEL(nn.Module):
         self.register_buffer("density_scale", torch.ones(n_types, width))
         self.register_buffer("feature_mean", torch.zeros(n_types, n_features))
         self.register_buffer("feature_scale", torch.ones(n_types, n_features))
-        self._groups: Kept[fused.Groups] = Kept()
+        self._groups: Kept[Groups] = Kept()
         self._packed: Kept[fused.Packed] = Kept()
 
     def forward(self, neighbors: Neighbors, types: Tensor) -> Tensor:
@@ -126,7 +127,7 @@ class DeepPotSEL(nn.Module):
         if self.plain or not on_cpu or len(self._nets[0].layers) == 1:
             return None
         n_frames = len(displacement)
-        groups = self._groups.get([types], n_frames, lambda: fused.groups_of(types, n_frames))
+        groups = self._groups.get([types], n_frames, lambda: groups_of(types, n_frames))
         species = neighbors.species(types).to(torch.int32).contiguous()
         packed = self._packed.get(self._weights(), 0, self._pack)
         which = products_of(self.basis.l_max, self.triples)

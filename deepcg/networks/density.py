@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepcg.networks import loops
-from deepcg.networks.base import apply, switch
+from deepcg.networks.base import switch
+from deepcg.networks.linear import apply
 from deepcg.networks.loops import S3, S3_8, S5, S5_8, S15, S35, S35_8, Basis, Loop, divisor
 from deepcg.threads import use_torch_threads
 
@@ -170,7 +171,7 @@ def contracted(a: Tensor, g: Tensor, l_max: int, n_axis: int) -> Tensor:
     return out
 
 
-def run_loop(loop: Loop, *arguments: Tensor | NDArray[Any] | tuple[float, ...] | float) -> None:
+def run_loop(loop: Loop, *arguments: Tensor | NDArray[Any] | tuple[Any, ...] | float) -> None:
     """Call a loop, which writes to its last argument, on as many threads as PyTorch uses."""
     use_torch_threads()
     *given, out = arguments

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,15 @@ from torch import Tensor, nn
 from deepcg.networks import product_loops
 from deepcg.networks.base import Perceptron
 from deepcg.networks.density import run_loop
+from deepcg.networks.fitting import (
+    Groups,
+    PackedNets,
+    fit_features,
+    groups_of,
+    layers_of,
+    pack_nets,
+)
+from deepcg.networks.kept import Kept
 from deepcg.networks.kinds import ByKind, joined
 
 
@@ -65,24 +74,55 @@ def energies_of(
     return kinds.restored(kinds.each(lambda some, net: net(some), rows, nets))
 
 
-@torch.no_grad()
-def energies_and_slopes(
-    features: Tensor,
-    types: Tensor,
-    fitting: Iterable[nn.Module],
-    products: Products,
-    scale: float = 1.0,
-) -> tuple[Tensor, Tensor]:
-    """Return what ``energies_of`` does, and ``scale`` times its gradient in F; on the CPU."""
-    nets = [net for net in fitting if isinstance(net, Perceptron)]
-    which = products.axis, products.triangular
-    descriptor = features.new_empty(len(features), len(products))
-    run_loop(product_loops.products, features, *which, descriptor)
-    kinds = ByKind(types, len(nets), len(descriptor) // len(types))
-    rows = kinds.rows(descriptor.view(*kinds.shape, -1))
-    parts = zip(rows.split(kinds.counts), nets, strict=True)
-    energies, by_kind = zip(*(net.values_and_slopes(part) for part, net in parts), strict=True)
-    back = kinds.restored(joined(by_kind)).flatten(0, 1)
-    slopes = torch.empty_like(features)
-    run_loop(product_loops.products_back, features, back, *which, scale, slopes)
-    return kinds.restored(joined(energies)), slopes
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitting:
+    """Nets from products of F to energies, for as long as their weights rest; on the CPU.
+
+    Parameters
+    ----------
+    nets
+        For each type.
+    products
+        What they take.
+    packed
+        The same nets laid out for compiled loops; ``None`` where there are none.
+    """
+
+    nets: Sequence[nn.Module]
+    products: Products
+    packed: PackedNets | None
+    _groups: Kept[Groups] = field(default_factory=Kept)
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, nets: Iterable[nn.Module], products: Products) -> Fitting:
+        """Return the nets, laid out where they have hidden layers and single precision."""
+        some = [net for net in nets if isinstance(net, Perceptron)]
+        single = next(some[0].parameters()).dtype == torch.float32
+        packs = single and len(some[0].layers) > 1
+        packed = pack_nets(layers_of(net) for net in some) if packs else None
+        return cls(some, products, packed)
+
+    @torch.no_grad()
+    def energies_and_slopes(
+        self, features: Tensor, types: Tensor, scale: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Return what ``energies_of`` does, and ``scale`` times its gradient in F."""
+        which, n_frames = (
+            (self.products.axis, self.products.triangular),
+            len(features) // len(types),
+        )
+        if self.packed is not None:
+            groups = self._groups.get([types], n_frames, lambda: groups_of(types, n_frames))
+            energies, slopes = fit_features(features, groups, self.packed, which, scale)
+            return energies.view(n_frames, -1), slopes
+        descriptor = features.new_empty(len(features), len(self.products))
+        run_loop(product_loops.products, features, *which, descriptor)
+        kinds = ByKind(types, len(self.nets), n_frames)
+        rows = kinds.rows(descriptor.view(*kinds.shape, -1)).split(kinds.counts)
+        nets = [net for net in self.nets if isinstance(net, Perceptron)]
+        parts = [net.values_and_slopes(part) for part, net in zip(rows, nets, strict=True)]
+        by_energy, by_kind = zip(*parts, strict=True)
+        back, slopes = kinds.restored(joined(by_kind)).flatten(0, 1), torch.empty_like(features)
+        run_loop(product_loops.products_back, features, back, *which, scale, slopes)
+        return kinds.restored(joined(by_energy)), slopes

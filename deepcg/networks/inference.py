@@ -13,8 +13,9 @@ from torch.nn.functional import pad
 from deepcg.neighbors import Neighbors
 from deepcg.networks import pair_loops
 from deepcg.networks.density import run_loop
-from deepcg.networks.descriptor import Products, energies_and_slopes
+from deepcg.networks.descriptor import Fitting
 from deepcg.networks.environment import Scales
+from deepcg.networks.linear import linear
 from deepcg.networks.pair_features import Embedded, Pairs, features_of, pulls_of_features
 from deepcg.networks.subspace import reduced
 from deepcg.vectors import LANES
@@ -34,17 +35,14 @@ class Way:
     ----------
     basis
         (channels, k), ``None`` of all channels; k with columns of zeros fills vectors.
-    products
-        Those of columns of the features.
     fitting
-        Nets from these.
+        Nets from products of columns of the features.
     far
         What neighbors at infinity add, see ``environment.at_infinity``.
     """
 
     basis: Tensor | None
-    products: Products
-    fitting: nn.ModuleList
+    fitting: Fitting
     far: Tensor
 
     def energies_and_slopes(
@@ -56,15 +54,16 @@ class Way:
         """
         run_loop(pair_loops.complete, types, pairs.counts, scales.slots, self.far, features)
         scale = 1 / float(scales.slots.sum())
-        return energies_and_slopes(features, types, self.fitting, self.products, scale)
+        return self.fitting.energies_and_slopes(features, types, scale)
 
     def energy_and_pulls(
         self, neighbors: Neighbors, types: Tensor, scales: Scales, pairs: Pairs, g: Embedded
     ) -> tuple[Tensor, Tensor]:
         """Return bead energies and dU/dr_ij, see ``DeepPotSE.energy_and_pulls``."""
-        d, width = neighbors.displacement.detach(), self.products.channels
+        d, width = neighbors.displacement.detach(), self.fitting.products.channels
         if self.basis is not None:
-            g = replace(g, value=g.value @ self.basis, slope=g.slope @ self.basis)
+            value, slope = (linear(one, self.basis.T) for one in (g.value, g.slope))
+            g = replace(g, value=value, slope=slope)
         features = features_of(d, pairs, g)[:, :, :width].contiguous()
         energies, slopes = self.energies_and_slopes(features, pairs, types, scales)
         slopes = pad(slopes, (0, g.value.shape[1] - width))
@@ -91,11 +90,12 @@ def ways(embeddings: nn.ModuleList, whole: Way, scales: Scales) -> Ways:
     """Return how a network of these embedding nets may be evaluated."""
     high = float(scales.at(CLOSEST).max())
     accuracy = max(torch.finfo(whole.far.dtype).eps, LEAST)
-    nets, fitting = list(copy.deepcopy(embeddings).double()), list(whole.fitting)
+    nets, fitting = list(copy.deepcopy(embeddings).double()), list(whole.fitting.nets)
     ends = float(scales.infinity.min()), high
-    made = reduced(nets, fitting, whole.products.axis, ends, accuracy)
+    made = reduced(nets, fitting, whole.fitting.products.axis, ends, accuracy)
     if made is None:
         return Ways(whole, None, high)
     basis = made.basis.to(whole.far)
     wide = pad(basis, (0, -basis.shape[1] % LANES)).contiguous()
-    return Ways(whole, Way(wide, made.products, made.fitting, whole.far @ basis), high)
+    few = Way(wide, Fitting.of(made.fitting, made.products), whole.far @ basis)
+    return Ways(whole, few, high)

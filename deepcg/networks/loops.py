@@ -189,7 +189,7 @@ def near_neighbors(d, species, f, i, limit, away, of, slots):
 
 
 @njit(fastmath=True, error_model="numpy")
-def _polar(away, room, j):
+def polar(away, room, j):
     """Return the directions of neighbors j to j + LANES, their distances and inverse distances."""
     x, y, z = load(away, j, LANES), load(away, room + j, LANES), load(away, 2 * room + j, LANES)
     r = sqrt(maximum(x * x + y * y + z * z, 1e-12))  # lanes without a neighbor hold anything
@@ -222,7 +222,7 @@ def add_neighbors(away, of, count, numbers, n, wide, work, sums):
     width, first, spacing, on, cutoff = numbers
     b, rows, _, y, _, turned, _, _ = work
     for j in range(0, count, LANES):
-        ux, uy, uz, r, _ = _polar(away, len(of), j)
+        ux, uy, uz, r, _ = polar(away, len(of), j)
         _splines(r, width, first, spacing, on, cutoff, rows, b)
         _harmonics(ux, uy, uz, n, y)
         for part in range(0, wide, LANES):
@@ -263,7 +263,7 @@ def pull_neighbors(away, of, slots, count, numbers, n, wide, work, table, g):
     width, first, spacing, on, cutoff = numbers
     b, rows, pull, y, dy, turned, across, along = work
     for j in range(0, count, LANES):
-        ux, uy, uz, r, inverse = _polar(away, len(of), j)
+        ux, uy, uz, r, inverse = polar(away, len(of), j)
         _splines(r, width, first, spacing, on, cutoff, rows, b)
         for lane in range(min(LANES, count - j)):
             row = max(0, int(peek(rows, lane)))
@@ -367,7 +367,7 @@ def directional(d, species, numbers, n, v, out):
             count = near_neighbors(d, species, f, i, cutoff * cutoff, away, of, slots)
             sums[:] = 0
             for j in range(0, count, LANES):
-                ux, uy, uz, r, inverse = _polar(away, len(of), j)
+                ux, uy, uz, r, inverse = polar(away, len(of), j)
                 _splines(r, width, first, spacing, on, cutoff, rows, b)
                 _harmonics(ux, uy, uz, n, y)
                 _harmonics_slope(ux, uy, uz, n, dy)

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from deepcg.neighbors import Neighbors
 from deepcg.networks import pair_loops
-from deepcg.networks.base import Residual, apply
+from deepcg.networks.base import Residual
 from deepcg.networks.density import run_loop
 from deepcg.networks.environment import Scales
+from deepcg.networks.linear import apply, linear, tanh_linear
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -216,25 +217,24 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        z, n = x.new_empty(len(x), len(weight)), len(x) // 2
-        torch.addmm(bias, x[:n], weight.T, out=z[:n]).tanh_()
-        torch.mm(x[n:], weight.T, out=z[n:])
-        ctx.save_for_backward(x, weight, z)
-        out = torch.empty_like(z)
-        run_loop(pair_loops.layer, x, z, out)
+        n = len(x) // 2
+        t, change = tanh_linear(x[:n], weight, bias), linear(x[n:], weight)
+        ctx.save_for_backward(x, weight, t, change)
+        out = t.new_empty(2 * n, len(weight))
+        run_loop(pair_loops.layer, x, t, change, out)
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
-        x, weight, z = ctx.saved_tensors
-        back = torch.empty_like(z)
-        run_loop(pair_loops.layer_back, slopes, z, back)
+        x, weight, t, change = ctx.saved_tensors
+        back = torch.empty_like(slopes)
+        run_loop(pair_loops.layer_back, slopes, t, change, back)
         down = None
         if ctx.needs_input_grad[0]:
             narrow, wide = weight.shape[1], weight.shape[0]
             parts = slopes.split(narrow, dim=1) if wide in (narrow, 2 * narrow) else ()
-            down = torch.addmm(parts[0], back, weight) if parts else back @ weight
-            for part in parts[1:]:
+            down = linear(back, weight.T)
+            for part in parts:
                 down += part
-        return down, back.T @ x, back[: len(x) // 2].sum(0)
+        return down, linear(back.T, x.T), back[: len(x) // 2].sum(0)

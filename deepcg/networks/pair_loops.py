@@ -359,18 +359,18 @@ def pulls_back(
 
 
 @njit(parallel=True, cache=True, fastmath=True, error_model="numpy")
-def layer(x, z, out):
+def layer(x, y, change, out):
     """Set ``out`` (2n, wide) to what a layer makes of values and slopes ``x`` (2n, narrow).
 
-    ``z`` holds tanh(W x + b) in its first half and W x' in its second.
+    ``y`` (n, wide) holds tanh(W x + b) and ``change`` W x'.
     """
-    n, narrow, wide = len(x) // 2, x.shape[1], z.shape[1]
+    n, narrow, wide = len(x) // 2, x.shape[1], y.shape[1]
     repeats = wide // narrow if wide in (narrow, 2 * narrow) else 0
     for i in prange(n):
         for m in range(wide):
-            t = z[i, m]
+            t = y[i, m]
             out[i, m] = t
-            out[n + i, m] = (1 - t * t) * z[n + i, m]
+            out[n + i, m] = (1 - t * t) * change[i, m]
         for k in range(repeats):
             for m in range(narrow):
                 out[i, k * narrow + m] += x[i, m]
@@ -378,12 +378,12 @@ def layer(x, z, out):
 
 
 @njit(parallel=True, cache=True, fastmath=True, error_model="numpy")
-def layer_back(slopes, z, back):
+def layer_back(slopes, y, change, back):
     """Set ``back`` (2n, wide) to the gradient in W x + b and in W x' of that of ``layer``."""
-    n = len(z) // 2
+    n = len(y)
     for i in prange(n):
-        for m in range(z.shape[1]):
-            t, change = z[i, m], slopes[n + i, m]
+        for m in range(y.shape[1]):
+            t, slope = y[i, m], slopes[n + i, m]
             up = 1 - t * t
-            back[n + i, m] = change * up
-            back[i, m] = (slopes[i, m] - 2 * t * z[n + i, m] * change) * up
+            back[n + i, m] = slope * up
+            back[i, m] = (slopes[i, m] - 2 * t * change[i, m] * slope) * up

@@ -61,7 +61,7 @@ class CompressConfig:
     run: Path
     output: Path | None = None
     closest: float | None = None
-    accuracy: float = 1e-5
+    accuracy: float = 1e-4
     threads: int | None = None
 
     def __post_init__(self) -> None:

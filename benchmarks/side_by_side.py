@@ -21,15 +21,22 @@ def header(what: str) -> str:
     return f"{what}\n{_processor()}, {torch.get_num_threads()} threads\n{known}"
 
 
-def medians(work: Mapping[str, Callable[[], object]], repeats: int = 7) -> dict[str, float]:
-    """Return the median time of each, s, of interleaved repeats after one that is not counted."""
+def medians(
+    work: Mapping[str, Callable[[], object]], repeats: int = 7, calls: int = 1
+) -> dict[str, float]:
+    """Return the median time of each, s, of interleaved repeats after one that is not counted.
+
+    A repeat is so many calls: where work is short, as it is done many times on end in use, one call
+    alone would find the caches full of what the others left.
+    """
     times: dict[str, list[float]] = {name: [] for name in work}
     for repeat in range(repeats + 1):
         for name, one in work.items():
             began = time.perf_counter()
-            one()
+            for _ in range(calls):
+                one()
             if repeat:
-                times[name].append(time.perf_counter() - began)
+                times[name].append((time.perf_counter() - began) / calls)
     return {name: statistics.median(some) for name, some in times.items()}
 
 

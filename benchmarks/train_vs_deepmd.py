@@ -22,6 +22,10 @@ from deepcg.networks import DeepPotSE
 from deepcg.potential import NetworkPotential
 
 
+CALLS = 5
+"""Steps of each in its turn."""
+
+
 def main(precision: str, threads: int, python: Path) -> None:
     """Print milliseconds a step, and ratios to DeePMD-kit's."""
     torch.set_num_threads(threads)
@@ -37,7 +41,7 @@ def main(precision: str, threads: int, python: Path) -> None:
         if not abs(one() / wanted - 1) < 1e-4:
             raise SystemExit(f"the loss of {name} is {one()}, DeePMD-kit's is {wanted}")
     work: Work = {"DeePMD-kit": peer, **ours}
-    times = medians(work)
+    times = medians(work, calls=CALLS)
     print(header(f"training step on 216 oxygens, {CUTOFF} nm, 25-50-100, 16, 240x3, {precision}"))
     print(peer.about)
     print(told(times, "DeePMD-kit"))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from deepcg.errors import InputError, pick
 from deepcg.files import read_tensors, write_tensors
 from deepcg.frames import Frames
+from deepcg.matmul import EXACT, MATMUL, multiplied_in
 from deepcg.memory import keep_freed_memory
 from deepcg.neighbors import Neighbors, PairList, find_pairs
 from deepcg.noise_weighting import NoiseWeighting
@@ -92,6 +93,9 @@ class TrainingConfig:
     weighting
         How much errors of single components count: even, noise (by the inverse covariance of the
         noise on the beads of a molecule) or auto: noise for one molecule without a box.
+    matmul
+        Precision of products of matrices in the steps: highest (float32), high (TF32 on CUDA) or
+        medium (bfloat16 where the device multiplies it faster); validation is in highest.
     """
 
     steps: int = 6000
@@ -105,6 +109,7 @@ class TrainingConfig:
     patience: int = 0
     seed: int = 0
     weighting: str = "auto"
+    matmul: str = EXACT
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "learning_rate", "final_ratio", "clip", "validations"):
@@ -117,6 +122,7 @@ class TrainingConfig:
             raise InputError(f"patience is {self.patience}: choose 0 (never stop early) or more")
         pick(OPTIMIZERS, self.optimizer, "optimizer")
         pick(dict.fromkeys(WEIGHTINGS), self.weighting, "weighting")
+        pick(dict.fromkeys(MATMUL), self.matmul, "precision of --matmul")
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,17 +311,22 @@ def joint_weights(noise: Tensor, n_frames: int, errors: Tensor) -> Tensor:
 
 
 def squared_errors(
-    potential: Trainable[Inputs], samples: ForceSamples[Inputs], *, chunk: int | None = None
+    potential: Trainable[Inputs],
+    samples: ForceSamples[Inputs],
+    *,
+    chunk: int | None = None,
+    as_trained: bool = False,
 ) -> Tensor:
     """Return the squared error of each component, shaped as the forces, in units of the scale.
 
-    ``chunk`` frames are evaluated at a time; ``None``: as many as have ``CHUNK`` components.
+    ``chunk`` frames are evaluated at a time; ``None``: as many as have ``CHUNK`` components. Forces
+    are worked out in the fastest way, or ``as_trained``, in that of a step of training.
     """
     size = chunk or max(1, CHUNK * len(samples) // samples.forces.numel())
     errors = []
     for start in range(0, len(samples), size):
         part = samples[start : start + size]
-        _, forces = potential.forces(part.seen)
+        _, forces = potential.forces(part.seen, create_graph=as_trained)
         errors.append(((forces.detach() - part.forces) / part.scale).square())
     return torch.cat(errors)
 
@@ -325,6 +336,17 @@ def force_error(
 ) -> Tensor:
     """Return the squared force errors of each frame, (n_frames,), mean over components."""
     return squared_errors(potential, samples, chunk=chunk).flatten(1).mean(1)
+
+
+def matmul_change(
+    potential: Trainable[Inputs], samples: ForceSamples[Inputs], matmul: str
+) -> float:
+    """Return by how much of itself the mean force error changes with a precision of products."""
+    errors = []
+    for precision in (EXACT, matmul):
+        with multiplied_in(precision):
+            errors.append(float(squared_errors(potential, samples, as_trained=True).mean()))
+    return errors[1] / errors[0] - 1
 
 
 def train(
@@ -436,9 +458,11 @@ def follow(
     for step in range(course.step + 1, config.steps + 1):
         if course.has_settled:
             break
-        course.take_step(step)
+        with multiplied_in(config.matmul):
+            course.take_step(step)
         if step % every == 0 or step == config.steps:
-            record = course.validate(time.monotonic() - began)
+            with multiplied_in(EXACT):
+                record = course.validate(time.monotonic() - began)
             if checkpoint is not None:
                 write_tensors(checkpoint, course.state())
             report(record)
@@ -581,8 +605,11 @@ class _Trainer(Generic[Inputs]):
 
 
 def has_settings(saved: dict[str, Any], config: TrainingConfig) -> bool:
-    """Return whether a checkpoint is of these settings; of older ones all errors count alike."""
-    return {"weighting": "even", **saved} == asdict(config)
+    """Return whether a checkpoint is of these settings.
+
+    Of older ones all errors count alike, and products are exact.
+    """
+    return {"weighting": "even", "matmul": EXACT, **saved} == asdict(config)
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:

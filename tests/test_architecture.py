@@ -14,7 +14,15 @@ LAYERS = [
     {"sampling", "free_energy"},
     {"deepcg"},  # the version only
     {"deepcg.errors"},
-    {"deepcg.boxes", "deepcg.files", "deepcg.memory", "deepcg.periods", "deepcg.progress"},
+    {
+        "deepcg.boxes",
+        "deepcg.files",
+        "deepcg.matmul",
+        "deepcg.memory",
+        "deepcg.periods",
+        "deepcg.progress",
+        "deepcg.tracing",
+    },
     {"deepcg.dcd"},
     {
         "deepcg.bars",
@@ -51,7 +59,7 @@ LAYERS = [
     {"deepcg.estimators", "deepcg.variable_forces"},
     {"deepcg.model", "deepcg.training", "deepcg.observables"},
     {"deepcg.ensemble", "deepcg.stack_training"},
-    {"deepcg.exploration"},
+    {"deepcg.compiled", "deepcg.exploration"},
     {"deepcg.active"},
     {"deepcg.alanine", "deepcg.molecular_dynamics", "deepcg.solute_frames"},
     {"deepcg.biasing", "deepcg.microscopic_run", "deepcg.torsion_bias"},

@@ -22,6 +22,7 @@ from deepcg.files import replacing, write_arrays, write_bytes, write_json
 from deepcg.frames import Frames
 from deepcg.locks import folder_locked
 from deepcg.mapping import LinearMapping
+from deepcg.matmul import EXACT
 from deepcg.mean_force_labels import are_labels
 from deepcg.model import Architecture, Model, save_model
 from deepcg.neighbors import Neighbors, check_cutoff
@@ -38,6 +39,7 @@ from deepcg.training import (
     force_error,
     in_brief,
     label_weights,
+    matmul_change,
     prepare,
     rows,
 )
@@ -66,6 +68,9 @@ STANDARDISE_FRAMES = 50
 
 ONSET_FRAMES = 500
 """Searched for contacts at a time."""
+
+MOST_CHANGED = 1e-3
+"""By how much of itself fast products may change the validation error without a word."""
 
 CUTOFF, MOLECULE_CUTOFF = 0.6, 0.9
 """Where the user gives none, nm: in a box, and without one, where a solute is seen whole."""
@@ -146,6 +151,7 @@ def _fit_beads(config: FitConfig, progress: Progress, tell: Callable[[str], None
         models.append(model)
     quality = judge(models[0].potential, samples, held_out, validation)
     tell(quality.in_words())
+    _tell_of_products(config.training.matmul, models, held_out, tell)
     result = Fit(config, models[0], histories[0], quality, tuple(models))
     if len(models) > 1:
         tell(_about_members(result, held_out))
@@ -324,6 +330,24 @@ def _of_member(progress: Progress, member: int, n_members: int) -> Progress:
     return lambda done, total, what: progress(
         member * total + done, n_members * total, f"member {member + 1} of {n_members}, {what}"
     )
+
+
+def _tell_of_products(
+    matmul: str,
+    models: Sequence[Model],
+    held_out: ForceSamples[Neighbors],
+    tell: Callable[[str], None],
+) -> None:
+    """Tell if the validation error depends on the precision of products in the training."""
+    if matmul == EXACT:
+        return
+    changes = [matmul_change(model.potential, held_out, matmul) for model in models]
+    worst = max(changes, key=abs)
+    if not abs(worst) <= MOST_CHANGED:
+        tell(
+            f"products of --matmul {matmul} change the validation error by {100 * worst:+.2g} %: "
+            f"compare with a fit in {EXACT}"
+        )
 
 
 def _about_members(result: Fit, held_out: ForceSamples[Neighbors]) -> str:

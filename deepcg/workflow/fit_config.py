@@ -11,6 +11,7 @@ import torch
 
 from deepcg.collective import is_collective
 from deepcg.errors import InputError, pick
+from deepcg.matmul import EXACT
 from deepcg.networks import NETWORKS, SIZES
 from deepcg.training import TrainingConfig
 from deepcg.workflow.beads import DataConfig
@@ -192,6 +193,11 @@ def _for_variables(config: FitConfig) -> FitConfig:
                 f"{name} = {getattr(config, name)} is a setting for beads, and "
                 f"{config.data.map!r} are collective variables: leave it out"
             )
+    if config.training.matmul != EXACT:
+        raise InputError(
+            f"matmul = {config.training.matmul} is a setting for beads: products are small for "
+            f"{config.data.map!r}, which are collective variables; leave it out"
+        )
     plain = TrainingConfig()
     unsaid = {k: v for k, v in SURFACE.items() if getattr(config.training, k) == getattr(plain, k)}
     return replace(config, training=replace(config.training, **unsaid))

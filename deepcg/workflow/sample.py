@@ -13,6 +13,7 @@ from torch import Tensor
 
 from deepcg.bias_files import write_bias, write_values
 from deepcg.biasing import BiasConfig, enhance
+from deepcg.compiled import CompiledPotential
 from deepcg.configuration import to_flat
 from deepcg.dynamics import DynamicsConfig, Summary, run_dynamics
 from deepcg.errors import InputError, pick
@@ -20,7 +21,7 @@ from deepcg.files import read_arrays, write_whole
 from deepcg.locks import folder_locked
 from deepcg.memory import keep_freed_memory
 from deepcg.model import Model, load_model
-from deepcg.potential import VerletForces
+from deepcg.potential import ShortRanged, VerletForces
 from deepcg.progress import Progress, silent
 from deepcg.provenance import file_hash
 from deepcg.report import versions
@@ -28,6 +29,8 @@ from deepcg.samples import trajectories_in
 from deepcg.time_step import fastest, time_step
 from deepcg.workflow.device import device_of
 from deepcg.workflow.trust import TrustConfig, trust, write_spread
+
+COMPILE = ("auto", "on", "off")
 
 FREQUENCY_FRAMES = 16
 """On which the stiffest motion is looked for."""
@@ -56,6 +59,10 @@ class SampleConfig:
         Go on without replicas that blow up; not with a bias or replica exchange.
     skin
         How far the list of neighbors reaches beyond the cutoff, nm.
+    compile
+        Compile the forces by PyTorch before the first step: on, off or auto: on CUDA, which
+        takes a while; the CPU has faster loops. What is compiled is kept in the folder
+        TORCHINDUCTOR_CACHE_DIR of the environment, or torchinductor_USER among temporary files.
     device
         auto, cpu or cuda.
     threads
@@ -72,9 +79,13 @@ class SampleConfig:
     uncertainty: TrustConfig = field(default_factory=TrustConfig)
     drop_bad: bool = False
     skin: float = 0.08
+    compile: str = "auto"
     device: str = "auto"
     threads: int | None = None
     resume: bool = False
+
+    def __post_init__(self) -> None:
+        pick(dict.fromkeys(COMPILE), self.compile, "choice of compile")
 
 
 def sample(
@@ -113,9 +124,10 @@ def _sample(
 ) -> Summary:
     trusted = trust(config.uncertainty, config.run, device)
     frames, box = starts(config.run, model, device)
-    forces = VerletForces(trusted.potential, box, skin=config.skin)
     masses = _masses(config.masses, model.masses.to(frames), box)
-    dynamics = _dynamics(config, forces, frames, masses, box, tell)
+    dynamics = _dynamics(config, trusted.potential, frames, masses, box, tell)
+    potential = _moving(config.compile, trusted.potential, device, tell)
+    forces = VerletForces(potential, box, skin=config.skin)
     topology = mdtraj.load_topology(str(config.run / "beads.pdb"))
     enhanced = enhance(
         config.enhanced,
@@ -194,9 +206,17 @@ def _masses(choice: str | None, masses: Tensor, box: Tensor | None) -> Tensor:
     return pick(choices, choice, "masses")
 
 
+def _moving(
+    choice: str, potential: ShortRanged, device: torch.device, tell: Callable[[str], None]
+) -> ShortRanged:
+    """Return the potential that moves replicas, compiled or as it is."""
+    compiles = choice == "on" or (choice == "auto" and device.type == "cuda")
+    return CompiledPotential(potential, tell) if compiles else potential
+
+
 def _dynamics(
     config: SampleConfig,
-    forces: VerletForces,
+    potential: ShortRanged,
     frames: Tensor,
     masses: Tensor,
     box: Tensor | None,
@@ -206,10 +226,10 @@ def _dynamics(
     dynamics = config.dynamics
     if dynamics.dt is None and box is None:
         some = frames[torch.linspace(0, len(frames) - 1, FREQUENCY_FRAMES).round().long()]
+        forces = VerletForces(potential, box, skin=config.skin)
         frequency = fastest(forces, some, masses)
         friction = dynamics.friction if dynamics.integrator == "overdamped" else None
         dt = time_step(frequency, dynamics.interval_ps, overdamped_at=friction)
-        forces.renew()
         tell(f"time step {1000 * dt:.3g} fs: the stiffest motion is at {frequency:.0f} rad/ps")
         dynamics = replace(dynamics, dt=dt)
     before = dynamics.equilibration_ps + config.enhanced.growing_ps

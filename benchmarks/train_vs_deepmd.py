@@ -21,7 +21,6 @@ from deepcg.neighbors import neighbors
 from deepcg.networks import DeepPotSE
 from deepcg.potential import NetworkPotential
 
-
 CALLS = 5
 """Steps of each in its turn."""
 

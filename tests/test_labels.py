@@ -161,7 +161,7 @@ def test_virtual_sites_feel_nothing_and_are_put_in_their_place(
 
 def test_a_cut_labelling_goes_on_to_the_same_files(water: Path, tmp_path: Path) -> None:
     frames = frames_of(water)  # so near to one another that they could share a neighbor list
-    drift = np.random.default_rng(1).normal(scale=0.002, size=frames.xyz[0].shape)
+    drift = np.random.default_rng(1).normal(scale=0.002, size=(N, 3)).repeat(3, axis=0)  # whole
     frames.xyz = frames.xyz[0] + np.arange(FRAMES)[:, None, None] * drift
     save(frames, water)
     whole = quick(water, output=tmp_path / "whole", chunk=2)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 import torch
 
@@ -49,6 +52,16 @@ def assert_same_forces(
     torch.testing.assert_close(found[1], wanted[1], rtol=1e-3, atol=1e-2)
 
 
+@contextmanager
+def no_waiting() -> Iterator[None]:
+    """Refuse whatever waits for the device."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def test_lists_made_on_the_device_are_those_of_the_host() -> None:
     box = EDGE * torch.eye(3).expand(REPLICAS, 3, 3)
     wanted = all_pairs(liquid(), box, CUTOFF)
@@ -78,12 +91,9 @@ def test_steps_of_hundreds_of_replicas_do_not_wait_for_the_host() -> None:
     pairs = forces.pairs
     step = baoab(lambda x: potential.all_forces(x, pairs), masses, kT=KT, dt=1e-4, friction=1.0)
     state = step(state, generator)  # what is set up once may wait
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waiting():
         for _ in range(5):
             state = step(state, generator)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert state.positions.is_cuda
     assert bool(torch.isfinite(state.energy).all())
     _, wanted = forces(state.positions)
@@ -121,12 +131,9 @@ def test_compiled_steps_of_a_thousand_replicas_do_not_wait_for_the_host() -> Non
     step = baoab(lambda x: compiled.all_forces(x, pairs), masses, kT=KT, dt=1e-4, friction=1.0)
     for _ in range(3):  # what sets up and records a graph may wait
         state = step(state, generator)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waiting():
         for _ in range(5):
             state = step(state, generator)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert bool(torch.isfinite(state.energy).all())
     wanted = potential.all_forces(state.positions, pairs)
     assert_same_forces((state.energy, state.forces), wanted)

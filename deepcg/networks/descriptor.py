@@ -88,7 +88,7 @@ class Fitting:
         The same nets laid out for compiled loops; ``None`` where there are none.
     """
 
-    nets: Sequence[nn.Module]
+    nets: Sequence[Perceptron]
     products: Products
     packed: PackedNets | None
     _groups: Kept[Groups] = field(default_factory=Kept)
@@ -108,10 +108,8 @@ class Fitting:
         self, features: Tensor, types: Tensor, scale: float = 1.0
     ) -> tuple[Tensor, Tensor]:
         """Return what ``energies_of`` does, and ``scale`` times its gradient in F."""
-        which, n_frames = (
-            (self.products.axis, self.products.triangular),
-            len(features) // len(types),
-        )
+        which = self.products.axis, self.products.triangular
+        n_frames = len(features) // len(types)
         if self.packed is not None:
             groups = self._groups.get([types], n_frames, lambda: groups_of(types, n_frames))
             energies, slopes = fit_features(features, groups, self.packed, which, scale)
@@ -120,8 +118,7 @@ class Fitting:
         run_loop(product_loops.products, features, *which, descriptor)
         kinds = ByKind(types, len(self.nets), n_frames)
         rows = kinds.rows(descriptor.view(*kinds.shape, -1)).split(kinds.counts)
-        nets = [net for net in self.nets if isinstance(net, Perceptron)]
-        parts = [net.values_and_slopes(part) for part, net in zip(rows, nets, strict=True)]
+        parts = [net.values_and_slopes(part) for part, net in zip(rows, self.nets, strict=True)]
         by_energy, by_kind = zip(*parts, strict=True)
         back, slopes = kinds.restored(joined(by_kind)).flatten(0, 1), torch.empty_like(features)
         run_loop(product_loops.products_back, features, back, *which, scale, slopes)

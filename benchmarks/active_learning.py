@@ -21,15 +21,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from deepcg.ensemble import load_surfaces
-from deepcg.figures import COLOURS, png
-from deepcg.ramachandran import BASINS
+from deepcg.analysis.structure.figures import COLOURS, png
+from deepcg.analysis.surfaces.ramachandran import BASINS
+from deepcg.potentials.ensemble import load_surfaces
+from deepcg.training.members import MembersConfig
 from deepcg.units import thermal_energy
-from deepcg.workflow.beads import DataConfig
-from deepcg.workflow.fit import fit
-from deepcg.workflow.fit_config import FitConfig
-from deepcg.workflow.learn import LearnConfig, learn
-from deepcg.workflow.members import MembersConfig
+from deepcg.workflow.dataset.beads import DataConfig
+from deepcg.workflow.fit.beads import fit
+from deepcg.workflow.fit.config import FitConfig
+from deepcg.workflow.learn.command import LearnConfig, learn
 from deepcg.workflow.variance import spread_of_surfaces
 from free_energy import region_of_bins
 

@@ -22,8 +22,8 @@ from alanine_replicas import ATOM_STEPS, explicit_context, moving, safe_step
 from numpy.typing import NDArray
 from side_by_side import header, keeping, medians
 
-from deepcg.collective import CollectiveVariables, build_variables
-from deepcg.memory import keep_freed_memory
+from deepcg.compute.allocator import keep_freed_memory
+from deepcg.mapping.collective_variables import CollectiveVariables, build_variables
 
 REPLICAS, INTERVAL_PS, N_ATOMS = 64, 0.2, 22
 ROUNDS, SHARE = 40, 0.1

@@ -32,16 +32,9 @@ from mdtraj.formats import TRRTrajectoryFile
 from numpy.typing import NDArray
 from scipy.ndimage import spline_filter
 
-from deepcg.alanine import C_ALPHA, N_ATOMS, PHI, PSI
-from deepcg.collective import dihedral
-from deepcg.errors import InputError
-from deepcg.microscopic_run import RunFiles
-from deepcg.molecular_dynamics import Thermostat, equilibrate, minimise
-from deepcg.progress import silent
-from deepcg.solute_frames import SoluteFrames
-from deepcg.systems import open_context, open_platform, read_system
-from deepcg.topology import make_whole, spanning_tree
-from deepcg.torsion_bias import (
+from deepcg.atomistic.alanine.molecule import C_ALPHA, N_ATOMS, PHI, PSI
+from deepcg.atomistic.alanine.solute_frames import SoluteFrames
+from deepcg.atomistic.alanine.torsion_bias import (
     BIAS_GROUP,
     UNBIASED,
     BiasedSystem,
@@ -49,6 +42,13 @@ from deepcg.torsion_bias import (
     read_table,
     write_table,
 )
+from deepcg.atomistic.equilibration import Thermostat, equilibrate, minimise
+from deepcg.atomistic.production import RunFiles
+from deepcg.atomistic.system import open_context, open_platform, read_system
+from deepcg.mapping.collective_variables import dihedral
+from deepcg.runtime.errors import InputError
+from deepcg.runtime.progress import silent
+from deepcg.trajectory.topology import make_whole, spanning_tree
 from sampling.spline import Axis, Spline
 
 TEMPERATURE = 300.0

@@ -15,14 +15,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from deepcg.alanine_config import AlanineSimulation, BiasSettings
-from deepcg.alanine_simulation import simulate_alanine
-from deepcg.biasing import BiasConfig
-from deepcg.dynamics import DynamicsConfig
-from deepcg.landscape_report import Study
-from deepcg.workflow.beads import DataConfig
-from deepcg.workflow.fes import FesConfig, fes
-from deepcg.workflow.fit import FitConfig, fit
+from deepcg.analysis.surfaces.report import Study
+from deepcg.atomistic.alanine.config import AlanineSimulation, BiasSettings
+from deepcg.atomistic.alanine.simulation import simulate_alanine
+from deepcg.dynamics.enhanced_sampling import BiasConfig
+from deepcg.dynamics.run import DynamicsConfig
+from deepcg.workflow.dataset.beads import DataConfig
+from deepcg.workflow.fes.command import FesConfig, fes
+from deepcg.workflow.fit.beads import FitConfig, fit
 from deepcg.workflow.sample import SampleConfig, sample
 
 WALKERS = 4

@@ -20,12 +20,12 @@ from side_by_side import header, medians
 from water_vs_openmm import under_way
 
 import sampling
-from deepcg.alanine import alanine, alanine_system, solvated
-from deepcg.dynamics import DynamicsConfig
-from deepcg.memory import keep_freed_memory
-from deepcg.model import load_model
-from deepcg.potential import VerletForces
-from deepcg.time_step import fastest, time_step
+from deepcg.atomistic.alanine.molecule import alanine, alanine_system, solvated
+from deepcg.compute.allocator import keep_freed_memory
+from deepcg.dynamics.run import DynamicsConfig
+from deepcg.dynamics.time_step import fastest, time_step
+from deepcg.potentials.beads import VerletForces
+from deepcg.potentials.model_file import load_model
 from deepcg.units import thermal_energy
 from deepcg.workflow.sample import FREQUENCY_FRAMES, SampleConfig, starts
 

@@ -21,16 +21,16 @@ from pathlib import Path
 import mdtraj
 import torch
 
-from deepcg.ensemble import EnsemblePotential, load_beads
-from deepcg.frames import Frames
-from deepcg.progress import silent
-from deepcg.training import TrainingConfig, force_error, prepare
-from deepcg.workflow.beads import DataConfig
-from deepcg.workflow.fit import beads_of, fit
-from deepcg.workflow.fit_config import FitConfig
-from deepcg.workflow.learn import learn
-from deepcg.workflow.learn_config import HoldConfig, LearnConfig
-from deepcg.workflow.members import MembersConfig
+from deepcg.potentials.ensemble import EnsemblePotential, load_beads
+from deepcg.runtime.progress import silent
+from deepcg.training.members import MembersConfig
+from deepcg.training.trainer import TrainingConfig, force_error, prepare
+from deepcg.trajectory.frames import Frames
+from deepcg.workflow.dataset.beads import DataConfig
+from deepcg.workflow.fit.beads import beads_of, fit
+from deepcg.workflow.fit.config import FitConfig
+from deepcg.workflow.learn.command import learn
+from deepcg.workflow.learn.config import HoldConfig, LearnConfig
 
 MEMBERS, STEPS, ROUNDS, PLACES = 3, 400, 3, 12
 EDGE = -2.0

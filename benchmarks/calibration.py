@@ -20,14 +20,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepcg.calibration import calibrate, parts_of
-from deepcg.figures import png
-from deepcg.stack_training import train_stack
-from deepcg.surface import SurfacePotential
-from deepcg.surface_stack import SurfaceStack
-from deepcg.training import ForceSamples, TrainingConfig
-from deepcg.variance_figures import calibration_figure
-from deepcg.workflow.members import drawn_frames
+from deepcg.analysis.structure.figures import png
+from deepcg.analysis.uncertainty.calibration import calibrate, parts_of
+from deepcg.analysis.uncertainty.figures import calibration_figure
+from deepcg.potentials.collective_variables import SurfacePotential
+from deepcg.potentials.stacked import SurfaceStack
+from deepcg.training.members import drawn_frames
+from deepcg.training.stacked import train_stack
+from deepcg.training.trainer import ForceSamples, TrainingConfig
 
 TURN = 2 * math.pi
 SETS, MEMBERS = 6, 4

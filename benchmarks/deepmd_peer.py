@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deepcg.neighbors import neighbors
+from deepcg.geometry.neighbor_list import neighbors
 from deepcg.networks import SIZES, DeepPotSE
-from deepcg.networks.deepmd_weights import ELECTRONVOLT, to_deepmd
+from deepcg.networks.deeppot_se.deepmd_weights import ELECTRONVOLT, to_deepmd
 from deepcg.units import ANGSTROM
 
 N_BEADS, EDGE, CUTOFF = 216, 1.864, 0.6

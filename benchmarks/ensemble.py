@@ -15,9 +15,9 @@ from collections.abc import Callable
 
 import torch
 
-from deepcg.stack_training import train_stack
-from deepcg.surface import SurfacePotential
-from deepcg.training import ForceSamples, TrainingConfig, train
+from deepcg.potentials.collective_variables import SurfacePotential
+from deepcg.training.stacked import train_stack
+from deepcg.training.trainer import ForceSamples, TrainingConfig, train
 
 MEMBERS, FRAMES = 4, 26_000
 CONFIG = TrainingConfig(steps=200, batch_size=512, learning_rate=2e-2, validations=2)

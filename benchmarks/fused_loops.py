@@ -12,10 +12,10 @@ from collections.abc import Callable
 
 import torch
 
-from deepcg.memory import keep_freed_memory
-from deepcg.neighbors import Neighbors, neighbors
+from deepcg.compute.allocator import keep_freed_memory
+from deepcg.geometry.neighbor_list import Neighbors, neighbors
 from deepcg.networks import DeepPotSEL
-from deepcg.potential import NetworkPotential
+from deepcg.potentials.beads import NetworkPotential
 
 N_BEADS, N_FRAMES, EDGE, CUTOFF = 216, 8, 1.864, 0.6
 TYPES = torch.zeros(N_BEADS, dtype=torch.long)

@@ -17,9 +17,9 @@ from deepmd_peer import CUTOFF, Liquid, Peer, Work, largest_difference, liquid, 
 from side_by_side import header, medians
 from torch import Tensor, nn
 
-from deepcg.memory import keep_freed_memory
-from deepcg.networks.compressed import compressed
-from deepcg.potential import NetworkPotential, energy_and_forces
+from deepcg.compute.allocator import keep_freed_memory
+from deepcg.networks.deeppot_se.compressed import compressed
+from deepcg.potentials.beads import NetworkPotential, energy_and_forces
 
 CALLS = 20
 """Of each in its turn: forces are asked for at every step of a run."""

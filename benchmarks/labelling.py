@@ -18,12 +18,12 @@ import mdtraj
 import numpy as np
 import torch
 
-from deepcg.collective import build_variables
-from deepcg.data import open_source, read
-from deepcg.frames import Frames
-from deepcg.memory import keep_freed_memory
-from deepcg.topology import atomic_masses
-from deepcg.variable_forces import VARIABLE_ESTIMATORS
+from deepcg.compute.allocator import keep_freed_memory
+from deepcg.forces.cv_estimators import VARIABLE_ESTIMATORS
+from deepcg.mapping.collective_variables import build_variables
+from deepcg.trajectory.frames import Frames
+from deepcg.trajectory.reader import open_source, read
+from deepcg.trajectory.topology import atomic_masses
 
 N_FRAMES, CHUNK = 10_000, 500
 ATOMS = "ACE CH3,H1,H2,H3,C,O;ALA N,H,CA,HA,CB,HB1,HB2,HB3,C,O;NME N,H,C,H1,H2,H3"

@@ -20,7 +20,7 @@ from side_by_side import header, keeping, medians
 from tiled import moving
 from water_vs_openmm import ATOM_STEP_PS, MOLECULES, context_of
 
-from deepcg.memory import keep_freed_memory
+from deepcg.compute.allocator import keep_freed_memory
 
 REPLICAS, PEAK = 8, 23.0  # 1/nm, where the structure factor of water's oxygens has its maximum
 INTERVAL_PS, FRAMES = 0.1, 24  # between frames that are kept, and frames in a round of timing

@@ -22,7 +22,7 @@ import torch
 from side_by_side import header, medians
 from tiled import Moving, moving
 
-from deepcg.memory import keep_freed_memory
+from deepcg.compute.allocator import keep_freed_memory
 
 TILES = (1, 1, 5), (2, 2, 2), (3, 3, 3), (4, 4, 4), (6, 6, 6), (7, 8, 8)
 BEADS_AT_ONCE = 50_000

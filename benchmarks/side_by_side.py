@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from deepcg.report import versions
+from deepcg.analysis.structure.report import versions
 
 T = TypeVar("T")
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 import sampling
-from deepcg.model import Model, load_model
-from deepcg.potential import NetworkPotential, VerletForces
+from deepcg.potentials.beads import NetworkPotential, VerletForces
+from deepcg.potentials.model_file import Model, load_model
 from deepcg.units import thermal_energy
 from deepcg.workflow.sample import SampleConfig, starts
 

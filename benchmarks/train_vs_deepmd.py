@@ -16,10 +16,10 @@ import torch
 from deepmd_peer import CUTOFF, FORCE, Liquid, Peer, Work, liquid, network, told
 from side_by_side import header, medians
 
-from deepcg.memory import keep_freed_memory
-from deepcg.neighbors import neighbors
+from deepcg.compute.allocator import keep_freed_memory
+from deepcg.geometry.neighbor_list import neighbors
 from deepcg.networks import DeepPotSE
-from deepcg.potential import NetworkPotential
+from deepcg.potentials.beads import NetworkPotential
 
 CALLS = 5
 """Steps of each in its turn."""

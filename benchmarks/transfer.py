@@ -17,15 +17,15 @@ from pathlib import Path
 
 import torch
 
-from deepcg.model import load_model
-from deepcg.neighbors import Neighbors
-from deepcg.potential import NetworkPotential
-from deepcg.progress import silent
-from deepcg.training import ForceSamples, TrainingConfig, force_error, prepare
-from deepcg.workflow.beads import DataConfig
-from deepcg.workflow.fit import beads_of, fit
-from deepcg.workflow.fit_config import FitConfig
-from deepcg.workflow.members import MembersConfig
+from deepcg.geometry.neighbor_list import Neighbors
+from deepcg.potentials.beads import NetworkPotential
+from deepcg.potentials.model_file import load_model
+from deepcg.runtime.progress import silent
+from deepcg.training.members import MembersConfig
+from deepcg.training.trainer import ForceSamples, TrainingConfig, force_error, prepare
+from deepcg.workflow.dataset.beads import DataConfig
+from deepcg.workflow.fit.beads import beads_of, fit
+from deepcg.workflow.fit.config import FitConfig
 
 FRAMES, STEPS, KEPT = 200, 1500, 100
 GENTLE = 1e-3

@@ -24,7 +24,7 @@ import torch
 from side_by_side import header, medians
 from tiled import Moving, moving
 
-from deepcg.memory import keep_freed_memory
+from deepcg.compute.allocator import keep_freed_memory
 
 CASES = ((1, 1, 1), 1), ((1, 1, 1), 8), ((2, 2, 2), 1), ((4, 4, 4), 1)
 BEAD_STEPS = 60_000

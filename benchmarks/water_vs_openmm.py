@@ -19,11 +19,11 @@ from openmm import unit
 from side_by_side import header, medians
 
 import sampling
-from deepcg.memory import keep_freed_memory
-from deepcg.model import load_model
-from deepcg.potential import force_field
+from deepcg.atomistic.water_box import box_edge, water_box, water_system
+from deepcg.compute.allocator import keep_freed_memory
+from deepcg.potentials.beads import force_field
+from deepcg.potentials.model_file import load_model
 from deepcg.units import thermal_energy
-from deepcg.water_box import box_edge, water_box, water_system
 from deepcg.workflow.sample import starts
 
 MOLECULES, ATOM_STEP_PS, REPLICAS = 216, 0.002, (1, 8, 32)

@@ -1,6 +1,6 @@
 """``python -m deepcg``."""
 
-from deepcg.cli import main
+from deepcg.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -4,6 +4,7 @@ Energies are in kT, coordinates in any unit. Axes of surfaces are in the order o
 MBAR is in ``free_energy.mbar``.
 """
 
+from free_energy.barriers import Path, barriers, lowest_path, lowest_point
 from free_energy.basins import (
     Polygon,
     Rectangle,
@@ -22,8 +23,6 @@ from free_energy.blocks import (
 )
 from free_energy.bootstrap import bootstrap, resampled, slowest_inefficiency, time_blocks
 from free_energy.combined import combined_surface
-from free_energy.distances import pmf_error, rms_difference, sampling_floor, surface_mse
-from free_energy.divergence import jensen_shannon
 from free_energy.estimate import Estimate
 from free_energy.histogram import (
     Grid,
@@ -37,7 +36,13 @@ from free_energy.histogram import (
 )
 from free_energy.kernel import choose_bandwidth, kernel_energy, kernel_surface
 from free_energy.mean_force import Integral, mean_force_energy, mean_force_integrator
-from free_energy.paths import Path, barriers, lowest_path, lowest_point
+from free_energy.metrics import (
+    jensen_shannon,
+    pmf_error,
+    rms_difference,
+    sampling_floor,
+    surface_mse,
+)
 from free_energy.profiles import probabilities, profile
 from free_energy.replicates import Replicates, jackknife
 from free_energy.watershed import watershed

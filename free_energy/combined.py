@@ -17,9 +17,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from free_energy.differences import difference_solver, largest_part
 from free_energy.histogram import Grid, bin_mean_field, histogram_surface
-from free_energy.neighbours import faces
+from free_energy.integration import difference_solver, largest_part
+from free_energy.neighbors import faces
 from free_energy.replicates import jackknife
 
 Floats = NDArray[np.float64]

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from free_energy.differences import difference_solver, largest_part
 from free_energy.estimate import Estimate
 from free_energy.histogram import Grid
-from free_energy.neighbours import faces
+from free_energy.integration import difference_solver, largest_part
+from free_energy.neighbors import faces
 from free_energy.replicates import Replicates
 
 Floats = NDArray[np.float64]

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from free_energy.histogram import Grid
-from free_energy.neighbours import steps
+from free_energy.neighbors import steps
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -2,15 +2,15 @@
 
 from sampling.bias import Bias, Biased, Coordinates
 from sampling.checkpoint import Checkpoint, load, pack, save, unpack
-from sampling.exchange import Exchange
-from sampling.fence import Fence, Trespass
 from sampling.langevin import baoab
 from sampling.metadynamics import Metadynamics
 from sampling.method import Method
 from sampling.overdamped import overdamped
+from sampling.reflection import Fence, Trespass
+from sampling.replica_exchange import Exchange
 from sampling.run import Blowup, run
-from sampling.soundness import Sound, calm, finite
 from sampling.spline import Axis
+from sampling.stability import Sound, calm, finite
 from sampling.state import ForceField, SamplerState, Step, start
 from sampling.umbrella import Springs
 

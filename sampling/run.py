@@ -8,7 +8,7 @@ from torch import Generator
 
 from sampling.checkpoint import Checkpoint
 from sampling.method import Method
-from sampling.soundness import Sound, finite
+from sampling.stability import Sound, finite
 from sampling.state import SamplerState, Step
 
 

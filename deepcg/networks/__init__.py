@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from torch import nn
 
 from deepcg.networks.base import Network
-from deepcg.networks.compressed import CompressedDeepPotSE
-from deepcg.networks.deeppot_se import DeepPotSE
-from deepcg.networks.deeppot_se_l import DeepPotSEL
+from deepcg.networks.deeppot_se.compressed import CompressedDeepPotSE
+from deepcg.networks.deeppot_se.model import DeepPotSE
+from deepcg.networks.deeppot_se_l.model import DeepPotSEL
 from deepcg.networks.pair_spline import PairSpline
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {

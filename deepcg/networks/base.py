@@ -9,8 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from deepcg.neighbors import Neighbors
-from deepcg.networks.linear import Dense, linear, tanh_linear
+from deepcg.compute.onednn import Dense, linear, tanh_linear
+from deepcg.geometry.neighbor_list import Neighbors
 
 
 class Network(Protocol):

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from deepcg.compute.simd import LANES
+from deepcg.compute.threads import use_torch_threads
 from deepcg.networks.base import Perceptron, Residual
-from deepcg.networks.fit_loops import STRIP, energies_and_slopes
-from deepcg.threads import use_torch_threads
-from deepcg.vectors import LANES
+from deepcg.networks.fitting_loops import STRIP, energies_and_slopes
 
 Numbers = NDArray[np.float32]
 Groups = tuple[NDArray[np.int64], NDArray[np.int64]]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from deepcg.errors import InputError
-from deepcg.neighbors import Neighbors
-from deepcg.networks.density import density
-from deepcg.networks.loops import Basis
+from deepcg.geometry.neighbor_list import Neighbors
+from deepcg.networks.deeppot_se_l.density import density
+from deepcg.networks.deeppot_se_l.density_loops import Basis
+from deepcg.runtime.errors import InputError
 
 
 class PairSpline(nn.Module):

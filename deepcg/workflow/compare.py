@@ -12,22 +12,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from deepcg.configuration import read_toml
-from deepcg.errors import InputError
-from deepcg.folders import check_place
-from deepcg.formats import open_recording
-from deepcg.frames import Frames
-from deepcg.model import load_model
-from deepcg.noise_free import NoiseFree, check
-from deepcg.observables import Comparison, Ensemble, compare_structures
-from deepcg.progress import Progress, silent
-from deepcg.provenance import file_hash
-from deepcg.report import Training, write_report
-from deepcg.samples import trajectories_in
+from deepcg.analysis.structure import Comparison, Ensemble, compare_structures
+from deepcg.analysis.structure.report import Training, write_report
+from deepcg.analysis.structure.stein_checks import NoiseFree, check
+from deepcg.dynamics.samples import trajectories_in
+from deepcg.potentials.model_file import load_model
+from deepcg.runtime.config import read_toml
+from deepcg.runtime.errors import InputError
+from deepcg.runtime.files import check_place
+from deepcg.runtime.progress import Progress, silent
+from deepcg.runtime.provenance import file_hash
+from deepcg.training.quality import quality_from_json
+from deepcg.trajectory.formats import open_recording
+from deepcg.trajectory.frames import Frames
 from deepcg.units import thermal_energy
-from deepcg.workflow.beads import DataConfig, map_positions, open_data
-from deepcg.workflow.fit_config import FitConfig
-from deepcg.workflow.quality import quality_from_json
+from deepcg.workflow.dataset.beads import DataConfig, map_positions, open_data
+from deepcg.workflow.fit.config import FitConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,21 +10,20 @@ from pathlib import Path
 
 from torch import Tensor
 
-from deepcg.ensemble import load_members, member_folder
-from deepcg.errors import InputError
-from deepcg.files import write_json, writing
-from deepcg.folders import check_place, make_folder
-from deepcg.locks import folder_locked
-from deepcg.model import Architecture, Model, SurfaceModel, save_model
-from deepcg.neighbors import Neighbors, find_pairs
+from deepcg.analysis.structure.report import versions
+from deepcg.compute.device import device_of
+from deepcg.geometry.neighbor_list import Neighbors, find_pairs
 from deepcg.networks import COMPRESSED, DeepPotSE
-from deepcg.networks.compressed import compressed
-from deepcg.potential import NetworkPotential
-from deepcg.progress import Progress, silent
-from deepcg.provenance import file_hash
-from deepcg.report import versions
-from deepcg.workflow.device import device_of
-from deepcg.workflow.run_folder import COMPRESSION
+from deepcg.networks.deeppot_se.compressed import compressed
+from deepcg.potentials.beads import NetworkPotential
+from deepcg.potentials.ensemble import load_members, member_folder
+from deepcg.potentials.model_file import Architecture, Model, SurfaceModel, save_model
+from deepcg.runtime.errors import InputError
+from deepcg.runtime.files import check_place, make_folder, write_json, writing
+from deepcg.runtime.locks import folder_locked
+from deepcg.runtime.progress import Progress, silent
+from deepcg.runtime.provenance import file_hash
+from deepcg.workflow.fit.run_folder import COMPRESSION
 from deepcg.workflow.sample import starts
 
 LIMIT = 1e-4

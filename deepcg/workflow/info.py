@@ -16,11 +16,14 @@ import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
-from deepcg.constraints import from_system
-from deepcg.data import TOPOLOGIES, open_source
-from deepcg.errors import InputError
-from deepcg.files import read_arrays, read_json, read_tensors
-from deepcg.formats import (
+from deepcg.atomistic.system import read_system
+from deepcg.forces.constraints import from_system
+from deepcg.forces.mean_force_labels import are_labels, load_labels
+from deepcg.potentials.model_file import SurfaceModel, load_any
+from deepcg.runtime.errors import InputError
+from deepcg.runtime.files import read_arrays, read_json, read_tensors
+from deepcg.runtime.progress import Progress, silent
+from deepcg.trajectory.formats import (
     FIXED_UNITS,
     IN_UNITS,
     check_readable,
@@ -28,10 +31,7 @@ from deepcg.formats import (
     in_units,
     open_recording,
 )
-from deepcg.mean_force_labels import are_labels, load_labels
-from deepcg.model import SurfaceModel, load_any
-from deepcg.progress import Progress, silent
-from deepcg.systems import read_system
+from deepcg.trajectory.reader import TOPOLOGIES, open_source
 
 Facts = dict[str, Any]
 

@@ -11,24 +11,24 @@ import mdtraj
 import torch
 from torch import Tensor
 
-from deepcg.bias_files import write_bias, write_values
-from deepcg.biasing import BiasConfig, enhance
-from deepcg.compiled import CompiledPotential
-from deepcg.configuration import to_flat
-from deepcg.dynamics import DynamicsConfig, Summary, run_dynamics
-from deepcg.errors import InputError, pick
-from deepcg.files import read_arrays, write_whole
-from deepcg.locks import folder_locked
-from deepcg.memory import keep_freed_memory
-from deepcg.model import Model, load_model
-from deepcg.potential import ShortRanged, VerletForces
-from deepcg.progress import Progress, silent
-from deepcg.provenance import file_hash
-from deepcg.report import versions
-from deepcg.samples import trajectories_in
-from deepcg.time_step import fastest, time_step
-from deepcg.workflow.device import device_of
-from deepcg.workflow.trust import TrustConfig, trust, write_spread
+from deepcg.analysis.structure.report import versions
+from deepcg.compute.allocator import keep_freed_memory
+from deepcg.compute.device import device_of
+from deepcg.dynamics.bias_files import write_bias, write_values
+from deepcg.dynamics.enhanced_sampling import BiasConfig, enhance
+from deepcg.dynamics.model_deviation import TrustConfig, trust, write_spread
+from deepcg.dynamics.run import DynamicsConfig, Summary, run_dynamics
+from deepcg.dynamics.samples import trajectories_in
+from deepcg.dynamics.time_step import fastest, time_step
+from deepcg.potentials.beads import ShortRanged, VerletForces
+from deepcg.potentials.model_file import Model, load_model
+from deepcg.potentials.torch_compile import CompiledPotential
+from deepcg.runtime.config import to_flat
+from deepcg.runtime.errors import InputError, pick
+from deepcg.runtime.files import read_arrays, write_whole
+from deepcg.runtime.locks import folder_locked
+from deepcg.runtime.progress import Progress, silent
+from deepcg.runtime.provenance import file_hash
 
 COMPILE = ("auto", "on", "off")
 
@@ -93,7 +93,7 @@ def sample(
     progress: Progress = silent,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Summary:
-    """Run the replicas and write RUN/samples; see ``deepcg.dynamics.run_dynamics``.
+    """Run the replicas and write RUN/samples; see ``deepcg.dynamics.run.run_dynamics``.
 
     Raises
     ------

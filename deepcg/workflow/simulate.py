@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from deepcg.alanine_config import AlanineSimulation
-from deepcg.alanine_simulation import simulate_alanine
-from deepcg.microscopic import WaterSimulation, simulate_water
-from deepcg.progress import Progress, silent
+from deepcg.atomistic.alanine.config import AlanineSimulation
+from deepcg.atomistic.alanine.simulation import simulate_alanine
+from deepcg.atomistic.water import WaterSimulation, simulate_water
+from deepcg.runtime.progress import Progress, silent
 
 
 def water(

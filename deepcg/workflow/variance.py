@@ -11,25 +11,29 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deepcg.calibration import calibrate
-from deepcg.ensemble import EnsemblePotential, SurfaceEnsemble, load_members, sigma
-from deepcg.errors import InputError
-from deepcg.files import read_arrays, replacing
-from deepcg.folders import check_place, make_folder
-from deepcg.formats import open_recording
-from deepcg.frames import Frames
-from deepcg.mean_force_labels import are_labels, load_labels
-from deepcg.model import Model, SurfaceModel
-from deepcg.neighbors import find_pairs
-from deepcg.progress import Progress, silent
-from deepcg.samples import trajectories_in
+from deepcg.analysis.uncertainty.calibration import calibrate
+from deepcg.analysis.uncertainty.report import Checked, Findings, write_findings
+from deepcg.analysis.uncertainty.spread import BeadSpread, SurfaceSpread, surface_spread
+from deepcg.compute.device import device_of
+from deepcg.dynamics.samples import trajectories_in
+from deepcg.forces.mean_force_labels import are_labels, load_labels
+from deepcg.geometry.neighbor_list import find_pairs
+from deepcg.potentials.ensemble import (
+    EnsemblePotential,
+    SurfaceEnsemble,
+    load_members,
+    sigma,
+)
+from deepcg.potentials.model_file import Model, SurfaceModel
+from deepcg.runtime.errors import InputError
+from deepcg.runtime.files import check_place, make_folder, read_arrays, replacing
+from deepcg.runtime.progress import Progress, silent
+from deepcg.trajectory.formats import open_recording
+from deepcg.trajectory.frames import Frames
 from deepcg.units import thermal_energy
-from deepcg.variance import BeadSpread, SurfaceSpread, surface_spread
-from deepcg.variance_report import Checked, Findings, write_findings
-from deepcg.workflow.beads import map_positions, open_data
 from deepcg.workflow.compare import fit_config_of
-from deepcg.workflow.device import device_of
-from deepcg.workflow.landscapes import fitted
+from deepcg.workflow.dataset.beads import map_positions, open_data
+from deepcg.workflow.fes.sources import fitted
 
 Floats = NDArray[np.float64]
 

@@ -1,0 +1,1 @@
+"""Comparisons and their figures: structure, free-energy surfaces, uncertainty."""

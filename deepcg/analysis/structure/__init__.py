@@ -1,0 +1,68 @@
+"""What is measured on bead trajectories, with errors: structure, motion and their comparison."""
+
+from deepcg.analysis.structure.comparison import (
+    Agreement,
+    Comparison,
+    Observable,
+    Scalar,
+    compare_structures,
+)
+from deepcg.analysis.structure.curve import (
+    Curve,
+    Distance,
+    distance,
+    expected_rms,
+    noise_floor,
+)
+from deepcg.analysis.structure.diffusion import (
+    Diffusion,
+    NotAvailable,
+    diffusion,
+    velocity_autocorrelation,
+)
+from deepcg.analysis.structure.local_order import (
+    angles,
+    averaged_steinhardt,
+    local_structure,
+)
+from deepcg.analysis.structure.pairs import Bonds, Pairs, bonds_within, pairs_within
+from deepcg.analysis.structure.radial import (
+    first_minimum,
+    first_peak,
+    radial_distributions,
+    radial_edges,
+    shell_series,
+)
+from deepcg.analysis.structure.trajectory_set import Ensemble, Sample, cut
+
+__all__ = [
+    "Agreement",
+    "Bonds",
+    "Comparison",
+    "Curve",
+    "Diffusion",
+    "Distance",
+    "Ensemble",
+    "NotAvailable",
+    "Observable",
+    "Pairs",
+    "Sample",
+    "Scalar",
+    "angles",
+    "averaged_steinhardt",
+    "bonds_within",
+    "compare_structures",
+    "cut",
+    "diffusion",
+    "distance",
+    "expected_rms",
+    "first_minimum",
+    "first_peak",
+    "local_structure",
+    "noise_floor",
+    "pairs_within",
+    "radial_distributions",
+    "radial_edges",
+    "shell_series",
+    "velocity_autocorrelation",
+]

@@ -1,0 +1,264 @@
+"""The structure of models against that of a reference, with distances, noise and verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from deepcg.analysis.structure.curve import (
+    Curve,
+    Distance,
+    distance,
+    expected_rms,
+    noise_floor,
+    support,
+)
+from deepcg.analysis.structure.diffusion import (
+    CM2_PER_S,
+    Diffusion,
+    NotAvailable,
+    diffusion,
+    velocity_autocorrelation,
+)
+from deepcg.analysis.structure.local_order import local_structure
+from deepcg.analysis.structure.radial import (
+    first_minimum,
+    first_peak,
+    radial_distributions,
+    radial_edges,
+    shell_series,
+)
+from deepcg.analysis.structure.trajectory_set import Ensemble, Sample, cut
+from deepcg.runtime.errors import InputError
+from free_energy import Estimate, mean_of_blocks
+
+WITHIN_NOISE = 3.0  # times the noise floor
+CLOSE = 0.03  # of the scale of the observable
+CORE = 0.22  # nm; g(r) of water is zero below: comparing there would flatter
+
+WITHIN, NEAR, APART = "within noise", "close", "differs"
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How one model's curve compares with the reference's."""
+
+    model: str
+    distance: Distance
+    expected_rms: float
+    category: str
+    verdict: str
+
+
+@dataclass(frozen=True, eq=False)
+class Observable:
+    """One function of all systems on one grid.
+
+    ``window`` is where differences are taken, ``scale`` what they are a per cent of.
+    """
+
+    name: str
+    window: tuple[float, float]
+    scale: float
+    scale_name: str
+    reference: Curve
+    models: tuple[Curve, ...]
+    floor: Distance
+    agreements: tuple[Agreement, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Scalar:
+    """One number of all systems, ``None`` where it is not available."""
+
+    name: str
+    unit: str
+    reference: Estimate[float] | None
+    models: tuple[Estimate[float] | None, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Everything that a report says about structure and motion."""
+
+    reference: Sample
+    models: tuple[Sample, ...]
+    cutoff: float
+    observables: tuple[Observable, ...]
+    scalars: tuple[Scalar, ...]
+    motions: tuple[Diffusion | NotAvailable, ...]
+    velocities: tuple[Curve | NotAvailable, ...]
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """The reference, then the models."""
+        return (self.reference, *self.models)
+
+
+def compare_structures(
+    reference: Ensemble, models: Sequence[Ensemble], *, cutoff: float | None = None
+) -> Comparison:
+    """Measure the reference and the models in the same way and compare them.
+
+    Parameters
+    ----------
+    cutoff
+        Edge of the first shell, nm; ``None`` takes the first minimum of the reference's g(r)
+        between the beads of the first type. The same for all systems.
+    """
+    ensembles = [reference, *models]
+    _check(ensembles)
+    longest = min(e.longest_distance for e in ensembles)
+    edges = radial_edges(longest)
+    samples = [cut(e, [shell_series(r, float(edges[-1])) for r in e.replicas]) for e in ensembles]
+    radial = [radial_distributions(s, edges) for s in samples]
+    shell = first_minimum(radial[0][0]) if cutoff is None else cutoff
+    if not 0 < shell <= longest:
+        raise InputError(
+            f"the cutoff {shell:g} nm of the first shell is not between 0 and half of the "
+            f"shortest box height, {longest:.3f} nm"
+        )
+    local = [local_structure(s, shell) for s in samples]
+    names = [m.name for m in models]
+    observables = [
+        _observable(
+            [r[k] for r in radial], names, (CORE, float(edges[-1])), 1.0, "the bulk value 1"
+        )
+        for k in range(len(radial[0]))
+    ] + [
+        _observable([c[k] for c in local], names, support(local[0][k]), None, "the peak")
+        for k in range(len(local[0]))
+    ]
+    motions = tuple(diffusion(s) for s in samples)
+    return Comparison(
+        samples[0],
+        tuple(samples[1:]),
+        shell,
+        tuple(observables),
+        _scalars(radial, local, motions),
+        motions,
+        tuple(velocity_autocorrelation(s) for s in samples),
+    )
+
+
+def _check(ensembles: Sequence[Ensemble]) -> None:
+    reference = ensembles[0]
+    for model in ensembles[1:]:
+        if model.type_names != reference.type_names:
+            raise InputError(
+                f"{model.name} has beads {', '.join(model.type_names)} ({model.source}) but "
+                f"{reference.name} has {', '.join(reference.type_names)}: map both alike"
+            )
+        if sorted(set(model.types)) != sorted(set(reference.types)):
+            raise InputError(f"{model.name} and {reference.name} hold different types of beads")
+    names = [e.name for e in ensembles]
+    if len(set(names)) < len(names):
+        raise InputError(f"two ensembles have the same name ({', '.join(names)}): rename one")
+
+
+def _observable(
+    curves: list[Curve],
+    names: list[str],
+    window: tuple[float, float],
+    scale: float | None,
+    scale_name: str,
+) -> Observable:
+    reference, *models = curves
+    scale = float(reference.y.max()) if scale is None else scale
+    floor = noise_floor(reference, window)
+    agreements = [
+        _agreement(reference, model, name, window, scale, scale_name, floor)
+        for model, name in zip(models, names, strict=True)
+    ]
+    return Observable(
+        reference.name,
+        window,
+        scale,
+        scale_name,
+        reference,
+        tuple(models),
+        floor,
+        tuple(agreements),
+    )
+
+
+def _agreement(
+    reference: Curve,
+    model: Curve,
+    name: str,
+    window: tuple[float, float],
+    scale: float,
+    scale_name: str,
+    floor: Distance,
+) -> Agreement:
+    apart = distance(reference, model, window)
+    category = _category(apart.rms, floor.rms, scale)
+    percent = f"{100 * apart.rms / scale:.2g} % of {scale_name}"
+    meaning = {
+        WITHIN: f"agrees within {WITHIN_NOISE:.0f} times the noise ({percent})",
+        NEAR: f"close ({percent}), but beyond the noise",
+        APART: f"differs by {percent}",
+    }[category]
+    verdict = (
+        f"{reference.name}: rms difference {apart.rms:.2g} (noise floor {floor.rms:.2g}): {meaning}"
+    )
+    return Agreement(name, apart, expected_rms(reference, model, window), category, verdict)
+
+
+def _category(rms: float, floor: float, scale: float) -> str:
+    if rms <= WITHIN_NOISE * floor:
+        return WITHIN
+    return NEAR if rms <= CLOSE * scale else APART
+
+
+def _scalars(
+    radial: list[list[Curve]],
+    local: list[list[Curve]],
+    motions: tuple[Diffusion | NotAvailable, ...],
+) -> tuple[Scalar, ...]:
+    peaks = [_peak(curves[0]) for curves in radial]
+    neighbours = [_mean(curves[1]) for curves in local]
+    speeds = [
+        Estimate(m.coefficient.value * CM2_PER_S * 1e5, m.coefficient.error * CM2_PER_S * 1e5)
+        if isinstance(m, Diffusion)
+        else None
+        for m in motions
+    ]
+    name = radial[0][0].name
+    return (
+        Scalar(
+            f"first peak of {name}: position", "nm", peaks[0][0], tuple(p[0] for p in peaks[1:])
+        ),
+        Scalar(f"first peak of {name}: height", "", peaks[0][1], tuple(p[1] for p in peaks[1:])),
+        Scalar("mean coordination number", "", neighbours[0], tuple(neighbours[1:])),
+        Scalar("diffusion coefficient", "10⁻⁵ cm²/s", speeds[0], tuple(speeds[1:])),
+    )
+
+
+def _peak(curve: Curve) -> tuple[Estimate[float], Estimate[float]]:
+    """Return position and height of the first peak, their errors by leaving out one block each."""
+    n = len(curve.blocks)
+    full = np.array(first_peak(curve))
+    rest = np.array([first_peak(_without(curve, k)) for k in range(n)]) if n > 2 else full[None]
+    error = np.sqrt((n - 1) / n * ((rest - rest.mean(0)) ** 2).sum(0))
+    return Estimate(float(full[0]), float(error[0])), Estimate(float(full[1]), float(error[1]))
+
+
+def _without(curve: Curve, k: int) -> Curve:
+    return Curve(
+        curve.name,
+        curve.x,
+        np.delete(curve.blocks, k, 0),
+        np.delete(curve.weights, k),
+        curve.x_label,
+        curve.y_label,
+    )
+
+
+def _mean(curve: Curve) -> Estimate[float]:
+    """Return the mean of the variable that a density on evenly spaced bins describes."""
+    means = curve.blocks @ curve.x * (curve.x[1] - curve.x[0])
+    mean = mean_of_blocks(means, curve.weights)
+    return Estimate(float(mean.value), float(mean.error))

@@ -1,0 +1,1 @@
+"""Free-energy surfaces: estimates, comparison, figures, report."""

@@ -1,0 +1,249 @@
+"""What is read off free-energy surfaces, and how far they are apart, with errors and floors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import gaussian_filter
+
+from deepcg.analysis.surfaces.estimates import Sampled, landscape_of, periods_span_a_turn
+from deepcg.analysis.surfaces.surface import Landscape, difference
+from deepcg.units import thermal_energy
+from free_energy import (
+    Estimate,
+    Grid,
+    Rectangle,
+    barriers,
+    free_energies,
+    jensen_shannon,
+    lowest_point,
+    pmf_error,
+    populations,
+    region_of_bins,
+    rms_difference,
+    sampling_floor,
+    surface_mse,
+)
+
+Floats = NDArray[np.float64]
+Regions = Mapping[str, Rectangle]
+
+LEVEL = 20.0
+"""kJ/mol: surfaces are compared where the reference is below."""
+
+KCAL = 4.184
+
+
+@dataclass(frozen=True, slots=True)
+class Basin:
+    """A region of the plane: its share, and its free energy relative to the first, kJ/mol."""
+
+    name: str
+    population: Estimate[float]
+    energy: Estimate[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Barrier:
+    """The lowest pass between the lowest points of two regions, kJ/mol above either."""
+
+    start: str
+    end: str
+    forth: Estimate[float]
+    back: Estimate[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A distance between two ensembles as the literature defines it.
+
+    ``floor`` is the mean of the same between samples of one distribution, of as many independent
+    frames as these, and the scatter of one such distance.
+    """
+
+    name: str
+    unit: str
+    value: float
+    floor: Estimate[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Distance:
+    """How far a surface is from the reference where that is below ``LEVEL``.
+
+    Parameters
+    ----------
+    model
+        Its name.
+    bins
+        Number of bins.
+    rms
+        Root mean square of the difference, kJ/mol; its error is from the replicates of both.
+    expected
+        What the statistical errors of both alone would make of it, kJ/mol.
+    basins
+        Differences of the free energies of regions, kJ/mol.
+    metrics
+        Distances of the literature, where both are ensembles of frames.
+    """
+
+    model: str
+    bins: int
+    rms: Estimate[float]
+    expected: float
+    basins: Mapping[str, Estimate[float]]
+    metrics: tuple[Metric, ...]
+
+    @property
+    def excess(self) -> float:
+        """What of the rms difference the errors do not explain, kJ/mol."""
+        return math.sqrt(max(0.0, self.rms.value**2 - self.expected**2))
+
+    def in_words(self) -> str:
+        """Say how far the surface is from the reference."""
+        return (
+            f"{self.model}: F differs by {self.rms.value:.2f} ± {self.rms.error:.2f} kJ/mol rms "
+            f"over {self.bins} bins below {LEVEL:g} kJ/mol (statistical errors alone: "
+            f"{self.expected:.2f}; beyond them {self.excess:.2f})"
+        )
+
+
+def basins_of(landscape: Landscape, regions: Regions) -> tuple[Basin, ...]:
+    """Return the regions' populations and free energies relative to the first of them."""
+    if not regions:
+        return ()
+    places, kT, n = region_of_bins(regions, landscape.grid), landscape.kT, len(regions)
+    shares = landscape.of_energy(lambda energy: populations(energy / kT, places, n))
+    energies = landscape.of_energy(
+        lambda energy: kT * free_energies(populations(energy / kT, places, n))
+    )
+    return tuple(Basin(name, _one(shares, k), _one(energies, k)) for k, name in enumerate(regions))
+
+
+def barriers_of(
+    landscape: Landscape, regions: Regions, paths: Sequence[tuple[str, str]]
+) -> tuple[Barrier, ...]:
+    """Return the lowest passes between regions; NaN where none of them is sampled."""
+    places, grid, kT = region_of_bins(regions, landscape.grid), landscape.grid, landscape.kT
+    number = {name: k for k, name in enumerate(regions)}
+    found: list[Barrier] = []
+    for start, end in paths:
+        inside = [places == number[name] for name in (start, end)]
+        if not all(np.isfinite(landscape.value[where]).any() for where in inside):
+            heights = Estimate(np.full(2, np.nan), np.full(2, np.nan))
+        else:
+            ends = [lowest_point(landscape.value, grid, where) for where in inside]
+            heights = landscape.of_energy(_heights(landscape, ends, kT))
+        found.append(Barrier(start, end, _one(heights, 0), _one(heights, 1)))
+    return tuple(found)
+
+
+def distance(
+    landscape: Landscape,
+    reference: Landscape,
+    regions: Regions,
+    metrics: tuple[Metric, ...] = (),
+) -> Distance:
+    """Compare a surface with the reference on the same grid."""
+    apart = difference(landscape, reference, LEVEL)
+    with np.errstate(invalid="ignore"):
+        low = np.isfinite(apart.value) & (reference.value < LEVEL)
+    known = low & np.isfinite(apart.error)
+    expected = float(np.sqrt((apart.error[known] ** 2).mean())) if known.any() else float("nan")
+    pairs = zip(basins_of(landscape, regions), basins_of(reference, regions), strict=True)
+    basins = {
+        own.name: Estimate(
+            own.energy.value - other.energy.value, math.hypot(own.energy.error, other.energy.error)
+        )
+        for own, other in list(pairs)[1:]
+    }
+    rms = _rms_of(landscape, reference)
+    return Distance(landscape.name, int(low.sum()), rms, expected, basins, metrics)
+
+
+def distance_of_halves(sampled: Sampled, grid: Grid, regions: Regions) -> Distance:
+    """Compare the surfaces of an ensemble's two halves: the errors should explain all of it."""
+    one, other = (landscape_of(half, grid) for half in sampled.halves())
+    return distance(replace(other, name=f"{sampled.name}, two halves"), one, regions)
+
+
+def metrics_of(sampled: Sampled, reference: Sampled, *, seed: int = 0) -> tuple[Metric, ...]:
+    """Return the distances of the literature between two ensembles of angles, with their floors.
+
+    FES-MSE and Jensen-Shannon divergence of 60 x 60 bins, PMF error of 100 x 100: see
+    ``free_energy.metrics`` for the definitions and their sources. None for other coordinates.
+    """
+    if not periods_span_a_turn(reference.periods):
+        return ()
+    rng = np.random.default_rng(seed)
+    kT = thermal_energy(reference.temperature)
+    kinds: tuple[tuple[str, str, int, Callable[[ArrayLike, ArrayLike], float]], ...] = (
+        ("Jensen-Shannon divergence", "nats", 60, jensen_shannon),
+        ("FES-MSE", "(kcal/mol)²", 60, _in_kcal(kT)),
+        ("PMF error", "kT²", 100, pmf_error),
+    )
+    found = []
+    for name, unit, bins, function in kinds:
+        p, q = reference.histogram(bins), sampled.histogram(bins)
+        # bins that few frames would visit are those beside visited ones
+        smooth = gaussian_filter(p / p.sum() + q / q.sum(), 1.0, mode="wrap")
+        floor = sampling_floor(
+            function,
+            smooth,
+            rng,
+            n_samples=sampled.independent,
+            n_reference=reference.independent,
+        )
+        found.append(Metric(name, unit, float(function(p, q)), floor))
+    return tuple(found)
+
+
+def basins_json(basins: Sequence[Basin]) -> dict[str, Any]:
+    """Return basins as plain values by name."""
+    return {
+        b.name: {"population": pair_json(b.population), "energy_kJ_mol": pair_json(b.energy)}
+        for b in basins
+    }
+
+
+def barriers_json(barriers: Sequence[Barrier]) -> dict[str, Any]:
+    """Return barriers, kJ/mol, as plain values by what they are between."""
+    return {
+        f"{b.start} -> {b.end}": {"forth": pair_json(b.forth), "back": pair_json(b.back)}
+        for b in barriers
+    }
+
+
+def pair_json(estimate: Estimate[float]) -> dict[str, float]:
+    """Return an estimate as plain values."""
+    return {"value": estimate.value, "error": estimate.error}
+
+
+def _in_kcal(kT: float) -> Callable[[ArrayLike, ArrayLike], float]:
+    return lambda p, q: (kT / KCAL) ** 2 * surface_mse(p, q)
+
+
+def _rms_of(landscape: Landscape, reference: Landscape) -> Estimate[float]:
+    """Return the rms difference and its error: that of each surface's replicates, added up."""
+
+    def of(one: Floats, other: Floats) -> float:
+        return rms_difference(other, one, below=LEVEL)
+
+    value = of(landscape.value, reference.value)
+    own = landscape.of_energy(lambda energy: np.array(of(energy, reference.value)))
+    others = reference.of_energy(lambda energy: np.array(of(landscape.value, energy)))
+    parts = [float(part.error) for part in (own, others) if np.isfinite(part.error)]
+    return Estimate(value, math.hypot(*parts) if parts else float("nan"))
+
+
+def _heights(landscape: Landscape, ends: list[Floats], kT: float) -> Callable[[Floats], Floats]:
+    return lambda energy: kT * barriers(energy / kT, landscape.grid, *ends)
+
+
+def _one(estimate: Estimate[Floats], k: int) -> Estimate[float]:
+    return Estimate(float(estimate.value[k]), float(estimate.error[k]))

@@ -1,0 +1,167 @@
+"""The report of free-energy surfaces: figures, a file of numbers and a page that opens offline."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from deepcg.analysis.html import Picture, render, save_pictures
+from deepcg.analysis.structure.figures import png
+from deepcg.analysis.structure.report import versions
+from deepcg.analysis.surfaces.comparison import (
+    LEVEL,
+    Barrier,
+    Basin,
+    Distance,
+    Regions,
+    barriers_json,
+    barriers_of,
+    basins_json,
+    basins_of,
+    pair_json,
+)
+from deepcg.analysis.surfaces.figures import profiles_figure, surfaces_figure
+from deepcg.analysis.surfaces.ramachandran import SYMBOLS
+from deepcg.analysis.surfaces.surface import Landscape
+from deepcg.runtime.files import make_folder, write_json, write_whole
+from free_energy import lowest_point, region_of_bins
+
+TOP = 40.0
+"""The highest colour of surfaces, kJ/mol."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Study:
+    """Surfaces on one grid, the first of them the reference, and how far the others are from it.
+
+    Parameters
+    ----------
+    halves
+        How far the two halves of each ensemble of frames are apart.
+    regions, paths
+        Named parts of the plane, and between which of them barriers are told.
+    """
+
+    landscapes: tuple[Landscape, ...]
+    distances: tuple[Distance, ...]
+    halves: tuple[Distance, ...]
+    regions: Regions
+    paths: tuple[tuple[str, str], ...]
+
+    @property
+    def basins(self) -> tuple[tuple[Basin, ...], ...]:
+        """Of each surface."""
+        return tuple(basins_of(one, self.regions) for one in self.landscapes)
+
+    @property
+    def barriers(self) -> tuple[tuple[Barrier, ...], ...]:
+        """Of each surface."""
+        return tuple(barriers_of(one, self.regions, self.paths) for one in self.landscapes)
+
+    def figures(self) -> dict[str, Figure]:
+        """Return the figures by the name of their file."""
+        return {
+            "surfaces": surfaces_figure(self.landscapes, LEVEL, top=TOP, marks=self._marks()),
+            "profiles": profiles_figure(self.landscapes, top=TOP),
+        }
+
+    def _marks(self) -> dict[str, tuple[float, float]]:
+        """Return where the symbols of regions are written: at the lowest point of the first."""
+        first = self.landscapes[0]
+        places = region_of_bins(self.regions, first.grid)
+        marks = {}
+        for k, name in enumerate(self.regions):
+            inside = places == k
+            if np.isfinite(first.value[inside]).any():
+                x, y = lowest_point(first.value, first.grid, inside)
+                marks[SYMBOLS[name]] = (float(x), float(y))
+        return marks
+
+
+def write_study(study: Study, output: Path) -> Path:
+    """Write the surfaces, figures, numbers and the page; return the path of the page."""
+    pictures = [
+        Picture(name, _CAPTIONS[name], png(figure)) for name, figure in study.figures().items()
+    ]
+    page = _page(study, pictures)
+    make_folder(output)
+    for one in study.landscapes:
+        one.save(output / f"{_file_name(one.name)}.fes.npz")
+    study.landscapes[-1 if len(study.landscapes) == 1 else 1].save(output / "fes.npz")
+    save_pictures(pictures, output)
+    write_json(output / "fes.json", as_json(study))
+    path = output / "report.html"
+    write_whole(path, page)
+    return path
+
+
+def as_json(study: Study) -> dict[str, Any]:
+    """Return all numbers but the surfaces."""
+    return {
+        "level_kJ_mol": LEVEL,
+        "surfaces": [
+            {
+                "name": one.name,
+                "source": one.source,
+                "frames": one.frames,
+                "independent_frames": one.independent,
+                "basins": basins_json(basins),
+                "barriers_kJ_mol": barriers_json(barriers),
+            }
+            for one, basins, barriers in zip(
+                study.landscapes, study.basins, study.barriers, strict=True
+            )
+        ],
+        "distances_from_the_first": {one.model: _distance(one) for one in study.distances},
+        "distances_of_halves": {one.model: _distance(one) for one in study.halves},
+        "versions": versions(),
+    }
+
+
+def _distance(one: Distance) -> dict[str, Any]:
+    return {
+        "rms_kJ_mol": pair_json(one.rms),
+        "expected_from_errors_kJ_mol": one.expected,
+        "beyond_errors_kJ_mol": one.excess,
+        "bins": one.bins,
+        "basin_differences_kJ_mol": {k: pair_json(v) for k, v in one.basins.items()},
+        "metrics": {
+            m.name: {
+                "unit": m.unit,
+                "value": m.value,
+                "floor": m.floor.value,
+                "floor_scatter": m.floor.error,
+            }
+            for m in one.metrics
+        },
+    }
+
+
+_CAPTIONS = {
+    "surfaces": "Free energies with one scale; below, differences from the first and the "
+    "standard errors. Grey: not sampled.",
+    "profiles": "Free energy of each coordinate, the other integrated out, with bands of one "
+    "standard error.",
+}
+
+
+def _page(study: Study, pictures: list[Picture]) -> str:
+    values = {
+        "title": "Free-energy surfaces",
+        "study": study,
+        "basins": study.basins,
+        "barriers": study.barriers,
+        "pictures": pictures,
+        "level": f"{LEVEL:g}",
+        "versions": versions(),
+    }
+    return render("surfaces", values)
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^\w-]+", "-", name).strip("-")

@@ -1,0 +1,187 @@
+"""The free energy of two collective variables as one source tells it, and what follows from it.
+
+All errors come from replicates: surfaces from resampled blocks of frames, or from resampled fits.
+Whatever is computed from a surface (populations, barriers, profiles, distances) is computed from
+every replicate, too, and its error is their spread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepcg.runtime.errors import InputError
+from deepcg.runtime.files import read_arrays, write_arrays
+from deepcg.units import thermal_energy
+from free_energy import Estimate, Grid, Replicates
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Landscape:
+    """F of two coordinates on a grid, kJ/mol.
+
+    Parameters
+    ----------
+    name
+        What to call the source in figures.
+    names, units
+        Of the coordinates.
+    grid
+        The bins.
+    energy
+        (*grid), 0 at its lowest; NaN where nothing was sampled.
+    temperature
+        K.
+    source
+        Where it comes from: a short text for the corner of figures.
+    frames
+        Number of frames.
+    independent
+        How many independent frames these are worth; NaN where unknown.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    grid: Grid
+    energy: Replicates
+    temperature: float
+    source: str
+    frames: int = 0
+    independent: float = float("nan")
+
+    def __post_init__(self) -> None:
+        shapes = self.energy.value.shape, self.energy.samples.shape[1:]
+        if shapes != (self.grid.shape, self.grid.shape):
+            raise ValueError(f"energies of shapes {shapes} on a grid of {self.grid.shape}")
+
+    @property
+    def kT(self) -> float:
+        """Thermal energy, kJ/mol."""
+        return thermal_energy(self.temperature)
+
+    @property
+    def value(self) -> Floats:
+        """F (*grid), kJ/mol, 0 at its lowest."""
+        return self.energy.value
+
+    @property
+    def error(self) -> Floats:
+        """Standard error of F (*grid), kJ/mol; NaN where it is not known.
+
+        The zero of a surface means nothing: replicates are shifted to the mean of F over the
+        density before their spread is taken.
+        """
+        return self.of_energy(lambda energy: energy - self._mean(energy)).error
+
+    def of_energy(self, function: Callable[[Floats], Floats]) -> Estimate[Floats]:
+        """Return a function of F, kJ/mol, and the error that follows from the replicates."""
+        if not len(self.energy.samples):
+            value = function(self.value)
+            return Estimate(value, np.full_like(value, np.nan))
+        return self.energy.map(function).estimate()
+
+    def _mean(self, energy: Floats) -> float:
+        known = np.isfinite(self.value) & np.isfinite(energy)
+        density = np.exp(-self.value[known] / self.kT)
+        return float((density * energy[known]).sum() / density.sum())
+
+    def save(self, path: Path) -> None:
+        """Write as .npz: the axes by the names of the coordinates, F, error and replicates."""
+        axes = dict(zip(self.keys, self.grid.centres, strict=True))
+        arrays: dict[str, NDArray[Any]] = {
+            "F": self.value,
+            "error": self.error,
+            "replicates": self.energy.samples.astype(np.float32),
+            "inflation": np.array(self.energy.inflation),
+            "name": np.array(self.name),
+            "names": np.array(self.names),
+            "units": np.array(self.units),
+            "temperature": np.array(self.temperature),
+            "frames": np.array(self.frames),
+            "independent": np.array(self.independent),
+            "source": np.array(self.source),
+            "periods": np.array([np.nan if p is None else p for p in self.grid.periods]),
+        }
+        write_arrays(path, arrays | axes, compressed=True)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Names of the axes in files: ``phi`` and ``psi`` where there is one of each."""
+        short = tuple(name.split()[0] for name in self.names)
+        return short if len(set(short)) == len(short) else self.names
+
+
+def load_landscape(path: Path) -> Landscape:
+    """Return what `Landscape.save` wrote.
+
+    Raises
+    ------
+    InputError
+        The file is not such a file, or not whole.
+    """
+    try:
+        file = read_arrays(path)
+        names = tuple(str(name) for name in file["names"])
+        short = tuple(name.split()[0] for name in names)
+        keys = short if len(set(short)) == len(short) else names
+        periods = tuple(None if np.isnan(p) else float(p) for p in file["periods"])
+        grid = Grid(tuple(_edges(file[key]) for key in keys), periods)
+        return Landscape(
+            str(file["name"]),
+            names,
+            tuple(str(unit) for unit in file["units"]),
+            grid,
+            Replicates(
+                file["F"].astype(float),
+                file["replicates"].astype(float),
+                float(file["inflation"]),
+            ),
+            float(file["temperature"]),
+            str(file["source"]),
+            int(file["frames"]),
+            float(file["independent"]),
+        )
+    except (KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise InputError(
+            f"{path} is not a free-energy surface of 'deepcg fes': {reason}"
+        ) from error
+
+
+def difference(landscape: Landscape, reference: Landscape, level: float) -> Estimate[Floats]:
+    """Return landscape - reference (*grid), kJ/mol, and its error from the two of both.
+
+    The zeros are set such that the mean difference over the bins where the reference is below
+    ``level``, weighted by the inverse of the error's square, vanishes.
+
+    Raises
+    ------
+    ValueError
+        The grids differ.
+    """
+    if landscape.grid.shape != reference.grid.shape:
+        raise ValueError(f"grids of {landscape.grid.shape} and {reference.grid.shape} bins")
+    error = np.sqrt(landscape.error**2 + reference.error**2)
+    apart = landscape.value - reference.value
+    with np.errstate(invalid="ignore"):
+        low = np.isfinite(apart) & (reference.value < level)
+    if not low.any():
+        return Estimate(np.full_like(apart, np.nan), error)
+    weight = np.where(low & (error > 0), error, np.inf) ** -2.0
+    if not weight.sum() > 0:  # no errors are known
+        weight = low.astype(float)
+    shift = np.nansum(np.where(low, apart, 0.0) * weight) / weight.sum()
+    return Estimate(apart - shift, error)
+
+
+def _edges(centres: Floats) -> Floats:
+    width = centres[1] - centres[0]
+    return np.append(centres - width / 2, centres[-1] + width / 2)

@@ -1,0 +1,1 @@
+"""Where an ensemble knows U: model deviation, calibration, figures, report."""

@@ -1,0 +1,221 @@
+"""Where an ensemble knows U: the spread of its forces over surfaces and beads, and of F itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deepcg.analysis.surfaces.estimates import lowered
+from deepcg.analysis.surfaces.fitted import bin_energies, is_near
+from deepcg.analysis.surfaces.surface import Landscape
+from deepcg.potentials.collective_variables import SurfacePotential
+from deepcg.potentials.ensemble import SurfaceEnsemble, sigma
+from free_energy import Grid, Replicates, normalised
+
+Floats = NDArray[np.float64]
+
+LOW = 20.0
+"""kJ/mol: where U is below, a model spends its time."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SurfaceSpread:
+    """An ensemble over a grid of one or two collective variables.
+
+    Parameters
+    ----------
+    names, units
+        Of the coordinates.
+    grid
+        The bins.
+    sigma
+        (*grid), spread of the members' forces at the centres of the bins, kJ/mol per unit; where
+        units differ, in units of the root mean square of each force.
+    unit
+        Of ``sigma``.
+    energies
+        (n_members, *grid), U of each, kJ/mol, also where there are no frames; normalised alike
+        where there are.
+    frames
+        (*grid), number of frames trained on.
+    force
+        Root mean square of the mean force where frames are, in the unit of ``sigma``.
+    temperature
+        K.
+    source
+        Where it comes from.
+    """
+
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    grid: Grid
+    sigma: Floats
+    unit: str
+    energies: Floats
+    frames: NDArray[np.int64]
+    force: float
+    temperature: float
+    source: str
+
+    @property
+    def seen(self) -> NDArray[np.bool_]:
+        """(*grid), whether a bin or those around it hold some frames."""
+        return is_near(self.frames, self.grid)
+
+    @property
+    def inside(self) -> float:
+        """Root mean square of Sigma over bins that are seen."""
+        return _rms(self.sigma[self.seen])
+
+    @property
+    def outside(self) -> float:
+        """Root mean square of Sigma over bins that are not; NaN where all are."""
+        return _rms(self.sigma[~self.seen])
+
+    @property
+    def by_frames(self) -> float:
+        """Root mean square of Sigma over the frames trained on."""
+        return math.sqrt(float((self.frames * self.sigma**2).sum() / self.frames.sum()))
+
+    @property
+    def mean(self) -> Floats:
+        """U (*grid), kJ/mol, the mean of the members, 0 at its lowest."""
+        mean: Floats = self.energies.mean(0)
+        lowest: Floats = mean - mean.min()
+        return lowest
+
+    @property
+    def landscape(self) -> Landscape:
+        """F with the members as replicates: their spread, not the error of their mean."""
+        energies = np.where(self.seen, self.energies, np.nan)
+        n = len(energies)
+        mean = np.where(self.seen, self.energies.mean(0), np.nan)
+        replicates = lowered(Replicates(mean, energies, math.sqrt(n / (n - 1))))
+        return Landscape(
+            f"mean of {n} members",
+            self.names,
+            self.units,
+            self.grid,
+            replicates,
+            self.temperature,
+            self.source,
+            int(self.frames.sum()),
+        )
+
+    def in_words(self) -> str:
+        """Say how large Sigma is where there are data, and where not."""
+        text = (
+            f"Sigma is {self.inside:.3g} {self.unit} rms over the bins with frames "
+            f"({self.by_frames:.3g} over the frames, {100 * self.by_frames / self.force:.2g} % of "
+            f"the rms mean force)"
+        )
+        if not math.isfinite(self.outside):
+            return text
+        return f"{text}, {self.outside:.3g} over those without: {self.outside / self.inside:.2g} x"
+
+
+def surface_spread(
+    members: Sequence[SurfacePotential],
+    grid: Grid,
+    frames: NDArray[np.int64],
+    *,
+    names: tuple[str, ...],
+    units: tuple[str, ...],
+    kT: float,
+    temperature: float,
+    source: str,
+) -> SurfaceSpread:
+    """Return the spread of fits over bins, of which ``frames`` (*grid) is known; kT in kJ/mol."""
+    ensemble = SurfaceEnsemble(members)
+    like = members[0].center
+    points = torch.as_tensor(grid.points()[:, 0]).to(like)
+    deviations = ensemble.deviations(points).double()
+    forces = ensemble.forces(points)[1].detach().double()
+    seen = torch.from_numpy(is_near(frames, grid).ravel())
+    alike = len(set(units)) == 1
+    scale = forces.new_ones(len(units)) if alike else forces[seen].square().mean(0).sqrt()
+    energies = np.stack([bin_energies(member, grid, kT) for member in members])
+    zeros = [_zero(energy, grid, is_near(frames, grid), kT) for energy in energies]
+    return SurfaceSpread(
+        names,
+        units,
+        grid,
+        sigma(deviations / scale).numpy().reshape(grid.shape),
+        f"kJ/mol/{units[0]}" if alike else "rms mean forces",
+        energies - np.array(zeros).reshape(-1, *[1] * len(grid.shape)),
+        frames,
+        float((forces[seen] / scale).square().sum(1).mean().sqrt()),
+        temperature,
+        source,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BeadSpread:
+    """Sigma of beads in frames of one source.
+
+    Parameters
+    ----------
+    name
+        What to call the source.
+    sigma
+        (n_frames, n_beads), kJ/mol/nm.
+    force
+        (n_frames, n_beads), length of the mean force on each, kJ/mol/nm.
+    types
+        (n_beads,), integers from 0.
+    type_names
+        Of the types.
+    source
+        Where the frames come from.
+    """
+
+    name: str
+    sigma: Floats
+    force: Floats
+    types: NDArray[np.int64]
+    type_names: tuple[str, ...]
+    source: str
+
+    @property
+    def rms_force(self) -> float:
+        """Root mean square of the mean force on a bead, kJ/mol/nm."""
+        return _rms(self.force)
+
+    @property
+    def relative(self) -> float:
+        """Rms of Sigma over the rms of the mean force."""
+        return _rms(self.sigma) / self.rms_force
+
+    def of_type(self, kind: int) -> Floats:
+        """Return Sigma of all beads of a type in all frames, kJ/mol/nm."""
+        return self.sigma[:, self.types == kind].ravel()
+
+    def largest(self, n: int) -> NDArray[np.int64]:
+        """Return the n frames whose worst bead is worst, the worst first."""
+        order: NDArray[np.int64] = np.argsort(-self.sigma.max(1), kind="stable")
+        return order[:n]
+
+    def in_words(self) -> str:
+        """Say how large Sigma is."""
+        return (
+            f"{self.name}: Sigma is {_rms(self.sigma):.3g} kJ/mol/nm rms, "
+            f"{100 * self.relative:.2g} % of the rms mean force {self.rms_force:.4g}, at most "
+            f"{self.sigma.max():.3g}"
+        )
+
+
+def _zero(energy: Floats, grid: Grid, seen: NDArray[np.bool_], kT: float) -> float:
+    """Return what is to be taken off U to normalise it over the bins that are seen."""
+    known = np.where(seen, energy, np.nan)
+    shift = kT * normalised(known[None] / kT, grid)[0] - known
+    return -float(np.nanmean(shift))
+
+
+def _rms(values: Floats) -> float:
+    return float(np.sqrt((values**2).mean())) if values.size else math.nan

@@ -1,0 +1,1 @@
+"""All-atom simulations by OpenMM: water, alanine dipeptide, restraints; forces without bias."""

@@ -1,0 +1,1 @@
+"""Alanine dipeptide: the molecule, its simulation with and without a bias."""

@@ -1,0 +1,1 @@
+"""The command line: commands from config dataclasses, progress bars, signals."""

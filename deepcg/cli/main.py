@@ -1,0 +1,196 @@
+"""The command line: one command for each job of the workflow.
+
+Whatever makes a start slow (PyTorch, OpenMM, all that reads configs) is imported with the command
+that was asked for, by name.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+
+import deepcg
+from deepcg.runtime.errors import nearest
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where the config and the function of a command are; imported when it is asked for.
+
+    Parameters
+    ----------
+    summary
+        For the list of commands.
+    module, config, function
+        Names.
+    defaults
+        Values for fields that have no default.
+    """
+
+    summary: str
+    module: str
+    config: str
+    function: str
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    def load(self, name: str) -> click.Command:
+        """Return the command."""
+        module, options = import_module(self.module), import_module("deepcg.cli.commands")
+        command: click.Command = options.ConfigCommand(
+            name,
+            getattr(module, self.config),
+            getattr(module, self.function),
+            defaults=self.defaults,
+        )
+        return command
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """Commands under a common name."""
+
+    summary: str
+    commands: Mapping[str, Entry | Topic]
+
+
+COMMANDS = Topic(
+    "Coarse-graining by force matching with symmetric deep networks.",
+    {
+        "simulate": Topic(
+            "Simulate a microscopic model.",
+            {
+                "water": Entry(
+                    "A box of water, with OpenMM.",
+                    "deepcg.workflow.simulate",
+                    "WaterSimulation",
+                    "water",
+                    defaults={"output": Path("runs/water")},
+                ),
+                "alanine": Entry(
+                    "Alanine dipeptide in water or without, biased or not, with OpenMM.",
+                    "deepcg.workflow.simulate",
+                    "AlanineSimulation",
+                    "alanine",
+                    defaults={"output": Path("runs/alanine")},
+                ),
+            },
+        ),
+        "label": Entry(
+            "Compute the forces of a trajectory.",
+            "deepcg.workflow.label.command",
+            "LabelConfig",
+            "label_trajectory",
+        ),
+        "fit": Entry(
+            "Fit a coarse-grained free energy.",
+            "deepcg.workflow.fit.beads",
+            "FitConfig",
+            "fit",
+        ),
+        "sample": Entry(
+            "Sample a fitted model.", "deepcg.workflow.sample", "SampleConfig", "sample"
+        ),
+        "compress": Entry(
+            "Make a fitted deeppot-se faster to sample.",
+            "deepcg.workflow.compress",
+            "CompressConfig",
+            "compress",
+        ),
+        "compare": Entry(
+            "Compare samples with the microscopic model.",
+            "deepcg.workflow.compare",
+            "CompareConfig",
+            "compare",
+        ),
+        "fes": Entry(
+            "Free-energy surfaces and their differences.",
+            "deepcg.workflow.fes.command",
+            "FesConfig",
+            "fes",
+        ),
+        "learn": Entry(
+            "Data where an ensemble does not know the free energy.",
+            "deepcg.workflow.learn.command",
+            "LearnConfig",
+            "learn",
+        ),
+        "variance": Entry(
+            "Where an ensemble knows the free energy.",
+            "deepcg.workflow.variance",
+            "VarianceConfig",
+            "variance",
+        ),
+        "info": Entry(
+            "Tell what is in files and run folders.", "deepcg.workflow.info", "InfoConfig", "info"
+        ),
+    },
+)
+
+
+class TopicGroup(click.Group):
+    """The commands of a topic; only that which is asked for is loaded."""
+
+    def __init__(self, name: str, topic: Topic) -> None:
+        super().__init__(name, help=topic.summary)
+        self.topic = topic
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Show the help where nothing is asked for."""
+        return super().parse_args(ctx, args or ["--help"])
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names."""
+        return list(self.topic.commands)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+        """Return a command, or refuse it with the nearest right name."""
+        found = self.topic.commands.get(cmd_name)
+        if found is None:
+            near = nearest(cmd_name, self.topic.commands).replace("'", "")
+            choices = ", ".join(self.topic.commands)
+            raise click.UsageError(f"there is no command {cmd_name}{near} ({choices})", ctx)
+        return TopicGroup(cmd_name, found) if isinstance(found, Topic) else found.load(cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without loading them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, c.summary) for name, c in self.topic.commands.items()])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and exit: status 2 and one line for what the user can mend."""
+    # Threads that spin while they wait cost up to a factor of ten where another program
+    # wants the cores, and gain little where none does. Read when OpenMP is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    group = click.version_option(deepcg.__version__, message="deepcg %(version)s")(
+        TopicGroup("deepcg", COMMANDS)
+    )
+    try:
+        status = group.main(
+            arguments,
+            prog_name="deepcg",
+            standalone_mode=False,
+            max_content_width=100,
+            help_option_names=["-h", "--help"],
+        )
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "deepcg"
+        click.echo(f"{where}: {_line(error)}", err=True)
+        status = 2
+    except click.Abort:
+        status = 130
+    sys.exit(status)
+
+
+def _line(error: click.UsageError) -> str:
+    if isinstance(error, click.NoSuchOption):
+        near = f"; did you mean {error.possibilities[0]}?" if error.possibilities else ""
+        return f"there is no option {error.option_name}{near}"
+    return " ".join(error.format_message().split())

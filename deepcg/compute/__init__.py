@@ -1,0 +1,1 @@
+"""What the machine needs: devices, threads, memory, precision of products, SIMD, graphs."""

@@ -1,0 +1,1 @@
+"""Langevin runs of U that resume: steps, enhanced sampling, model deviation."""

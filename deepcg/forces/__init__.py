@@ -1,0 +1,1 @@
+"""Instantaneous forces on coarse coordinates, whose conditional mean is the mean force."""

@@ -1,0 +1,1 @@
+"""Boxes, periodic differences, internal coordinates and neighbor lists."""

@@ -1,0 +1,1 @@
+"""From atoms to beads or collective variables."""

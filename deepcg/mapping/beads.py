@@ -1,0 +1,370 @@
+"""Mappings: the positions of CG beads as functions of the positions of the atoms."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import mdtraj
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import dijkstra
+from torch import Tensor
+
+from deepcg.mapping.bead_types import type_names
+from deepcg.runtime.errors import InputError, nearest
+from deepcg.trajectory.topology import atomic_masses, atomic_numbers, bonds, molecules
+
+
+class Mapping(Protocol):
+    """Bead positions as a differentiable function of atom positions."""
+
+    @property
+    def types(self) -> Tensor:
+        """(n_beads,), integers: indices into ``type_names``."""
+        ...
+
+    @property
+    def type_names(self) -> tuple[str, ...]:
+        """Names of the types, such as ``("O",)``."""
+        ...
+
+    @property
+    def masses(self) -> Tensor:
+        """(n_beads,), Da: the masses that beads carry in dynamics; statics do not see them."""
+        ...
+
+    def __call__(self, positions: Tensor) -> Tensor:
+        """Map (..., n_atoms, 3) onto (..., n_beads, 3); nm, molecules whole."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LinearMapping:
+    """R = M r with constant weights.
+
+    Parameters
+    ----------
+    weights
+        M, sparse (n_beads, n_atoms); every row sums to one.
+    types, masses, type_names
+        As in `Mapping`.
+    molecules
+        (n_atoms,), the number of the molecule of every atom; ``None``: all are one molecule.
+    atom_names
+        (n_atoms,), kinds of atoms, such as ``"HOH O"``: molecules with the same sequence of
+        kinds are equivalent. ``None``: all atoms differ.
+    virtual
+        (n_atoms,), true for virtual sites, which are placed by other atoms and have no mass;
+        ``None``: there are none.
+    """
+
+    weights: csr_array
+    types: Tensor
+    masses: Tensor
+    type_names: tuple[str, ...]
+    molecules: NDArray[np.int64] | None = None
+    atom_names: tuple[str, ...] | None = None
+    virtual: NDArray[np.bool_] | None = None
+
+    def __post_init__(self) -> None:
+        n_beads, n_atoms = self.weights.shape
+        sums = self.weights.sum(axis=1)
+        wrong = np.flatnonzero(~(np.abs(sums - 1) < 1e-6))
+        if len(wrong):
+            raise InputError(
+                f"the weights of bead {wrong[0]} sum to {sums[wrong[0]]:g}: "
+                "every row of a linear mapping must sum to 1"
+            )
+        lengths = {
+            "types": (self.types, n_beads),
+            "masses": (self.masses, n_beads),
+            "molecules": (self.molecules, n_atoms),
+            "atom_names": (self.atom_names, n_atoms),
+            "virtual": (self.virtual, n_atoms),
+        }
+        for name, (value, length) in lengths.items():
+            if value is not None and len(value) != length:
+                raise ValueError(f"LinearMapping.{name} has length {len(value)}, not {length}")
+
+    def __call__(self, positions: Tensor) -> Tensor:
+        """Map (..., n_atoms, 3) onto (..., n_beads, 3)."""
+        return weighted_sums(self.weights, positions)
+
+
+def build_mapping(name: str | Mapping, topology: mdtraj.Topology) -> Mapping:
+    """Return the mapping called ``name``, or ``name`` itself where it is a mapping already.
+
+    Parameters
+    ----------
+    name
+        A key of `MAPPINGS`, or ``select:QUERY`` with an MDTraj selection, quoted or not.
+
+    Raises
+    ------
+    InputError
+        Unknown name, wrong or empty selection, mapping of another number of atoms.
+    """
+    if not isinstance(name, str):
+        return _checked(name, topology)
+    kind, _, query = name.partition(":")
+    if kind == "select" and query:
+        return selection(topology, _unquoted(query))
+    if name not in MAPPINGS:
+        choices = [*sorted(MAPPINGS), "select:QUERY"]
+        raise InputError(
+            f"unknown mapping {name!r}{nearest(name, choices)} (choices: {', '.join(choices)})"
+        )
+    return MAPPINGS[name](topology)
+
+
+def oxygens(topology: mdtraj.Topology) -> LinearMapping:
+    """Return one bead on every oxygen: DeePCG water."""
+    return _on_atoms(topology, atomic_numbers(topology) == 8, "no oxygen in the topology")
+
+
+def heavy(topology: mdtraj.Topology) -> LinearMapping:
+    """Return one bead on every atom that is neither hydrogen nor a virtual site."""
+    return _on_atoms(topology, atomic_numbers(topology) > 1, "no heavy atom in the topology")
+
+
+def solute(topology: mdtraj.Topology) -> LinearMapping:
+    """Return one bead on every atom that is not of water or of a monatomic ion."""
+    index, real = molecule_index(topology), atomic_numbers(topology) > 0
+    solvent = np.bincount(index[real], minlength=index.max() + 1) == 1
+    solvent[[index[water[0]] for water in waters(topology)]] = True
+    return _on_atoms(topology, real & ~solvent[index], "all is water and monatomic ions")
+
+
+def backbone_cb(topology: mdtraj.Topology) -> LinearMapping:
+    """Return one bead on every atom of a peptide's backbone and on the C-beta next to it.
+
+    These are N, CA, CB and C of residues, and the C and N that are bonded to them in the
+    residues, or caps, before and after. C-beta shows the handedness of its residue.
+    """
+    chosen = np.zeros(topology.n_atoms, dtype=bool)
+    for residue in topology.residues:
+        own = {atom.name: atom.index for atom in residue.atoms}
+        if {"N", "CA", "C"} <= own.keys():
+            chosen[[own[name] for name in ("N", "CA", "CB", "C") if name in own]] = True
+    links = {("N", "C"), ("C", "N")}
+    for i, j in bonds(topology).tolist():
+        a, b = topology.atom(i), topology.atom(j)
+        if a.residue != b.residue and (a.name, b.name) in links and chosen[[i, j]].any():
+            chosen[[i, j]] = True
+    return _on_atoms(topology, chosen, "no residue has N, CA and C")
+
+
+def selection(topology: mdtraj.Topology, query: str) -> LinearMapping:
+    """Return one bead on every atom that an MDTraj selection finds."""
+    try:
+        atoms = topology.select(query).astype(np.int64)  # MDTraj's empty selection is of floats
+    except (ValueError, TypeError, SyntaxError) as error:
+        raise InputError(
+            f"cannot read the selection {query!r}: {_reason(error)}; write it "
+            "in MDTraj's language, such as 'resname ALA and element C'"
+        ) from error
+    chosen = np.zeros(topology.n_atoms, dtype=bool)
+    chosen[atoms] = True
+    return _on_atoms(topology, chosen, f"nothing matches the selection {query!r}")
+
+
+def centers_of_mass(topology: mdtraj.Topology) -> LinearMapping:
+    """Return one bead per molecule, on its center of mass."""
+    masses, index = atomic_masses(topology), molecule_index(topology)
+    total = np.bincount(index, masses)
+    weights = csr_array((masses / total[index], (index, np.arange(len(index)))))
+    weights.eliminate_zeros()
+    return linear(weights, topology, _molecule_names(topology))
+
+
+def linear(
+    weights: ArrayLike | csr_array, topology: mdtraj.Topology, names: Sequence[str]
+) -> LinearMapping:
+    """Return the mapping R = M r onto beads with the type ``names`` (n_beads,).
+
+    Masses: every atom's goes to the bead that is nearest to it by bonds, so that a molecule
+    with one bead puts all its mass there, and hydrogens ride on their heavy atoms.
+    """
+    weights = csr_array(weights, dtype=np.float64)
+    if weights.shape != (len(names), topology.n_atoms):
+        raise InputError(
+            f"the weights of the mapping have shape {weights.shape}, "
+            f"not (beads, atoms) = {(len(names), topology.n_atoms)}"
+        )
+    type_names, types = np.unique(np.asarray(names), return_inverse=True)
+    owner = _owners(weights, topology)
+    owned = owner >= 0
+    masses = np.bincount(owner[owned], atomic_masses(topology)[owned], minlength=len(names))
+    return LinearMapping(
+        weights,
+        torch.from_numpy(types.astype(np.int64)),
+        torch.from_numpy(masses),
+        tuple(str(name) for name in type_names),
+        molecule_index(topology),
+        tuple(f"{atom.residue.name} {atom.element.symbol}" for atom in topology.atoms),
+        atomic_numbers(topology) == 0,
+    )
+
+
+MAPPINGS: dict[str, Callable[[mdtraj.Topology], Mapping]] = {
+    "backbone-cb": backbone_cb,
+    "com": centers_of_mass,
+    "heavy": heavy,
+    "oxygens": oxygens,
+    "solute": solute,
+}
+
+
+def bead_topology(mapping: LinearMapping, topology: mdtraj.Topology) -> mdtraj.Topology:
+    """Return a topology of the beads, fit for a PDB file.
+
+    Beads keep the chains and residues of their atoms, with one residue or more per molecule. A
+    bead on one atom keeps its name and element; any other is named by its type and shown as its
+    heaviest atom. Two beads are bonded where atoms that they own (nearest by bonds) are.
+    """
+    beads = mdtraj.Topology()
+    chain = residue = previous = None
+    index, place = molecule_index(topology), None
+    for bead in range(mapping.weights.shape[0]):
+        atom, alone = _representative(mapping.weights, bead, topology)
+        # files list atoms residue by residue: a new one on every change keeps the beads' order
+        if previous is None or atom.residue.chain != previous.chain:
+            chain = beads.add_chain()
+        if place != (atom.residue.index, index[atom.index]):
+            place, previous = (atom.residue.index, index[atom.index]), atom.residue
+            residue = beads.add_residue(previous.name, chain, previous.resSeq, previous.segment_id)
+        name = atom.name if alone else mapping.type_names[int(mapping.types[bead])][:4]
+        beads.add_atom(name, atom.element, residue)
+    sites = list(beads.atoms)
+    for i, j in sorted(_bead_bonds(_owners(mapping.weights, topology), topology)):
+        beads.add_bond(sites[i], sites[j])
+    return beads
+
+
+def molecule_index(topology: mdtraj.Topology) -> NDArray[np.int64]:
+    """Return the number of every atom's molecule (n_atoms,), as in `molecules`."""
+    index = np.empty(topology.n_atoms, dtype=np.int64)
+    for number, atoms in enumerate(molecules(topology)):
+        index[atoms] = number
+    return index
+
+
+def waters(topology: mdtraj.Topology) -> list[NDArray[np.int64]]:
+    """Return the molecules of two hydrogens and one oxygen, virtual sites included."""
+    numbers = atomic_numbers(topology)
+    small = (atoms for atoms in molecules(topology) if 3 <= len(atoms) < 8)
+    return [
+        atoms for atoms in small if sorted(numbers[atoms][numbers[atoms] > 0].tolist()) == [1, 1, 8]
+    ]
+
+
+def weighted_sums(weights: csr_array, values: Tensor) -> Tensor:
+    """Return W v (..., n_rows, 3) of sparse W (n_rows, n) and v (..., n, 3).
+
+    Differentiable in ``values``; time and memory grow with the non-zero weights.
+    """
+    columns = torch.from_numpy(weights.indices).to(values.device)
+    if np.array_equal(weights.indptr, np.arange(len(weights.indptr))) and (weights.data == 1).all():
+        return values[..., columns, :]
+    rows = np.repeat(np.arange(weights.shape[0]), np.diff(weights.indptr))
+    factors = torch.from_numpy(weights.data).to(values)[:, None]
+    sums = values.new_zeros(*values.shape[:-2], weights.shape[0], 3)
+    return sums.index_add(
+        -2, torch.from_numpy(rows).to(values.device), values[..., columns, :] * factors
+    )
+
+
+def _checked(mapping: Mapping, topology: mdtraj.Topology) -> Mapping:
+    if isinstance(mapping, LinearMapping) and mapping.weights.shape[1] != topology.n_atoms:
+        raise InputError(
+            f"the mapping is of {mapping.weights.shape[1]} atoms, "
+            f"but the topology has {topology.n_atoms}"
+        )
+    return mapping
+
+
+def _unquoted(query: str) -> str:
+    query = query.strip()
+    quoted = len(query) > 1 and query[0] == query[-1] and query[0] in "\"'"
+    return query[1:-1] if quoted else query
+
+
+def _reason(error: Exception) -> str:
+    """Return where the parser stopped: it also lists its grammar, some thousand letters."""
+    stop = re.search(r"found (.*?)\s+\(at char (\d+)\)", str(error))
+    if stop:
+        return f"it stops making sense at {stop[1]} (character {int(stop[2]) + 1})"
+    return (str(error).splitlines() or ["it is empty"])[0][-80:]
+
+
+def _on_atoms(
+    topology: mdtraj.Topology, chosen: NDArray[np.bool_], otherwise: str
+) -> LinearMapping:
+    atoms = np.flatnonzero(chosen)
+    if len(atoms) == 0:
+        raise InputError(
+            f"{otherwise} ({topology.n_atoms} atoms): the mapping would have no beads; "
+            f"choose from {', '.join(MAPPINGS)}, select:QUERY"
+        )
+    shape = (len(atoms), topology.n_atoms)
+    weights = csr_array((np.ones(len(atoms)), (np.arange(len(atoms)), atoms)), shape=shape)
+    return linear(weights, topology, type_names(topology, atoms))
+
+
+def _molecule_names(topology: mdtraj.Topology) -> list[str]:
+    """Return the residues of every molecule, or its formula where it shares a residue."""
+    index = molecule_index(topology)
+    names: list[dict[int, str]] = [{} for _ in range(index.max() + 1)]
+    sharing = set()
+    for residue in topology.residues:
+        members = {int(index[atom.index]) for atom in residue.atoms}
+        for number in members:
+            names[number][residue.index] = residue.name
+        if len(members) > 1:
+            sharing |= members
+    texts = ["-".join(residues.values()) for residues in names]
+    for number, atoms in enumerate(molecules(topology)):
+        if number in sharing:
+            texts[number] = _formula(topology.atom(i).element.symbol for i in atoms)
+    return texts
+
+
+def _formula(symbols: Iterable[str]) -> str:
+    counts = sorted(Counter(symbols).items())
+    return "".join(f"{symbol}{n if n > 1 else ''}" for symbol, n in counts)
+
+
+def _owners(weights: csr_array, topology: mdtraj.Topology) -> NDArray[np.int64]:
+    """Return the bead that every atom is nearest to by bonds (n_atoms,); -1 for none."""
+    largest = np.full(topology.n_atoms, 0.0)
+    owner = np.full(topology.n_atoms, -1, dtype=np.int64)
+    rows = np.repeat(np.arange(weights.shape[0]), np.diff(weights.indptr))
+    for bead, atom, weight in zip(rows, weights.indices, weights.data, strict=True):
+        if abs(weight) > largest[atom]:
+            owner[atom], largest[atom] = bead, abs(weight)
+    mapped = np.flatnonzero(owner >= 0)
+    pairs = bonds(topology).astype(np.int32)  # SciPy's dijkstra knew no longer ones once
+    graph = coo_array((np.ones(len(pairs)), tuple(pairs.T)), shape=(topology.n_atoms,) * 2)
+    sources = dijkstra(
+        graph.tocsr(), directed=False, indices=mapped, min_only=True, return_predecessors=True
+    )[2]
+    reached = sources >= 0
+    owner[reached] = owner[sources[reached]]
+    return owner
+
+
+def _bead_bonds(owner: NDArray[np.int64], topology: mdtraj.Topology) -> set[tuple[int, int]]:
+    pairs = np.sort(owner[bonds(topology)], axis=1).tolist()
+    return {(i, j) for i, j in pairs if i != j and i >= 0}
+
+
+def _representative(weights: csr_array, bead: int, topology: mdtraj.Topology) -> tuple[Any, bool]:
+    columns = weights.indices[weights.indptr[bead] : weights.indptr[bead + 1]]
+    atoms = [topology.atom(i) for i in columns]
+    return max(atoms, key=lambda atom: atom.element.mass), len(atoms) == 1

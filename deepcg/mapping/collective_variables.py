@@ -1,0 +1,390 @@
+"""Collective variables: coarse coordinates that are functions of a few atoms.
+
+They are the second family of coarse coordinates beside the beads of a mapping. Periodicity and
+unit are part of a coordinate. A dihedral has the sign of IUPAC: zero for cis, pi for trans,
+positive where the far bond is turned clockwise as seen along the middle one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import mdtraj
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deepcg.geometry.neighbor_list import lattice_shift
+from deepcg.mapping.beads import molecule_index
+from deepcg.runtime.errors import InputError, nearest
+from deepcg.trajectory.topology import bonds
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Variable:
+    """One coordinate.
+
+    Parameters
+    ----------
+    name
+        What tables and axes call it.
+    atoms
+        Indices in the system of the atoms that it depends on.
+    function
+        From their positions (..., len(atoms), 3), nm, to values (...). Written in PyTorch,
+        differentiable twice, and fit for ``torch.func``: no branches on values.
+    period
+        ``None`` where the coordinate is not periodic.
+    unit
+        Of the values, such as ``"rad"``.
+    """
+
+    name: str
+    atoms: tuple[int, ...]
+    function: Callable[[Tensor], Tensor]
+    period: float | None
+    unit: str
+
+    def __post_init__(self) -> None:
+        if not self.atoms or len(set(self.atoms)) < len(self.atoms) or min(self.atoms) < 0:
+            raise InputError(
+                f"the coordinate {self.name!r} is of the atoms {list(self.atoms)}: "
+                "name atoms by their index from 0, each once"
+            )
+        if self.period is not None and not (math.isfinite(self.period) and self.period > 0):
+            raise InputError(
+                f"the coordinate {self.name!r} has the period {self.period}: "
+                "give a positive one, or None"
+            )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CollectiveVariables:
+    """d coordinates of chosen atoms.
+
+    Parameters
+    ----------
+    variables
+        The coordinates; their names differ.
+    n_atoms
+        Number of atoms in a frame.
+    molecules
+        (n_atoms,), the number of the molecule of every atom, which is whole in `Frames`. In a
+        periodic box an atom of another molecule than the one before it, in the order of
+        ``Variable.atoms``, is taken at its image nearest to that one. That image is the same in
+        all of a neighborhood, and values have no jumps, up to half of the smallest height of the
+        box. ``None``: all are one molecule.
+    """
+
+    variables: tuple[Variable, ...]
+    n_atoms: int
+    molecules: NDArray[np.int64] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.variables:
+            raise InputError("no collective variables: name one or more")
+        if len(set(self.names)) < len(self.names):
+            raise InputError(f"two of the coordinates {', '.join(self.names)} have one name")
+        for variable in self.variables:
+            if max(variable.atoms) >= self.n_atoms:
+                raise InputError(
+                    f"the coordinate {variable.name!r} is of atom {max(variable.atoms)}, but there "
+                    f"are {self.n_atoms} atoms: count from 0 to {self.n_atoms - 1}"
+                )
+
+    def __call__(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
+        """Return the values (n, d) at positions (n, n_atoms, 3), nm, in boxes (n, 3, 3) or none.
+
+        Differentiable in the positions. The box matters where a coordinate spans molecules.
+        """
+        points = self.points(positions, box)
+        values = [v.function(x) for v, x in zip(self.variables, points, strict=True)]
+        return torch.stack(values, dim=-1)
+
+    def points(self, positions: Tensor, box: Tensor | None = None) -> list[Tensor]:
+        """Return the positions (n, m, 3) of each coordinate's atoms, at the images it sees."""
+        if positions.ndim != 3 or positions.shape[1] != self.n_atoms:
+            raise ValueError(
+                f"positions have shape {tuple(positions.shape)}, not (frames, {self.n_atoms}, 3)"
+            )
+        return [self.points_of(variable, positions, box) for variable in self.variables]
+
+    def points_of(self, variable: Variable, positions: Tensor, box: Tensor | None) -> Tensor:
+        """Return the positions (n, m, 3) of one coordinate's atoms, at the images it sees."""
+        points = positions.index_select(1, torch.tensor(variable.atoms, device=positions.device))
+        if box is None or self.molecules is None:
+            return points
+        owners = self.molecules[list(variable.atoms)]
+        across = owners[1:] != owners[:-1]
+        if not across.any():
+            return points
+        steps = points.detach().diff(dim=1)  # (n, m - 1, 3)
+        shifts = lattice_shift(steps, box.to(steps)) * torch.from_numpy(across)[:, None].to(steps)
+        return torch.cat([points[:, :1], points[:, 1:] + shifts.cumsum(1)], dim=1)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the coordinates."""
+        return tuple(v.name for v in self.variables)
+
+    @property
+    def periods(self) -> tuple[float | None, ...]:
+        """Periods of the coordinates, ``None`` where there is none."""
+        return tuple(v.period for v in self.variables)
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Units of the coordinates."""
+        return tuple(v.unit for v in self.variables)
+
+    @property
+    def atoms(self) -> NDArray[np.int64]:
+        """(m,) indices in the system of the atoms that are touched, ascending."""
+        return np.unique(np.concatenate([v.atoms for v in self.variables]))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VariableFrames:
+    """Frames in the coordinates of d collective variables.
+
+    Parameters
+    ----------
+    values
+        (n, d), in the units of the coordinates.
+    forces
+        (n, d), kJ/mol per unit of the coordinate: instantaneous forces, whose mean at given
+        values is the mean force. ``None`` where they are not known.
+    weights
+        (n,), statistical weights of frames from biased sampling, for densities; a mean force
+        needs none where the bias acts on the coordinates alone. ``None``: all count the same.
+    errors
+        (n, d), standard errors of forces that are mean forces already. ``None``: they are not.
+    """
+
+    values: Tensor
+    forces: Tensor | None
+    weights: Tensor | None = None
+    errors: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.values.shape)
+        if len(shape) != 2:
+            raise ValueError(f"VariableFrames.values has shape {shape}, not (frames, coordinates)")
+        for name, expected in {"forces": shape, "weights": shape[:1], "errors": shape}.items():
+            value = getattr(self, name)
+            if value is not None and tuple(value.shape) != expected:
+                raise ValueError(
+                    f"VariableFrames.{name} has shape {tuple(value.shape)}, not {expected}"
+                )
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, frames: slice | Tensor) -> VariableFrames:
+        """Return some of the frames."""
+        return VariableFrames(
+            self.values[frames],
+            None if self.forces is None else self.forces[frames],
+            None if self.weights is None else self.weights[frames],
+            None if self.errors is None else self.errors[frames],
+        )
+
+    @classmethod
+    def join(cls, parts: Iterable[VariableFrames]) -> VariableFrames:
+        """Concatenate frames of the same coordinates."""
+        parts = list(parts)
+        if not parts:
+            raise ValueError("no frames to join")
+
+        def cat(values: list[Tensor | None]) -> Tensor | None:
+            known = [value for value in values if value is not None]
+            return torch.cat(known) if len(known) == len(values) else None
+
+        return cls(
+            torch.cat([p.values for p in parts]),
+            cat([p.forces for p in parts]),
+            cat([p.weights for p in parts]),
+            cat([p.errors for p in parts]),
+        )
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> VariableFrames:
+        """Return the same frames on ``device``, as ``dtype``."""
+        return VariableFrames(
+            self.values.to(device, dtype),
+            None if self.forces is None else self.forces.to(device, dtype),
+            None if self.weights is None else self.weights.to(device, dtype),
+            None if self.errors is None else self.errors.to(device, dtype),
+        )
+
+
+def dihedral(points: Tensor) -> Tensor:
+    """Return the dihedral angle (...) of (..., 4, 3), rad, -pi to pi."""
+    first, middle, last = (step.unbind(-1) for step in points.diff(dim=-2).unbind(-2))
+    near, far = _cross(first, middle), _cross(middle, last)
+    return torch.atan2(_dot(middle, middle).sqrt() * _dot(first, far), _dot(near, far))
+
+
+def angle(points: Tensor) -> Tensor:
+    """Return the angle (...) at the second of (..., 3, 3), rad."""
+    one, other = ((points[..., k, :] - points[..., 1, :]).unbind(-1) for k in (0, 2))
+    normal = _cross(one, other)
+    return torch.atan2(_dot(normal, normal).sqrt(), _dot(one, other))
+
+
+def distance(points: Tensor) -> Tensor:
+    """Return the distance (...) between (..., 2, 3), nm."""
+    length: Tensor = (points[..., 1, :] - points[..., 0, :]).norm(dim=-1)
+    return length
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    function: Callable[[Tensor], Tensor]
+    n_atoms: int
+    period: float | None
+    unit: str
+
+
+KINDS: dict[str, _Kind] = {
+    "angle": _Kind(angle, 3, None, "rad"),
+    "dihedral": _Kind(dihedral, 4, 2 * math.pi, "rad"),
+    "distance": _Kind(distance, 2, None, "nm"),
+}
+"""Coordinates that can be spelled as KIND:ATOM,ATOM,..."""
+
+
+def is_collective(name: str) -> bool:
+    """Return whether the name of coarse coordinates is of variables, not of a mapping to beads."""
+    return any(word in (*KINDS, *BY_TOPOLOGY) for word, _ in _words(name))
+
+
+def build_variables(
+    name: str | CollectiveVariables | Iterable[Variable], topology: mdtraj.Topology
+) -> CollectiveVariables:
+    """Return the collective variables called ``name``, or those that are given.
+
+    Parameters
+    ----------
+    name
+        ``dihedrals``, or coordinates such as ``dihedral:4,6,8,14;distance:3,7`` with atoms
+        counted from 0; or the `Variable` objects themselves.
+
+    Raises
+    ------
+    InputError
+        Unknown names, wrong atoms, nothing found.
+    """
+    if isinstance(name, CollectiveVariables):
+        if name.n_atoms != topology.n_atoms:
+            raise InputError(
+                f"the collective variables are of {name.n_atoms} atoms, "
+                f"but the topology has {topology.n_atoms}"
+            )
+        return name
+    variables = _spelled(name, topology) if isinstance(name, str) else name
+    return CollectiveVariables(tuple(variables), topology.n_atoms, molecule_index(topology))
+
+
+def dihedrals(topology: mdtraj.Topology) -> tuple[Variable, ...]:
+    """Return phi (C-N-CA-C) and psi (N-CA-C-N) of every residue that has them.
+
+    Raises
+    ------
+    InputError
+        There are none.
+    """
+    found = tuple(_backbone(topology))
+    if not found:
+        raise InputError(
+            "no residue has N, CA and C bonded to a neighbor's: there is neither phi nor psi; "
+            "spell the coordinates, as in dihedral:4,6,8,14"
+        )
+    return found
+
+
+BY_TOPOLOGY: dict[str, Callable[[mdtraj.Topology], tuple[Variable, ...]]] = {
+    "dihedrals": dihedrals,
+}
+"""Sets of coordinates that are found in a topology, by name.
+
+A function of your own added here makes any differentiable coordinates known to all commands, as
+one added to ``deepcg.mapping.beads.MAPPINGS`` does for beads.
+"""
+
+
+Vector = tuple[Tensor, ...]
+"""Components: with each contiguous, derivatives cost half of what `torch.linalg.cross` takes."""
+
+
+def _cross(a: Vector, b: Vector) -> Vector:
+    return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
+
+
+def _dot(a: Vector, b: Vector) -> Tensor:
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+def _words(name: str) -> Iterator[tuple[str, str]]:
+    """Yield the kind, and what follows its colon, of every coordinate in a name."""
+    for part in name.split(";"):
+        kind, _, atoms = part.partition(":")
+        yield kind.strip(), atoms.strip()
+
+
+def _spelled(name: str, topology: mdtraj.Topology) -> Iterator[Variable]:
+    for kind, atoms in _words(name):
+        if kind in BY_TOPOLOGY:
+            if atoms:
+                raise InputError(f"{kind}:{atoms}: {kind} finds its atoms by itself, name none")
+            yield from BY_TOPOLOGY[kind](topology)
+        elif kind in KINDS:
+            yield _of_kind(kind, atoms)
+        else:
+            choices = [*BY_TOPOLOGY, *(f"{key}:ATOMS" for key in KINDS)]
+            raise InputError(
+                f"unknown collective variable {kind!r}{nearest(kind, [*BY_TOPOLOGY, *KINDS])} "
+                f"(choices: {', '.join(choices)})"
+            )
+
+
+def _of_kind(name: str, text: str) -> Variable:
+    kind = KINDS[name]
+    words = text.split(",")
+    if len(words) != kind.n_atoms or not all(word.strip().isdecimal() for word in words):
+        example = ",".join(str(i) for i in range(kind.n_atoms))
+        raise InputError(
+            f"{name}:{text} does not name {kind.n_atoms} atoms: "
+            f"give their indices, counted from 0, as in {name}:{example}"
+        )
+    atoms = tuple(int(word) for word in words)
+    label = f"{name} {'-'.join(str(i) for i in atoms)}"
+    return Variable(label, atoms, kind.function, kind.period, kind.unit)
+
+
+def _backbone(topology: mdtraj.Topology) -> Iterator[Variable]:
+    links: dict[tuple[int, str], int] = {}  # from an atom to those of other residues, by name
+    for i, j in bonds(topology).tolist():
+        a, b = topology.atom(i), topology.atom(j)
+        if a.residue != b.residue:
+            links |= {(i, b.name): j, (j, a.name): i}
+    places = Counter((residue.name, residue.resSeq) for residue in topology.residues)
+    for residue in topology.residues:
+        own = {atom.name: atom.index for atom in residue.atoms}
+        if not {"N", "CA", "C"} <= own.keys():
+            continue
+        n, ca, c = own["N"], own["CA"], own["C"]
+        place = f"{residue.name} {residue.resSeq}"
+        if places[residue.name, residue.resSeq] > 1:
+            place += f" of chain {residue.chain.index}"
+        if (n, "C") in links:
+            yield _torsion(f"phi {place}", (links[n, "C"], n, ca, c))
+        if (c, "N") in links:
+            yield _torsion(f"psi {place}", (n, ca, c, links[c, "N"]))
+
+
+def _torsion(name: str, atoms: tuple[int, ...]) -> Variable:
+    return Variable(name, atoms, dihedral, 2 * math.pi, "rad")

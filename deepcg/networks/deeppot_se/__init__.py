@@ -1,0 +1,1 @@
+"""DeepPot-SE: embedding, descriptor, its CPU path, tables and DeePMD-kit's weights."""

@@ -1,0 +1,1 @@
+"""DeepPot-SE with spherical harmonics: power spectrum and bispectrum of a density expansion."""

@@ -1,0 +1,191 @@
+"""The density of neighbors on splines and spherical harmonics, and its power spectrum.
+
+Every quantity has a plain PyTorch definition, which serves all devices, and a fused CPU loop
+(``loops.py``) that autograd can differentiate as often as force matching needs: once in the
+displacements, and then in whatever multiplies the result. The tests hold one against the
+other.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deepcg.compute.onednn import apply
+from deepcg.compute.threads import use_torch_threads
+from deepcg.networks.base import switch
+from deepcg.networks.deeppot_se_l import density_loops
+from deepcg.networks.deeppot_se_l.density_loops import (
+    S3,
+    S3_8,
+    S5,
+    S5_8,
+    S15,
+    S35,
+    S35_8,
+    Basis,
+    Loop,
+    divisor,
+)
+
+
+def harmonics(u: Tensor, l_max: int) -> Tensor:
+    """Return real spherical harmonics of unit vectors (..., 3) as (..., (l_max + 1)^2).
+
+    Normalised such that sum_m Y_lm(a) Y_lm(b) = P_l(a.b): l = 0 and 1 are (1, x, y, z).
+    """
+    x, y, z = u.unbind(-1)
+    rows = [torch.ones_like(x), x, y, z]
+    if l_max >= 2:
+        rows += [S3 * x * y, S3 * y * z, (3 * z**2 - 1) / 2, S3 * x * z, S3 / 2 * (x**2 - y**2)]
+    if l_max >= 3:
+        q = 5 * z**2 - 1
+        rows += [S5_8 * y * (3 * x**2 - y**2), S15 * x * y * z, S3_8 * y * q]
+        rows += [z * (5 * z**2 - 3) / 2, S3_8 * x * q]
+        rows += [S15 / 2 * z * (x**2 - y**2), S5_8 * x * (x**2 - 3 * y**2)]
+    if l_max >= 4:
+        q, p = 7 * z**2 - 1, 7 * z**2 - 3
+        rows += [S35 / 2 * x * y * (x**2 - y**2), S35_8 * y * z * (3 * x**2 - y**2)]
+        rows += [S5 / 2 * x * y * q, S5_8 * y * z * p, (35 * z**4 - 30 * z**2 + 3) / 8]
+        rows += [S5_8 * x * z * p, S5 / 4 * (x**2 - y**2) * q, S35_8 * x * z * (x**2 - 3 * y**2)]
+        rows += [S35 / 8 * (x**4 - 6 * x**2 * y**2 + y**4)]
+    return torch.stack(rows[: (l_max + 1) ** 2], dim=-1)
+
+
+def splines(r: Tensor, basis: Basis) -> Tensor:
+    """Return the switched B-splines (..., n_splines) of distances (...), nm."""
+    centres = basis.first + basis.spacing * torch.arange(basis.n_splines).to(r)
+    x = ((r[..., None] - centres) / basis.spacing).abs()
+    b = torch.where(x < 1, (4 - 6 * x**2 + 3 * x**3) / 6, (2 - x).clamp(min=0) ** 3 / 6)
+    return b * switch(r, basis.switch_on, basis.cutoff)[..., None]
+
+
+def plain_density(displacement: Tensor, species: Tensor, basis: Basis, n_types: int) -> Tensor:
+    """Return sum_j B_k(r_ij) Y_c(r_ij / |r_ij|) over neighbors j of each type.
+
+    (n_frames, n_beads, n_harmonics, n_types * n_splines), the types one after the other;
+    ``species`` (n_frames, n_beads, width) holds the types of the neighbors, -1 in padding.
+    """
+    r = displacement.norm(dim=-1)
+    y = harmonics(displacement / r[..., None], basis.l_max)
+    of_type = torch.nn.functional.one_hot((species + 1).long(), n_types + 1)[..., 1:].to(r)
+    radial = (of_type[..., None] * splines(r, basis)[..., None, :]).flatten(-2)
+    return torch.einsum("fijc,fijk->fick", y, radial)
+
+
+def plain_spectrum(a: Tensor, l_max: int, n_axis: int) -> Tensor:
+    """Return D_lnm = sum_m' A_lm'n A_lm'm, (n, l_max + 1, n_axis, n_channels), n < n_axis."""
+    parts = a.split([2 * l + 1 for l in range(l_max + 1)], dim=1)
+    return torch.stack([p[:, :, :n_axis].mT @ p for p in parts], dim=1)
+
+
+def density(displacement: Tensor, species: Tensor, basis: Basis, n_types: int) -> Tensor:
+    """Return ``plain_density`` by the fastest way that the device has."""
+    if displacement.device.type != "cpu":
+        return plain_density(displacement, species, basis, n_types)
+    return apply(_Density, displacement, species.to(torch.int32), basis, n_types)
+
+
+def spectrum(a: Tensor, l_max: int, n_axis: int) -> Tensor:
+    """Return ``plain_spectrum`` by the fastest way that the device has."""
+    if a.device.type != "cpu":
+        return plain_spectrum(a, l_max, n_axis)
+    return apply(_Spectrum, a, l_max, n_axis)
+
+
+class _Density(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, d: Tensor, species: Tensor, basis: Basis, n_types: int) -> Tensor:
+        ctx.save_for_backward(d, species)
+        ctx.basis = basis
+        shape = (*d.shape[:2], basis.n_harmonics, n_types * basis.n_splines)
+        rho = d.new_empty(shape)
+        run_loop(density_loops.density, d, species, basis.numbers, basis.n_harmonics, rho)
+        return rho
+
+    @staticmethod
+    def backward(ctx: Any, q: Tensor) -> tuple[Tensor, None, None, None]:
+        return apply(_DensityGradient, *ctx.saved_tensors, q, ctx.basis), None, None, None
+
+
+class _DensityGradient(torch.autograd.Function):
+    """g_ij = sum_kc q_ikc d(B_k Y_c)/d(r_ij): linear in q, the way back to q by autograd.
+
+    Its dependence on the displacements is not followed, since force matching differentiates
+    forces in the parameters only: whoever asks for it gets NaN. ``plain_density`` gives Hessians.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, d: Tensor, species: Tensor, q: Tensor, basis: Basis) -> Tensor:
+        ctx.save_for_backward(d, species, q)
+        ctx.basis = basis
+        return pulls_of(d, species, q, basis)
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor, None, Tensor, None]:
+        d, species, q = ctx.saved_tensors
+        along = torch.empty_like(q, memory_format=torch.contiguous_format)
+        numbers, n = ctx.basis.numbers, ctx.basis.n_harmonics
+        run_loop(density_loops.directional, d, species, numbers, n, v, along)
+        return d.new_full((), torch.nan).expand_as(d), None, along, None
+
+
+class _Spectrum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, l_max: int, n_axis: int) -> Tensor:
+        ctx.save_for_backward(a)
+        ctx.sizes = l_max, n_axis
+        return polarised(a, a, l_max, n_axis)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
+        return apply(_SpectrumGradient, *ctx.saved_tensors, g, *ctx.sizes), None, None
+
+
+class _SpectrumGradient(torch.autograd.Function):
+    """The gradient of sum(g D(A, A)) in A: linear in either of A and g."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, g: Tensor, l_max: int, n_axis: int) -> Tensor:
+        ctx.save_for_backward(a, g)
+        ctx.sizes = l_max, n_axis
+        return contracted(a, g, l_max, n_axis)
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        a, g = ctx.saved_tensors
+        return contracted(v, g, *ctx.sizes), 2 * polarised(a, v, *ctx.sizes), None, None
+
+
+def pulls_of(displacement: Tensor, species: Tensor, q: Tensor, basis: Basis) -> Tensor:
+    """Return sum_kc q_ikc d(B_k Y_c)/d(r_ij), shaped as the displacements, detached."""
+    pulls = torch.empty_like(displacement, memory_format=torch.contiguous_format)
+    numbers, n = basis.numbers, basis.n_harmonics
+    run_loop(density_loops.gradient, displacement, species.to(torch.int32), numbers, n, q, pulls)
+    return pulls
+
+
+def polarised(a: Tensor, b: Tensor, l_max: int, n_axis: int) -> Tensor:
+    """Return (D(a, b) + D(b, a)) / 2."""
+    d = a.new_empty(len(a), l_max + 1, n_axis, a.shape[2])
+    run_loop(density_loops.spectrum(divisor(a.shape[2])), a, b, d)
+    return d
+
+
+def contracted(a: Tensor, g: Tensor, l_max: int, n_axis: int) -> Tensor:
+    """Return the gradient of sum(g D(a, a)) in a."""
+    out = torch.empty_like(a)
+    run_loop(density_loops.contraction(divisor(a.shape[2])), a, g, out)
+    return out
+
+
+def run_loop(loop: Loop, *arguments: Tensor | NDArray[Any] | tuple[Any, ...] | float) -> None:
+    """Call a loop, which writes to its last argument, on as many threads as PyTorch uses."""
+    use_torch_threads()
+    *given, out = arguments
+    arrays = [t.detach().contiguous().numpy() if isinstance(t, Tensor) else t for t in given]
+    assert isinstance(out, Tensor)
+    loop(*arrays, out.numpy())

@@ -1,0 +1,1 @@
+"""U = priors + network as a callable with forces; stacks, ensembles and model files."""

@@ -1,0 +1,242 @@
+"""The CG free energy U(R), and the forces that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol, TypeGuard
+
+import torch
+from torch import Tensor, nn
+
+from deepcg.geometry.cell_list import collected
+from deepcg.geometry.neighbor_list import (
+    Neighbors,
+    PairList,
+    box_heights,
+    find_pairs,
+    surroundings,
+)
+from deepcg.potentials.priors import ForceField
+
+
+class Potential(Protocol):
+    """A CG free energy: a module or any function with this signature."""
+
+    def __call__(self, positions: Tensor, box: Tensor | None) -> Tensor:
+        """Map (n_frames, n_beads, 3) and (n_frames, 3, 3), nm, onto (n_frames,), kJ/mol."""
+        ...
+
+
+class Compiled(Protocol):
+    """A term whose forces need no autograd."""
+
+    def energy_and_pulls(self, neighbors: Neighbors, types: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return bead energies and dU/dr_ij, detached; ``None`` where there is only autograd."""
+        ...
+
+
+class ShortRanged(Potential, Protocol):
+    """A potential that needs to know pairs within a cutoff only."""
+
+    cutoff: float
+
+    @property
+    def types(self) -> Tensor:
+        """(n_beads,), integers from 0."""
+        ...
+
+    def all_forces(
+        self, positions: Tensor, pairs: PairList, *, create_graph: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Return U (n_frames,), kJ/mol, and -dU/dR (n_frames, n_beads, 3), kJ/mol/nm."""
+        ...
+
+
+class NetworkPotential(nn.Module):
+    """U = sum_i sum_terms u(surroundings of i), and the energy of molecules by a force field.
+
+    The one place where networks meet a box. What is trained is the first part alone
+    (``energy``, ``forces``); a force field has no weights, and what it explains of the forces is
+    taken off them before the training (``deepcg.training.trainer.prepare``).
+
+    Parameters
+    ----------
+    terms
+        Networks and priors: modules from (Neighbors, types) to bead energies.
+    cutoff
+        nm, the largest of the terms'.
+    types
+        (n_beads,), integers from 0.
+    molecular
+        The force field of the molecules, whose positions must be whole; ``None``: there is none.
+    """
+
+    types: Tensor
+
+    def __init__(
+        self,
+        terms: list[nn.Module],
+        cutoff: float,
+        types: Tensor,
+        molecular: ForceField | None = None,
+    ) -> None:
+        super().__init__()
+        self.terms = nn.ModuleList(terms)
+        self.molecular = molecular
+        self.cutoff = cutoff
+        self.register_buffer("types", types)
+
+    def forward(self, positions: Tensor, box: Tensor | None) -> Tensor:
+        """Return U (n_frames,), kJ/mol."""
+        near = self.surroundings(positions, find_pairs(positions, box, self.cutoff))
+        energy = self.energy(near)
+        return energy if self.molecular is None else energy + self.molecular(positions)
+
+    def surroundings(self, positions: Tensor, pairs: PairList) -> Neighbors:
+        """Return the surroundings that the terms see, from a list that may reach farther."""
+        return surroundings(positions, pairs, 2 * self.cutoff)
+
+    def energy(self, neighbors: Neighbors) -> Tensor:
+        """Return the sum of the terms (n_frames,), kJ/mol, of beads in given surroundings."""
+        return torch.stack([term(neighbors, self.types) for term in self.terms]).sum((0, 2))
+
+    def forces(self, neighbors: Neighbors, *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
+        """Return the sum of the terms (n_frames,), kJ/mol, and its forces (n_frames, n_beads, 3).
+
+        With ``create_graph`` both can be differentiated in the parameters.
+        """
+        if not create_graph:
+            return self._detached_forces(neighbors)
+        displacement = neighbors.displacement.detach().requires_grad_()
+        with torch.enable_grad():
+            energy = self.energy(replace(neighbors, displacement=displacement))
+            (pull,) = torch.autograd.grad(energy.sum(), displacement, create_graph=True)
+        return energy, _gathered(pull, neighbors)
+
+    def _detached_forces(self, neighbors: Neighbors) -> tuple[Tensor, Tensor]:
+        """Return what ``forces`` does, without autograd where a term can do without."""
+        energy, pull = _energy_and_pulls(self.terms[0], neighbors, self.types)
+        for term in self.terms[1:]:
+            more, others = _energy_and_pulls(term, neighbors, self.types)
+            energy, pull = energy + more, pull.add_(others)
+        return energy.sum(1), _gathered(pull, neighbors)
+
+    def all_forces(
+        self, positions: Tensor, pairs: PairList, *, create_graph: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Return U (n_frames,), kJ/mol, and -dU/dR (n_frames, n_beads, 3), kJ/mol/nm."""
+        near = self.surroundings(positions.detach(), pairs)
+        energy, forces = self.forces(near, create_graph=create_graph)
+        if self.molecular is None:
+            return energy, forces
+        more, others = self.molecular.forces(positions)
+        return energy + more, forces + others
+
+
+def energy_and_forces(
+    potential: Potential, positions: Tensor, box: Tensor | None, *, create_graph: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Return U (n_frames,), kJ/mol, and -dU/dR (n_frames, n_beads, 3), kJ/mol/nm."""
+    if is_short_ranged(potential):
+        pairs = find_pairs(positions, box, potential.cutoff)
+        return potential.all_forces(positions, pairs, create_graph=create_graph)
+    positions = positions.detach().requires_grad_()
+    with torch.enable_grad():
+        energy = potential(positions, box)
+        (gradient,) = torch.autograd.grad(energy.sum(), positions, create_graph=create_graph)
+    return (energy if create_graph else energy.detach()), -gradient
+
+
+class VerletForces:
+    """Energy and forces in one box, with a list of pairs that outlives many steps.
+
+    The list reaches a skin beyond the cutoff and is renewed once a bead has moved half of
+    it. Positions must be continuous in time: never wrapped.
+
+    Parameters
+    ----------
+    potential
+        U.
+    box
+        (3, 3), nm, the same for all replicas; ``None`` for open boundaries.
+    skin
+        nm.
+    """
+
+    def __init__(self, potential: ShortRanged, box: Tensor | None, *, skin: float) -> None:
+        if box is not None:  # a small box may leave no room for the whole skin
+            room = float(box_heights(box[None]).min()) / 2 - potential.cutoff
+            skin = max(0.0, min(skin, 0.999 * room))
+        self.potential, self.box, self.skin = potential, box, skin
+        self.at: Tensor | None = None
+        self.pairs: PairList | None = None
+
+    def __call__(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (n_replicas, n_beads, 3), nm, onto energy, kJ/mol, and forces, kJ/mol/nm."""
+        if self.pairs is None or self._moved(positions):
+            box = None if self.box is None else self.box.expand(len(positions), 3, 3)
+            pairs = find_pairs(positions, box, self.potential.cutoff + self.skin)
+            self.pairs = pairs.with_kinds(self.potential.types)
+            self.at = positions.clone()
+        return self.potential.all_forces(positions, self.pairs)
+
+    def renew(self) -> None:
+        """Forget the list: what follows depends on the positions alone, as after a restart."""
+        self.pairs = None
+
+    def _moved(self, positions: Tensor) -> bool:
+        if self.at is None or self.at.shape != positions.shape:
+            return True
+        farthest = (positions - self.at).square().sum(-1).max()
+        # a blown-up replica must not hide behind NaN < limit
+        return not bool(farthest < (self.skin / 2) ** 2)
+
+
+def is_short_ranged(potential: Potential) -> TypeGuard[ShortRanged]:
+    """Return whether a potential takes pairs that were found before."""
+    return hasattr(potential, "all_forces")
+
+
+def force_field(
+    potential: Potential, box: Tensor | None, *, skin: float = 0.05
+) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """Fix the box (3, 3), nm: what is left is all that a sampler needs to know.
+
+    The skin of the Verlet list, nm, is cut down where half the box leaves no room for it.
+    """
+    if is_short_ranged(potential):
+        return VerletForces(potential, box, skin=skin)
+
+    def forces(positions: Tensor) -> tuple[Tensor, Tensor]:
+        boxes = None if box is None else box.expand(len(positions), 3, 3)
+        return energy_and_forces(potential, positions, boxes)
+
+    return forces
+
+
+def _energy_and_pulls(term: nn.Module, near: Neighbors, types: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the bead energies of a term and dU/dr_ij, by its own loops if it has any."""
+    # asking for an attribute is many times faster than for a protocol
+    own = term.energy_and_pulls(near, types) if _is_compiled(term) else None
+    if own is not None:
+        return own
+    displacement = near.displacement.detach().requires_grad_()
+    with torch.enable_grad():
+        energy = term(replace(near, displacement=displacement), types)
+        (pull,) = torch.autograd.grad(energy.sum(), displacement)
+    return energy.detach(), pull
+
+
+def _is_compiled(term: object) -> TypeGuard[Compiled]:
+    return hasattr(term, "energy_and_pulls")
+
+
+def _gathered(pull: Tensor, near: Neighbors) -> Tensor:
+    """Turn dU/d(r_j - r_i) (f, n, width, 3) into -dU/dr: every pair pulls on both its beads."""
+    if pull.device.type == "cpu" and not pull.requires_grad:
+        return collected(pull, near.index, near.count)
+    f, n, _ = near.index.shape
+    flat = (near.index + n * torch.arange(f, device=pull.device)[:, None, None]).flatten()
+    forces = pull.sum(2).flatten(0, 1).index_add(0, flat, -pull.flatten(0, 2))
+    return forces.view(f, n, 3)

@@ -1,0 +1,114 @@
+"""What keeps beads apart where there are no data."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from deepcg.geometry.neighbor_list import Neighbors
+from deepcg.potentials.priors.repulsion_loops import repel
+
+
+class Repulsion(nn.Module):
+    """u_i = 1/2 sum_j strength kT max(0, (onset - r_ij) / width)^3.
+
+    Zero, with two continuous derivatives, beyond the onset of g(r): the closest approach of
+    each pair of types in the data. Inside, a cubic wall that no sample of a network's
+    extrapolation should climb, yet soft enough for the time step of the dynamics.
+
+    Parameters
+    ----------
+    onset
+        (n_types, n_types), nm; not positive where there is no repulsion.
+    kT
+        kJ/mol.
+    width
+        nm; the wall is ``strength`` kT high one width inside the onset.
+    excluded
+        (n_pairs, 2), beads that do not repel each other: those that bonds or angles hold.
+    """
+
+    def __init__(
+        self,
+        onset: Tensor,
+        kT: float,
+        *,
+        width: float = 0.02,
+        strength: float = 2.0,
+        excluded: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("onset", onset)
+        none = torch.empty((0, 2), dtype=torch.long)
+        self.register_buffer("excluded", none if excluded is None else excluded, persistent=False)
+        self.height, self.width = strength * kT, width
+
+    @property
+    def cutoff(self) -> float:
+        """The largest onset, nm."""
+        return float(self.get_buffer("onset").max())
+
+    def forward(self, neighbors: Neighbors, types: Tensor) -> Tensor:
+        """Return bead energies (n_frames, n_beads), kJ/mol."""
+        d = neighbors.displacement
+        energy = d.new_zeros(d.shape[:2])
+        (f, i, slot), meets = self._close(neighbors, types)
+        inside = ((meets - d[f, i, slot].norm(dim=-1)) / self.width).clamp(min=0)
+        return energy.index_put((f, i), 0.5 * self.height * inside**3, accumulate=True)
+
+    @torch.no_grad()
+    def energy_and_pulls(self, neighbors: Neighbors, types: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return bead energies and dU/dr_ij (n_frames, n_beads, width, 3), detached, kJ/mol/nm.
+
+        Compiled, on the CPU; ``None`` where there is only autograd.
+        """
+        d = neighbors.displacement.detach()
+        if d.device.type != "cpu":
+            return None
+        energy, pull = d.new_empty(d.shape[:2]), torch.empty_like(d)
+        given = d, neighbors.index, neighbors.count, types, self.get_buffer("onset")
+        arrays = [tensor.contiguous().numpy() for tensor in (*given, self.get_buffer("excluded"))]
+        repel(*arrays, self.height, self.width, energy.numpy(), pull.numpy())
+        return energy, pull
+
+    def _close(
+        self, neighbors: Neighbors, types: Tensor
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+        """Return frames, beads and slots of pairs that may be inside, and where these would be."""
+        onset = self.get_buffer("onset")
+        # hardly any pair is inside: the others need no arithmetic
+        close = neighbors.displacement.detach().square().sum(-1) < onset.max() ** 2
+        f, i, slot = close.nonzero(as_tuple=True)
+        j = neighbors.index[f, i, slot].long()
+        excluded = self.get_buffer("excluded")
+        if len(excluded):
+            free = ~_is_among(i, j, excluded, len(types))
+            f, i, slot, j = f[free], i[free], slot[free], j[free]
+        return (f, i, slot), onset[types[i], types[j]]
+
+
+def onset_of_contacts(
+    neighbors: Neighbors, types: Tensor, n_types: int, excluded: Tensor | None = None
+) -> Tensor:
+    """Return the shortest distance (n_types, n_types), nm, between beads of each two types.
+
+    Zero for types that never meet within the cutoff of the list, but as ``excluded`` pairs.
+    """
+    distance, species = neighbors.distance.detach(), neighbors.species(types)
+    if excluded is not None and len(excluded):
+        beads = torch.arange(len(types), device=types.device)[:, None].expand(species.shape)
+        held = _is_among(beads, neighbors.index.long(), excluded, len(types))
+        species = torch.where(held, -1, species)
+    onset = distance.new_zeros(n_types, n_types)
+    for a in range(n_types):
+        for b in range(n_types):
+            met = distance[:, types == a][species[:, types == a] == b]
+            if len(met):
+                onset[a, b] = met.min()
+    return onset
+
+
+def _is_among(i: Tensor, j: Tensor, pairs: Tensor, n_beads: int) -> Tensor:
+    """Return whether beads i and j are one of some pairs (n_pairs, 2), in either order."""
+    keys = torch.cat([pairs, pairs.flip(1)]) @ pairs.new_tensor([n_beads, 1])
+    return torch.isin(i * n_beads + j, keys)

@@ -1,0 +1,1 @@
+"""Force matching: loss, trainer, noise floor, members of an ensemble."""

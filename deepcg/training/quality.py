@@ -1,0 +1,129 @@
+"""How much of the forces a model explains, and what is left."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from deepcg.training.trainer import in_brief
+from free_energy import Estimate, block_average
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How much of the forces a model explains; mean squares per component of it.
+
+    ``floor`` estimates the variance of the noise: the part of the instantaneous force that no
+    function of the beads can explain. A fit with p parameters to N noisy numbers comes out
+    too low by about p / N of it on the frames it was trained on, and too high by as much on
+    others; to first order the mean of the two is free of both. What the network cannot
+    represent, or has not learned yet, adds to it: it is an upper bound. ``close_frames`` is the
+    floor by ``deepcg.training.noise_floor.close_frames``, which needs no model, where there are few
+    coordinates. ``unit`` is that of the force; the numbers have its square.
+    """
+
+    variance: float
+    training: float
+    validation: Estimate[float]
+    floor: Estimate[float]
+    unit: str = "kJ/mol/nm"
+    close_frames: Estimate[float] | None = None
+
+    @property
+    def explained(self) -> float:
+        """R^2 on the validation frames."""
+        return 1 - self.validation.value / self.variance
+
+    def in_words(self) -> str:
+        """Say what the numbers mean to a newcomer."""
+        explained = (
+            f"{100 * self.explained:.1f} % of the force variance is explained "
+            f"({in_brief(self.validation.value)} of {in_brief(self.variance)} "
+            f"({self.unit})^2 are left)"
+        )
+        if self.overfits:
+            return (
+                f"{explained}; the model overfits ({in_brief(self.training)} on the frames that it "
+                f"was trained on): give it more frames, or fewer steps or weights"
+            )
+        return (
+            f"{explained}; most of the rest is noise of the hidden atoms, which no function of the "
+            f"coarse coordinates can explain: its floor is about {_text(self.floor)}, or lower "
+            f"where the training was too short{self._without_model}"
+        )
+
+    @property
+    def _without_model(self) -> str:
+        if self.close_frames is None:
+            return ""
+        return f" (by pairs of close frames, without a model: {_text(self.close_frames)})"
+
+    @property
+    def overfits(self) -> bool:
+        """Whether the two errors are too far apart to tell where the floor is."""
+        return self.validation.value > 1.2 * self.training
+
+    def table(self) -> dict[str, str]:
+        """Return names and values for people."""
+        unit = f"({self.unit})²"
+        table = {
+            f"force variance, {unit}": in_brief(self.variance),
+            f"mean square error, training frames, {unit}": in_brief(self.training),
+            f"mean square error, validation frames, {unit}": _text(self.validation),
+            "explained fraction R²": f"{self.explained:.4f}",
+            f"noise floor (estimate), {unit}": "unknown" if self.overfits else _text(self.floor),
+        }
+        if self.close_frames is not None:
+            table[f"noise floor (pairs of close frames), {unit}"] = _text(self.close_frames)
+        return table
+
+
+def quality_of(
+    variance: float,
+    on_training: float,
+    held_out: ArrayLike,
+    unit: str = "kJ/mol/nm",
+    close_frames: Estimate[float] | None = None,
+) -> Quality:
+    """Return what errors on training frames and on those held out say about a fit.
+
+    Parameters
+    ----------
+    variance
+        Of a component of the force.
+    on_training
+        Mean square error of a component on frames that were trained on.
+    held_out
+        (n,), that of each of the other frames, in the order of time.
+    """
+    errors = np.asarray(held_out, dtype=float)
+    mean = block_average(errors[:, None]) if len(errors) >= 16 else None
+    error = float(mean.error[0]) if mean is not None else float("nan")
+    validation = Estimate(float(errors.mean()), error)
+    floor = Estimate((on_training + validation.value) / 2, error)
+    return Quality(variance, on_training, validation, floor, unit, close_frames)
+
+
+def quality_from_json(saved: Mapping[str, Any]) -> Quality:
+    """Return what run.json holds of a fit to beads, where an unknown error is ``null``."""
+    return Quality(
+        saved["variance"],
+        saved["training"],
+        _estimate(saved["validation"]),
+        _estimate(saved["floor"]),
+    )
+
+
+def _estimate(saved: Mapping[str, float | None]) -> Estimate[float]:
+    value, error = saved["value"], saved["error"]
+    return Estimate(math.nan if value is None else value, math.nan if error is None else error)
+
+
+def _text(estimate: Estimate[float]) -> str:
+    error = f" ± {in_brief(estimate.error)}" if math.isfinite(estimate.error) else ""
+    return in_brief(estimate.value) + error

@@ -1,0 +1,1 @@
+"""Frames and topologies, read from any format and refused when wrong."""

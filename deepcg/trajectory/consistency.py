@@ -1,0 +1,175 @@
+"""Whether files agree: the same atoms in the same order, the same frames, usable numbers.
+
+Every function returns nothing, or raises an `InputError` that says where they differ.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from xml.etree import ElementTree
+
+import mdtraj
+import numpy as np
+
+from deepcg.runtime.errors import InputError
+from deepcg.runtime.provenance import file_hash
+from deepcg.trajectory.formats import NpyFile, Recording
+from deepcg.trajectory.formats.recording import Floats, Integers
+from deepcg.trajectory.topology import atomic_numbers
+
+SAME_PLACE = 0.005  # nm; .xtc rounds to 0.001 nm
+HELD = 0.001  # nm, root mean square: rounding makes 0.0004, bonds of hydrogen swing by 0.0023
+
+
+def check_elements(recording: Recording, numbers: Integers, whose: str) -> None:
+    """Check the elements of a recording, where it knows them, against ``numbers`` (n_atoms,)."""
+    if recording.numbers is None or np.array_equal(recording.numbers, numbers):
+        return
+    atom = int(np.flatnonzero(recording.numbers != numbers)[0])
+    raise InputError(
+        f"atom {atom} is element {recording.numbers[atom]} in {recording.path} but "
+        f"{numbers[atom]} in {whose}: the atoms are in another order"
+    )
+
+
+def check_system(path: Path, topology: mdtraj.Topology) -> None:
+    """Check the number of particles, and that hydrogens and heavy atoms are where they should be.
+
+    Masses may have been moved from heavy atoms to hydrogens; mass 0 is a virtual or frozen one.
+    """
+    masses = _particle_masses(path)
+    if len(masses) != topology.n_atoms:
+        raise InputError(
+            f"the System {path} has {len(masses)} particles, the topology "
+            f"{topology.n_atoms} atoms: give --system FILE"
+        )
+    numbers = atomic_numbers(topology)
+    wrong = ((numbers == 1) & (masses > 4.5)) | ((numbers > 1) & (masses < 1.5) & (masses > 0))
+    if wrong.any():
+        atom = int(np.flatnonzero(wrong)[0])
+        raise InputError(
+            f"atom {atom} is {topology.atom(atom)} in the topology but has mass "
+            f"{masses[atom]} Da in the System {path}: "
+            f"the atoms are in another order"
+        )
+
+
+def check_held(path: Path, positions: Floats, trajectory: Path) -> None:
+    """Check a frame (n_atoms, 3), nm, of whole molecules against the constraints of a System."""
+    pairs, lengths = _constraints(path)
+    if not len(pairs):
+        return
+    if pairs.min() < 0 or pairs.max() >= len(positions):
+        raise InputError(f"the System {path} has constraints of particles that it does not have")
+    apart = np.linalg.norm(positions[pairs[:, 0]] - positions[pairs[:, 1]], axis=-1)
+    off = np.abs(apart - lengths)
+    if np.sqrt(np.square(off).mean()) < HELD and off.max() < SAME_PLACE:
+        return
+    worst = int(off.argmax())
+    a, b = pairs[worst]
+    raise InputError(
+        f"the System {path} holds atoms {a} and {b} at {lengths[worst]:.4f} nm, but in the first "
+        f"frame of {trajectory} they are {apart[worst]:.4f} nm apart: give the System that made "
+        "the frames with --system"
+    )
+
+
+def check_forces(forces: Recording, trajectory: Recording, numbers: Integers) -> None:
+    """Check that a file of forces is for the atoms and the number of frames of a trajectory."""
+    if not forces.has_forces:
+        raise InputError(f"{forces.path} has no forces")
+    if forces.n_atoms != trajectory.n_atoms:
+        raise InputError(
+            f"{forces.path} has forces on {forces.n_atoms} atoms, {trajectory.path} "
+            f"has {trajectory.n_atoms} atoms"
+        )
+    if forces.n_frames != trajectory.n_frames:
+        raise InputError(
+            f"{forces.path} has forces for {forces.n_frames} frames, "
+            f"{trajectory.path} has {trajectory.n_frames} frames: remove it or give --forces FILE"
+        )
+    check_elements(forces, numbers, "the topology")
+
+
+def check_same_origin(forces: Recording, trajectory: Path, system: Path | None) -> None:
+    """Check that labels were computed from these positions and this System, where they say so."""
+    note = forces.note if isinstance(forces, NpyFile) else None
+    if not note:
+        return
+    if system is not None and "system_sha256" in note:
+        with system.open("rb") as file:
+            if note["system_sha256"] != hashlib.file_digest(file, "sha256").hexdigest():
+                raise _another_origin(forces, f"System than {system}")
+    if "trajectory_hash" in note and note["trajectory_hash"] != file_hash(trajectory):
+        raise _another_origin(forces, f"trajectory than {trajectory}")
+
+
+def check_same_place(
+    trajectory: Path, forces: Path, first: int, positions: Floats, box: Floats | None, there: Floats
+) -> None:
+    """Check that two files have the same positions, up to box vectors and one common shift."""
+    apart = positions - there
+    apart = apart.astype(np.float64) - apart[:, :1]
+    if box is not None:
+        fraction = apart @ np.linalg.inv(box)
+        apart = (fraction - np.round(fraction)) @ box
+    far = np.argwhere(~(np.abs(apart).max(-1) < SAME_PLACE))
+    if len(far):
+        frame, atom = far[0]
+        raise InputError(
+            f"atom {atom} of frame {first + frame} is not in the same place in "
+            f"{forces} and {trajectory}: these forces belong to other "
+            f"frames or another order of atoms"
+        )
+
+
+def check_finite(path: Path | None, what: str, first: int, values: Floats | None) -> None:
+    """Check positions or forces (f, n_atoms, 3) of frames that begin with frame ``first``."""
+    if values is None or np.isfinite(values).all():
+        return
+    frame, atom, _ = np.argwhere(~np.isfinite(values))[0]
+    raise InputError(
+        f"{path}: the {what} of atom {atom} in frame {first + frame} (from 0) are "
+        f"{values[frame, atom]}"
+    )
+
+
+def _particle_masses(path: Path) -> Floats:
+    """Return the masses (n_particles,), Da, of an OpenMM System without building it."""
+    masses: list[float] = []
+    try:
+        events = ElementTree.iterparse(path, events=("start", "end"))
+        if next(events)[1].tag != "System":
+            raise InputError(f"{path} is no OpenMM System (its XML does not begin with <System>)")
+        for event, element in events:
+            if event == "end" and element.tag == "Particle":
+                masses.append(float(element.attrib["mass"]))
+            if event == "end" and element.tag == "Particles":
+                break  # those of the forces come later
+    except (ElementTree.ParseError, KeyError, ValueError, StopIteration) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} cannot be read as an OpenMM System: {error}") from error
+    return np.array(masses)
+
+
+def _constraints(path: Path) -> tuple[Integers, Floats]:
+    """Return the pairs (n, 2) that an OpenMM System holds and their distances (n,), nm."""
+    pairs, lengths = [], []
+    try:
+        for _, element in ElementTree.iterparse(path):
+            if element.tag == "Constraint":
+                pairs.append((int(element.attrib["p1"]), int(element.attrib["p2"])))
+                lengths.append(float(element.attrib["d"]))
+            if element.tag in ("Constraints", "Forces"):
+                break  # those of the forces come later
+    except (ElementTree.ParseError, KeyError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as an OpenMM System: {error}") from error
+    return np.array(pairs, np.int64).reshape(-1, 2), np.array(lengths)
+
+
+def _another_origin(forces: Recording, what: str) -> InputError:
+    return InputError(
+        f"{forces.path} was computed from another {what}: remove it, or give --forces FILE"
+    )

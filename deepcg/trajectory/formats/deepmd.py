@@ -1,0 +1,157 @@
+"""DeePMD folders: type.raw, type_map.raw and set.*/ with coord.npy, force.npy, box.npy.
+
+Units are A and eV unless others are given. A folder that holds several such systems of the same
+atoms (data_0, data_1, ...) is one recording, in the order of the names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ase.data import atomic_numbers
+
+from deepcg.runtime.errors import InputError
+from deepcg.trajectory.formats.numpy_files import mapped
+from deepcg.trajectory.formats.recording import Block, Floats, Integers, spans
+from deepcg.trajectory.formats.units import FileUnits
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeepmdFolder:
+    """Sets of one system or of several with the same atoms; see `open_deepmd`."""
+
+    path: Path
+    sets: tuple[Path, ...]
+    lengths: tuple[int, ...]
+    n_atoms: int
+    units: FileUnits
+    numbers: Integers | None
+    has_forces: bool
+    periodic: bool
+    has_positions: bool = True
+    frame_time: float | None = None
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames of all sets."""
+        return sum(self.lengths)
+
+    def blocks(self, chunk: int, start: int, stop: int) -> Iterator[Block]:
+        """Yield frames ``start`` to ``stop``, ``chunk`` in each block but the last."""
+        for first, last in spans(chunk, start, stop):
+            yield Block(
+                self._rows("coord", self.n_atoms, first, last) * np.float32(self.units.length),
+                self._rows("box", 3, first, last) * self.units.length if self.periodic else None,
+                self._rows("force", self.n_atoms, first, last) * np.float32(self.units.force)
+                if self.has_forces
+                else None,
+            )
+
+    def _rows(self, name: str, rows: int, first: int, last: int) -> Floats:
+        """Return (last - first, rows, 3) from all the sets that the frames lie in."""
+        parts = []
+        begin = 0
+        for folder, length in zip(self.sets, self.lengths, strict=True):
+            if begin < last and first < begin + length:
+                values = _load(folder / f"{name}.npy")
+                parts.append(values[max(first - begin, 0) : last - begin].reshape(-1, rows, 3))
+            begin += length
+        return np.concatenate(parts)
+
+
+def is_deepmd(path: Path) -> bool:
+    """Whether a folder is a DeePMD system or holds some."""
+    return bool(_systems(path))
+
+
+def open_deepmd(path: Path, units: FileUnits) -> DeepmdFolder:
+    """Open a DeePMD system, or a folder of systems whose atoms are the same.
+
+    Raises
+    ------
+    InputError
+        The atoms of the systems differ, or a set's arrays are missing or of the wrong size.
+    """
+    systems = _systems(path)
+    if not systems:
+        raise InputError(f"{path} is no DeePMD folder: it has no type.raw, nor has a folder in it")
+    kinds = [_types(system) for system in systems]
+    for system, kind in zip(systems, kinds, strict=True):
+        if kind != kinds[0]:
+            raise InputError(
+                f"{system} and {systems[0]} do not have the same atoms (type.raw, "
+                f"type_map.raw): give one of them instead of {path}"
+            )
+    sets = tuple(s for system in systems for s in sorted(system.glob("set.*")) if s.is_dir())
+    if not sets:
+        raise InputError(f"{path} has no folders set.* with frames")
+    n_atoms = len(kinds[0])
+    periodic = all((s / "box.npy").exists() for s in sets)
+    has_forces = all((s / "force.npy").exists() for s in sets)
+    _check_none_is_alone(path, sets, "box.npy", periodic)
+    _check_none_is_alone(path, sets, "force.npy", has_forces)
+    lengths = tuple(_length(s, n_atoms, periodic=periodic, forces=has_forces) for s in sets)
+    return DeepmdFolder(
+        path, sets, lengths, n_atoms, units, _numbers(kinds[0]), has_forces, periodic
+    )
+
+
+def _systems(path: Path) -> list[Path]:
+    if (path / "type.raw").exists():
+        return [path]
+    return sorted(file.parent for file in path.glob("*/type.raw"))
+
+
+def _types(system: Path) -> list[str]:
+    """Return the name of every atom's type (its index where there is no type_map.raw)."""
+    try:
+        indices = [int(word) for word in (system / "type.raw").read_text().split()]
+    except ValueError as error:
+        raise InputError(
+            f"{system / 'type.raw'} is not a list of whole numbers: {error}"
+        ) from error
+    map_file = system / "type_map.raw"
+    names = map_file.read_text().split() if map_file.exists() else None
+    if not indices or min(indices) < 0 or (names is not None and max(indices) >= len(names)):
+        raise InputError(f"{system / 'type.raw'} has no atoms or types beyond those of {map_file}")
+    return [str(i) if names is None else names[i] for i in indices]
+
+
+def _numbers(kinds: list[str]) -> Integers | None:
+    if any(kind not in atomic_numbers for kind in kinds):
+        return None
+    return np.array([atomic_numbers[kind] for kind in kinds], np.int64)
+
+
+def _check_none_is_alone(path: Path, sets: tuple[Path, ...], name: str, everywhere: bool) -> None:
+    some = [s for s in sets if (s / name).exists()]
+    if some and not everywhere:
+        raise InputError(f"{path}: {some[0]} has {name}, but other sets do not")
+
+
+def _length(folder: Path, n_atoms: int, *, periodic: bool, forces: bool) -> int:
+    widths = {"coord": 3 * n_atoms}
+    if forces:
+        widths["force"] = 3 * n_atoms
+    if periodic:
+        widths["box"] = 9
+    n_frames = None
+    for name, width in widths.items():
+        file = folder / f"{name}.npy"
+        shape = _load(file).shape
+        n_frames = shape[0] if n_frames is None else n_frames
+        if shape not in ((n_frames, width), (n_frames, width // 3, 3)):
+            raise InputError(
+                f"{file} has shape {shape}, not ({n_frames}, {width}): type.raw has "
+                f"{n_atoms} atoms and coord.npy {n_frames} frames"
+            )
+    return n_frames or 0
+
+
+def _load(file: Path) -> Floats:
+    if not file.exists():
+        raise InputError(f"there is no {file}")
+    return np.asarray(mapped(file))

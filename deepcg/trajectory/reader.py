@@ -1,0 +1,442 @@
+"""Reading trajectories: which files belong together, whether they agree, and their frames."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import mdtraj
+import numpy as np
+import torch
+from torch import Tensor
+
+from deepcg.geometry.box import reduced, volumes
+from deepcg.runtime.errors import InputError
+from deepcg.runtime.provenance import file_hash
+from deepcg.trajectory.consistency import (
+    check_elements,
+    check_finite,
+    check_forces,
+    check_held,
+    check_same_origin,
+    check_same_place,
+    check_system,
+)
+from deepcg.trajectory.formats import (
+    FIXED_UNITS,
+    Block,
+    NpyFile,
+    Recording,
+    check_readable,
+    ending_of,
+    in_units,
+    open_recording,
+)
+from deepcg.trajectory.formats.recording import Floats, Integers
+from deepcg.trajectory.frame_weights import weights_beside
+from deepcg.trajectory.frames import Frames
+from deepcg.trajectory.sanity_checks import Bonds, Repeats, check_sizes
+from deepcg.trajectory.topology import (
+    atomic_numbers,
+    guessed_topology,
+    make_whole,
+    molecules,
+    spanning_tree,
+    with_bonds,
+)
+
+OWN_TOPOLOGY = (".pdb", ".pdb.gz", ".h5", ".hdf5", ".gro", ".cif", ".mmcif", ".pdbx", ".lh5")
+TOPOLOGIES = (".pdb", ".cif", ".gro", ".prmtop", ".parm7", ".psf", ".mol2", ".h5")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """A trajectory and what belongs to it; see `open_source`.
+
+    Parameters
+    ----------
+    trajectory
+        The file (or DeePMD folder) with the positions.
+    topology
+        Elements and bonds of the atoms of the trajectory.
+    system
+        XML file of the OpenMM System, ``None`` if there is none.
+    forces
+        The file with the forces, the trajectory itself if it has them; ``None`` where forces have
+        yet to be computed.
+    n_frames
+        Number of frames.
+    atoms
+        Indices, among the particles of the System, of the atoms that the trajectory has;
+        ``None`` where it has all of them.
+    recording, force_recording
+        The opened files; ``force_recording`` is ``None`` where forces are missing or come with
+        the positions.
+    weights
+        Those of the frames (n_frames,) that files beside the trajectory tell, if they do; a .npz
+        has its own.
+    trust
+        Whether code in the System may be run.
+    """
+
+    trajectory: Path
+    topology: mdtraj.Topology
+    system: Path | None
+    forces: Path | None
+    n_frames: int
+    atoms: Integers | None
+    recording: Recording
+    force_recording: Recording | None
+    weights: Floats | None
+    trust: bool = False
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms in a frame."""
+        return self.recording.n_atoms
+
+    @property
+    def frame_time(self) -> float | None:
+        """Time from frame to frame in ps, ``None`` where the file does not say."""
+        return self.recording.frame_time
+
+    @property
+    def hash(self) -> dict[str, str]:
+        """Provenance of each file (see `deepcg.runtime.provenance.file_hash`)."""
+        files = {"trajectory": self.trajectory, "system": self.system, "forces": self.forces}
+        return {what: file_hash(path) for what, path in files.items() if path is not None}
+
+    def describe(self) -> dict[str, object]:
+        """Return what there is to tell about the files, as plain values."""
+        first = next(read(self, chunk=1, stop=1))
+        return {
+            "trajectory": str(self.trajectory),
+            "system": None if self.system is None else str(self.system),
+            "forces": None if self.forces is None else str(self.forces),
+            "frames": self.n_frames,
+            "frame_time_ps": self.frame_time,
+            "atoms": self.n_atoms,
+            "molecules": _composition(self.topology),
+            "box_nm": None if first.box is None else first.box[0].tolist(),
+            "weighted": first.weights is not None,
+            "hash": self.hash,
+        }
+
+
+def open_source(
+    trajectory: str | Path,
+    *,
+    topology: str | Path | None = None,
+    system: str | Path | None = None,
+    forces: str | Path | None = None,
+    units: str | None = None,
+    trust: bool = False,
+) -> Source:
+    """Open a trajectory, find what belongs to it and check that it fits together.
+
+    What is not named is looked for beside the trajectory: ``X.pdb`` (or another topology),
+    ``X.system.xml``, ``X.forces.npy`` for a trajectory ``X.dcd``. Bonds that the topology lacks are
+    guessed from the first frame. A topology of a whole system also serves for a trajectory of
+    all its atoms but water and ions.
+
+    Parameters
+    ----------
+    trajectory
+        Anything that MDTraj reads; .npz, .trr, extended XYZ, LAMMPS dump or a DeePMD folder may
+        hold forces too.
+    units
+        ``"LENGTH,ENERGY"`` of files that do not fix theirs.
+    trust
+        Whether code in the System may be run, once it is read.
+
+    Raises
+    ------
+    InputError
+        A file is missing, cannot be read, is truncated, or does not agree with the others.
+    """
+    path = Path(trajectory)
+    if not path.exists():
+        raise InputError(f"there is no trajectory {path}")
+    force_path = _named_or_beside(path, forces, (".forces.npy",), "forces")
+    _check_units_are_used(path, force_path, units)
+    topology_path = _topology_path(path, topology)
+    full = None if topology_path is None else _load_topology(topology_path)
+    recording = _open_trajectory(path, full, units)
+    atoms, known = _trajectory_atoms(recording, full, topology_path)
+    complete = _complete(recording, known)
+    system_path = _named_or_beside(path, system, (".system.xml",), "System")
+    if system_path is not None:
+        check_system(system_path, complete if atoms is None or full is None else full)
+        if atoms is None:
+            check_held(system_path, _first_whole(recording, complete), path)
+    own = forces is None and recording.has_forces
+    force_recording = None
+    if force_path is not None and not own:
+        force_recording = open_recording(force_path, units=units)
+        check_forces(force_recording, recording, atomic_numbers(complete))
+        check_same_origin(force_recording, path, system_path)
+    return Source(
+        path,
+        complete,
+        system_path,
+        path if own else force_path,
+        recording.n_frames,
+        atoms,
+        recording,
+        force_recording,
+        None if ending_of(path) == ".npz" else weights_beside(path, recording.n_frames),
+        trust,
+    )
+
+
+def read(
+    source: Source,
+    *,
+    chunk: int = 500,
+    start: int = 0,
+    stop: int | None = None,
+    with_forces: bool = True,
+) -> Iterator[Frames]:
+    """Yield frames ``start`` to ``stop``, at most ``chunk`` at a time, in float32.
+
+    Molecules are whole, boxes reduced (positions and forces are rotated with a box that was not
+    lower triangular), ``types`` are atomic numbers. Forces are there if the source has them and
+    ``with_forces`` is true.
+
+    Raises
+    ------
+    InputError
+        Positions, forces or a box are not usable; the message names the frame.
+    """
+    stop = source.n_frames if stop is None else min(stop, source.n_frames)
+    tree, bonded, repeats = spanning_tree(source.topology), Bonds(source.topology), Repeats()
+    types = torch.as_tensor(atomic_numbers(source.topology))
+    for first, block, apart in _paired(source, chunk, start, stop, with_forces):
+        block, rotated = _upright(source.trajectory, first, block)
+        check_finite(source.trajectory, "positions", first, block.positions)
+        forces = block.forces if with_forces else None
+        if apart is not None and source.force_recording is not None:
+            files = source.trajectory, source.force_recording
+            forces = _matching_forces(*files, first, block, apart, rotated=rotated)
+        check_finite(source.forces, "forces", first, forces)
+        there = _present(block.positions)
+        check_sizes(source.trajectory, first, there, block.box)
+        repeats.check(source.trajectory, first, there)
+        positions = make_whole(there, block.box, tree)
+        bonded.check(source.trajectory, first, positions)
+        weights = block.weights
+        if weights is None and source.weights is not None:
+            weights = source.weights[first : first + len(positions)]
+        yield Frames(
+            _tensor(positions),
+            None if block.box is None else _tensor(block.box),
+            None if forces is None else _tensor(forces),
+            types,
+            None if weights is None else _tensor(weights),
+        )
+
+
+def check_forces_available(source: Source) -> None:
+    """Refuse a source that has neither forces nor a System to compute them from.
+
+    Raises
+    ------
+    InputError
+        The message names the files looked for and the options.
+    """
+    if source.forces is None and source.system is None:
+        stem = _stem(source.trajectory)
+        raise InputError(
+            f"{source.trajectory} has no forces, and there is neither {stem}.forces.npy nor "
+            f"{stem}.system.xml: give --forces FILE or --system FILE (an OpenMM System)"
+        )
+
+
+def _stem(trajectory: Path) -> Path:
+    return trajectory if trajectory.is_dir() else trajectory.with_suffix("")
+
+
+def _named_or_beside(
+    trajectory: Path, named: str | Path | None, endings: tuple[str, ...], what: str
+) -> Path | None:
+    if named is not None:
+        if not Path(named).exists():
+            raise InputError(f"there is no file {named} (given for the {what})")
+        return Path(named)
+    stem = _stem(trajectory)
+    beside = (stem.with_name(stem.name + ending) for ending in endings)
+    return next((path for path in beside if path.exists()), None)
+
+
+def _check_units_are_used(trajectory: Path, forces: Path | None, units: str | None) -> None:
+    files = [trajectory] if forces is None else [trajectory, forces]
+    if units is not None and not any(in_units(file) for file in files):
+        raise InputError(
+            f"units {units!r} were given, but {trajectory} and its forces are of "
+            f"kinds that fix their units: leave out --units"
+        )
+
+
+def _topology_path(trajectory: Path, named: str | Path | None) -> Path | None:
+    if named is None and ending_of(trajectory) in OWN_TOPOLOGY:
+        return trajectory
+    return _named_or_beside(trajectory, named, TOPOLOGIES, "topology")
+
+
+def _load_topology(path: Path) -> mdtraj.Topology:
+    check_readable(path)
+    try:
+        return mdtraj.load_topology(str(path))
+    except Exception as error:  # MDTraj's parsers raise whatever they stumble over
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{path} cannot be read as a topology: {reason}") from error
+
+
+def _open_trajectory(path: Path, topology: mdtraj.Topology | None, units: str | None) -> Recording:
+    if topology is None and not in_units(path) and ending_of(path) not in FIXED_UNITS:
+        raise _no_topology(path)
+    recording = open_recording(path, units=units if in_units(path) else None, topology=topology)
+    if not recording.has_positions:
+        raise InputError(f"{path} has no positions: give it as --forces, beside a trajectory")
+    return recording
+
+
+def _no_topology(path: Path) -> InputError:
+    return InputError(
+        f"{path} does not say what its atoms are and there is no topology beside it "
+        f"({path.stem}.pdb): give --topology FILE"
+    )
+
+
+def _trajectory_atoms(
+    recording: Recording, full: mdtraj.Topology | None, path: Path | None
+) -> tuple[Integers | None, mdtraj.Topology | None]:
+    """Return which atoms of the topology the trajectory has, and their topology."""
+    if full is None:
+        if recording.numbers is None:
+            raise _no_topology(recording.path)
+        return None, None
+    if recording.n_atoms == full.n_atoms:
+        check_elements(recording, atomic_numbers(full), "the topology")
+        return None, full
+    solute = np.array(
+        [a.index for r in full.residues if r.n_atoms > 1 and not r.is_water for a in r.atoms],
+        np.int64,
+    )
+    if recording.n_atoms != len(solute):
+        raise InputError(
+            f"{recording.path} has {recording.n_atoms} atoms, its topology {path} "
+            f"{full.n_atoms} ({len(solute)} without water and ions): "
+            f"give --topology FILE"
+        )
+    part = full.subset(solute)
+    check_elements(recording, atomic_numbers(part), "the solute of the topology")
+    return solute, part
+
+
+def _complete(recording: Recording, topology: mdtraj.Topology | None) -> mdtraj.Topology:
+    """Return the topology with all bonds, from the first frame where it lacks some."""
+    block, _ = _upright(recording.path, 0, next(recording.blocks(1, 0, 1)))
+    check_finite(recording.path, "positions", 0, block.positions)
+    check_sizes(recording.path, 0, _present(block.positions), block.box)
+    positions = _present(block.positions)[0]
+    box = None if block.box is None else block.box[0]
+    if topology is not None:
+        complete = with_bonds(topology, positions, box)
+    elif recording.numbers is None:
+        raise _no_topology(recording.path)
+    else:
+        complete = guessed_topology(recording.numbers, positions, box)
+    Bonds(complete).check_hydrogens(recording.path, positions)
+    return complete
+
+
+def _first_whole(recording: Recording, topology: mdtraj.Topology) -> Floats:
+    """Return the first frame (n_atoms, 3), nm, with its molecules whole."""
+    block, _ = _upright(recording.path, 0, next(recording.blocks(1, 0, 1)))
+    whole: Floats = make_whole(_present(block.positions), block.box, spanning_tree(topology))[0]
+    return whole
+
+
+def _labelled(forces: Recording | None) -> bool:
+    return isinstance(forces, NpyFile) and forces.note is not None
+
+
+def _paired(
+    source: Source, chunk: int, start: int, stop: int, with_forces: bool
+) -> Iterator[tuple[int, Block, Block | None]]:
+    """Yield the index of the first frame, positions, and forces of another file (if there is)."""
+    blocks = source.recording.blocks(chunk, start, stop)
+    firsts = range(start, stop, chunk)
+    if source.force_recording is None or not with_forces:
+        for first, block in zip(firsts, blocks, strict=True):
+            yield first, block, None
+    else:
+        yield from zip(
+            firsts, blocks, source.force_recording.blocks(chunk, start, stop), strict=True
+        )
+
+
+def _upright(path: Path, first: int, block: Block) -> tuple[Block, bool]:
+    """Return a block with its boxes reduced, and whether its vectors had to be rotated."""
+    if block.box is None:
+        return block, False
+    with np.errstate(invalid="ignore", over="ignore"):
+        size = volumes(block.box)
+        flat = size < 1e-3 * np.linalg.norm(block.box, axis=-1).prod(-1)
+    bad = np.flatnonzero(~((size > 0) & np.isfinite(size)) | flat)
+    if len(bad):
+        raise InputError(
+            f"{path}: the box of frame {first + bad[0]} has volume {size[bad[0]]:.4g} nm^3"
+        )
+    box, rotation = reduced(block.box)
+    if rotation is None:
+        return Block(block.positions, box, block.forces, block.weights), False
+
+    def turned(vectors: Floats | None) -> Floats | None:
+        return None if vectors is None else vectors @ rotation
+
+    return Block(turned(block.positions), box, turned(block.forces), block.weights), True
+
+
+def _matching_forces(
+    trajectory: Path, file: Recording, first: int, block: Block, apart: Block, *, rotated: bool
+) -> Floats | None:
+    """Return forces from another file, in the axes of the positions.
+
+    Where that file has positions too, they must be those of the trajectory.
+    """
+    if rotated and apart.box is None and not _labelled(file):
+        raise InputError(
+            f"the box of {trajectory} is not lower triangular and {file.path} has no "
+            f"box: the axes of its forces are not known"
+        )
+    apart, _ = _upright(file.path, first, apart)
+    if apart.positions is not None:
+        here = _present(block.positions)
+        check_same_place(trajectory, file.path, first, here, block.box, apart.positions)
+    return apart.forces
+
+
+def _present(positions: Floats | None) -> Floats:
+    if positions is None:
+        raise ValueError("a trajectory was opened that has no positions")
+    return positions
+
+
+def _tensor(values: Floats) -> Tensor:
+    return torch.from_numpy(np.array(values, np.float32))
+
+
+def _composition(topology: mdtraj.Topology) -> dict[str, int]:
+    """Return how many molecules there are of each formula, such as ``{"H2O": 216}``."""
+    symbols = np.array([a.element.symbol if a.element else "VS" for a in topology.atoms])
+    real = atomic_numbers(topology) > 0
+    return dict(Counter(_formula(symbols[m[real[m]]].tolist()) for m in molecules(topology)))
+
+
+def _formula(symbols: list[str]) -> str:
+    counts = Counter(symbols)
+    return "".join(f"{s}{n if n > 1 else ''}" for s, n in sorted(counts.items()))

@@ -1,0 +1,1 @@
+"""Trajectories opened, mapped and labelled for a fit."""

@@ -1,0 +1,346 @@
+"""From files to beads: the way that every job takes from a trajectory to coarse coordinates."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import mdtraj
+import numpy as np
+import torch
+from torch import Tensor
+
+from deepcg.atomistic.labels import label
+from deepcg.atomistic.system import read_system
+from deepcg.forces.bead_estimators import ESTIMATORS
+from deepcg.forces.constraints import Constraints, from_frames, from_system, from_water
+from deepcg.forces.cv_estimators import VARIABLE_ESTIMATORS
+from deepcg.forces.force_map import project
+from deepcg.mapping.beads import (
+    MAPPINGS,
+    LinearMapping,
+    Mapping,
+    bead_topology,
+    build_mapping,
+)
+from deepcg.mapping.collective_variables import BY_TOPOLOGY, KINDS, is_collective
+from deepcg.runtime.errors import InputError, pick
+from deepcg.runtime.progress import Progress, silent
+from deepcg.trajectory.frames import Frames
+from deepcg.trajectory.reader import Source, check_forces_available, open_source, read
+from deepcg.trajectory.sanity_checks import warn_of_forces
+from deepcg.trajectory.topology import atomic_numbers
+
+SAMPLE_FRAMES = 200
+"""Frames, spread over a trajectory, from which an estimator is built."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataConfig:
+    """Where the atomistic data are, and how they become beads.
+
+    Parameters
+    ----------
+    map
+        Coarse coordinates. Beads: oxygens, com, heavy, solute, backbone-cb (a peptide's N, CA,
+        CB, C) or select:"MDTRAJ SELECTION".
+        Collective variables: dihedrals (phi and psi of every residue) or a list such as
+        "dihedral:4,6,8,14;distance:3,7" with atoms counted from 0; also angle.
+    topology
+        Topology file; by default that beside the trajectory, TRAJ.pdb.
+    system
+        OpenMM System; by default that beside the trajectory, TRAJ.system.xml, if there is one.
+    forces
+        File with the forces on the atoms; by default those in the trajectory, or beside it in
+        TRAJ.forces.npy, or else computed from the System.
+    units
+        Units of files that do not fix theirs, such as "A,kcal/mol"; by default nm,kJ/mol.
+    estimator
+        How forces on atoms become forces on beads: least-noise (with control variates from the
+        rotations of molecules), linear (the best constant weights) or projected. On collective
+        variables: least-noise (the quietest of those that are legal), rotation, general or
+        general-mass.
+    constraints
+        Which atoms are held together: auto (from the System, or from bonds that never
+        change in the data), water (all water molecules are rigid) or none.
+    start, stop, stride
+        Frames to use: from ``start`` up to but not including ``stop`` (by default the end), every
+        ``stride``-th.
+    also
+        Further trajectories of the same system, to fit together with the first.
+    trust
+        Run the code of a PythonForce in the System: of files whose maker you trust.
+    """
+
+    map: str = "oxygens"
+    topology: Path | None = None
+    system: Path | None = None
+    forces: Path | None = None
+    units: str | None = None
+    estimator: str = "least-noise"
+    constraints: str = "auto"
+    start: int = 0
+    stop: int | None = None
+    stride: int = 1
+    also: tuple[Path, ...] = ()
+    trust: bool = False
+
+    def __post_init__(self) -> None:
+        known = dict.fromkeys((*MAPPINGS, "select", *KINDS, *BY_TOPOLOGY))
+        pick(known, self.map.partition(":")[0].strip(), "map")
+        if is_collective(self.map):
+            pick(VARIABLE_ESTIMATORS, self.estimator, "estimator of collective variables")
+        else:
+            pick(ESTIMATORS, self.estimator, "estimator")
+        if self.also and self.forces is not None:
+            raise InputError(
+                f"{self.forces} cannot have the forces of several trajectories: put those of "
+                f"each beside it, as TRAJ.forces.npy"
+            )
+        pick(dict.fromkeys(("auto", "water", "none")), self.constraints, "choice of constraints")
+        if self.stride < 1 or self.start < 0:
+            raise InputError(f"start {self.start}, stride {self.stride}: use 0 or more, 1 or more")
+
+
+class Described(Protocol):
+    """What made forces, and can tell how."""
+
+    def describe(self) -> str:
+        """Return how, and with what noise, in lines for people."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Beads:
+    """Mapped frames with instantaneous forces, and how they came about.
+
+    Beads of a single molecule, which is whole, have no box: the images of its solvent's box are
+    none of its own. ``topology`` is that of the beads; ``estimate`` is ``None`` where no forces
+    were asked for. ``source`` is ``None`` where the forces are mean forces from labels, (n_frames,
+    n_beads, 3) standard ``errors`` of which are known; it is the first of several, with
+    ``lengths`` frames each (empty: all are of one).
+    """
+
+    frames: Frames
+    mapping: Mapping
+    topology: mdtraj.Topology | None
+    source: Source | None
+    estimate: Described | None
+    errors: Tensor | None = None
+    lengths: tuple[int, ...] = ()
+
+
+def open_data(trajectory: Path, config: DataConfig) -> Source:
+    """Open a trajectory and what belongs to it."""
+    return open_source(
+        trajectory,
+        topology=config.topology,
+        system=config.system,
+        forces=config.forces,
+        units=config.units,
+        trust=config.trust,
+    )
+
+
+def open_labelled(
+    trajectory: Path, config: DataConfig, folder: Path, progress: Progress = silent
+) -> Source:
+    """Open a trajectory with forces, which are computed from its System if there are none.
+
+    Computed forces are kept beside the trajectory if that folder can be written, else in
+    ``folder``.
+
+    Raises
+    ------
+    InputError
+        If there are neither forces nor a System.
+    """
+    source = open_data(trajectory, config)
+    if source.forces is not None:
+        return source
+    check_forces_available(source)
+    beside = _is_writable(trajectory.parent)
+    labels = label(
+        trajectory,
+        topology=config.topology,
+        system=source.system,
+        output=None if beside else folder,
+        trust=config.trust,
+        progress=progress,
+    )
+    return open_source(
+        trajectory,
+        topology=config.topology,
+        system=source.system,
+        forces=labels.forces,
+        units=config.units,
+        trust=config.trust,
+    )
+
+
+def map_positions(source: Source, config: DataConfig, progress: Progress = silent) -> Beads:
+    """Map positions alone: for comparisons."""
+    mapping = build_mapping(config.map, source.topology)
+    parts = (
+        Frames(mapping(part.positions), part.box, None, mapping.types, part.weights)
+        for part in read_used(source, config, progress, with_forces=False)
+    )
+    frames = _joined(parts, source, mapping)
+    return Beads(frames, mapping, _bead_topology(mapping, source), source, None)
+
+
+def map_forces(
+    sources: Sequence[Source], config: DataConfig, temperature: float, progress: Progress = silent
+) -> Beads:
+    """Map positions and forces of data at a temperature, K: of one trajectory or of several.
+
+    Raises
+    ------
+    InputError
+        If the estimator is not legal for the constraints, trajectories have other atoms than the
+        first, or no frames are left.
+    """
+    check_same_system(sources)
+    first = sources[0]
+    mapping = build_mapping(config.map, first.topology)
+    sample = Frames.join(sample_of(source, config) for source in sources)
+    if sample.forces is not None:
+        warn_of_forces(first.forces or first.trajectory, sample.forces.numpy(), first.topology)
+    held = constraints_of(first, sample, config.constraints)
+    estimate = ESTIMATORS[config.estimator](mapping, [sample], held, temperature)
+    parts = [
+        _joined(
+            project(read_used(source, config, progress, with_forces=True), mapping, estimate),
+            source,
+            mapping,
+        )
+        for source in sources
+    ]
+    topology = _bead_topology(mapping, first)
+    lengths = tuple(len(part) for part in parts)
+    return Beads(Frames.join(parts), mapping, topology, first, estimate, lengths=lengths)
+
+
+def check_same_system(sources: Sequence[Source]) -> None:
+    """Refuse to put trajectories of different atoms together.
+
+    Raises
+    ------
+    InputError
+        Names the trajectory that has others than the first.
+    """
+    first = atomic_numbers(sources[0].topology)
+    for source in sources[1:]:
+        if not np.array_equal(atomic_numbers(source.topology), first):
+            raise InputError(
+                f"{source.trajectory} has other atoms than {sources[0].trajectory}: "
+                f"only trajectories of one system are fitted together"
+            )
+
+
+def constraints_of(source: Source, sample: Frames, choice: str) -> Constraints:
+    """Return the groups of atoms that are held together.
+
+    Raises
+    ------
+    InputError
+        If bonds never change in the data that no constraint accounts for.
+    """
+    seen = from_frames(source.topology, sample) if len(sample) > 1 else frozenset()
+    if choice == "none":
+        known: Constraints = frozenset()
+    elif choice == "water":
+        known = from_water(source.topology)
+    elif source.system is not None and source.atoms is None:
+        known = from_system(read_system(source.system, trust=source.trust))
+    else:
+        known = seen
+    for group in seen:
+        if not any(group <= other for other in known):
+            atoms = ", ".join(str(source.topology.atom(i)) for i in sorted(group)[:4])
+            way_out = "auto" if choice == "none" else "auto and the System that made the frames"
+            raise InputError(
+                f"the bonds between {atoms} never change in {source.trajectory}, but nothing "
+                f"says that they are held: use --constraints {way_out}"
+            )
+    return known
+
+
+def sample_of(source: Source, config: DataConfig) -> Frames:
+    """Return up to ``SAMPLE_FRAMES`` frames, spread over all of those that are used.
+
+    Raises
+    ------
+    InputError
+        None are used.
+    """
+    used = used_frames(source, config)
+    some = used[:: max(1, len(used) // SAMPLE_FRAMES)][:SAMPLE_FRAMES]
+    return Frames.join(next(read(source, chunk=1, start=k, stop=k + 1)) for k in some)
+
+
+def used_frames(source: Source, config: DataConfig) -> range:
+    """Return the numbers of the frames that are used.
+
+    Raises
+    ------
+    InputError
+        There are none.
+    """
+    stop = source.n_frames if config.stop is None else min(config.stop, source.n_frames)
+    used = range(config.start, stop, config.stride)
+    if not used:
+        raise InputError(
+            f"{source.trajectory} has {source.n_frames} frames: --start and --stop leave none"
+        )
+    return used
+
+
+def read_used(
+    source: Source, config: DataConfig, progress: Progress, *, with_forces: bool
+) -> Iterator[Frames]:
+    """Yield the frames that are used, as ``deepcg.trajectory.reader.read`` does."""
+    stop = source.n_frames if config.stop is None else min(config.stop, source.n_frames)
+    done = config.start
+    for part in read(source, start=config.start, stop=stop, with_forces=with_forces):
+        first = -(done - config.start) % config.stride
+        done += len(part)
+        progress(done - config.start, stop - config.start, "mapping")
+        if first < len(part):
+            yield part[first :: config.stride]
+
+
+def _joined(parts: Iterable[Frames], source: Source, mapping: Mapping) -> Frames:
+    """Join the parts of one trajectory; weights get the mean 1, as only their ratios are known."""
+    parts = list(parts)
+    if not parts:
+        raise InputError(
+            f"{source.trajectory} has {source.n_frames} frames: --start and --stop leave none"
+        )
+    frames = Frames.join(parts)
+    types = torch.as_tensor(frames.types, dtype=torch.long)
+    box = None if _is_one_molecule(mapping) else frames.box
+    weights = None if frames.weights is None else frames.weights / frames.weights.mean()
+    return Frames(frames.positions, box, frames.forces, types, weights)
+
+
+def _is_one_molecule(mapping: Mapping) -> bool:
+    """Whether two beads or more are all of one molecule: a lone bead knows no geometry."""
+    if not isinstance(mapping, LinearMapping) or mapping.weights.shape[0] < 2:
+        return False
+    if mapping.molecules is None:
+        return False
+    return len(np.unique(mapping.molecules[mapping.weights.indices])) == 1
+
+
+def _bead_topology(mapping: Mapping, source: Source) -> mdtraj.Topology | None:
+    return bead_topology(mapping, source.topology) if isinstance(mapping, LinearMapping) else None
+
+
+def _is_writable(folder: Path) -> bool:
+    """Whether files may be put there: a folder that is closed to its owner is closed to root."""
+    return bool(folder.stat().st_mode & stat.S_IWUSR) and os.access(folder, os.W_OK)

@@ -1,0 +1,142 @@
+"""From files to collective variables: the way of a fit from trajectories to U's own coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deepcg.atomistic.system import read_system
+from deepcg.forces.cv_estimators import (
+    VARIABLE_ESTIMATORS,
+    VariableForces,
+    project_variables,
+)
+from deepcg.mapping.collective_variables import (
+    CollectiveVariables,
+    VariableFrames,
+    build_variables,
+)
+from deepcg.runtime.errors import InputError
+from deepcg.runtime.progress import Progress, silent
+from deepcg.trajectory.frames import Frames
+from deepcg.trajectory.reader import Source
+from deepcg.trajectory.sanity_checks import warn_of_forces
+from deepcg.trajectory.topology import atomic_masses
+from deepcg.workflow.dataset.beads import (
+    DataConfig,
+    Described,
+    check_same_system,
+    constraints_of,
+    open_data,
+    open_labelled,
+    read_used,
+    sample_of,
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MappedVariables:
+    """Frames in collective variables with instantaneous forces, and how they came about.
+
+    Frames of biased runs have weights, whose mean is 1 in each trajectory: only ratios within one
+    are known. ``hashes`` tell which files they came from.
+    """
+
+    trajectories: tuple[VariableFrames, ...]
+    variables: CollectiveVariables
+    hashes: Mapping[str, Mapping[str, str]]
+    estimate: Described
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames of all trajectories."""
+        return sum(len(frames) for frames in self.trajectories)
+
+
+def check_variables(trajectory: Path, config: DataConfig) -> None:
+    """Find what is wrong with the settings before time is spent on forces.
+
+    Raises
+    ------
+    InputError
+        A file, the coordinates or the estimator cannot be used.
+    """
+    sources = [open_data(path, config) for path in (trajectory, *config.also)]
+    check_same_system(sources)
+    build_variables(config.map, sources[0].topology)
+
+
+def map_variables(
+    trajectory: Path,
+    config: DataConfig,
+    temperature: float,
+    folder: Path,
+    progress: Progress = silent,
+) -> MappedVariables:
+    """Map all trajectories; forces that have to be computed are kept as ``open_labelled`` does.
+
+    Raises
+    ------
+    InputError
+        A file cannot be used, the estimator is not legal, or no frames are left.
+    """
+    paths = (trajectory, *config.also)
+    sources = tuple(open_labelled(path, config, folder, progress) for path in paths)
+    check_same_system(sources)
+    variables = build_variables(config.map, sources[0].topology)
+    sample = Frames.join(sample_of(source, config) for source in sources)
+    if sample.forces is not None:
+        place = sources[0].forces or trajectory
+        warn_of_forces(place, sample.forces.numpy(), sources[0].topology)
+    held = constraints_of(sources[0], sample, config.constraints)
+    estimate = VARIABLE_ESTIMATORS[config.estimator](
+        variables, [sample], held, sources[0].topology, masses_of(sources[0]), temperature
+    )
+    mapped = tuple(_mapped(source, config, variables, estimate, progress) for source in sources)
+    hashes = {str(source.trajectory): source.hash for source in sources}
+    return MappedVariables(mapped, variables, hashes, estimate)
+
+
+def masses_of(source: Source) -> NDArray[np.float64]:
+    """Return the masses (n_atoms,), Da: those of the System, or else of the elements."""
+    if source.system is None:
+        return np.asarray(atomic_masses(source.topology), dtype=float)
+    system = read_system(source.system, trust=source.trust)
+    atoms = range(source.n_atoms) if source.atoms is None else source.atoms.tolist()
+    return np.array([system.getParticleMass(i)._value for i in atoms], dtype=float)
+
+
+def _mapped(
+    source: Source,
+    config: DataConfig,
+    variables: CollectiveVariables,
+    estimate: VariableForces,
+    progress: Progress,
+) -> VariableFrames:
+    """Return the frames of one trajectory, in double precision, weights of mean 1."""
+    chunks = read_used(source, config, progress, with_forces=True)
+    parts = list(project_variables(chunks, variables, estimate))
+    if not parts:
+        raise InputError(f"{source.trajectory}: --start and --stop leave no frames")
+    frames = VariableFrames.join(parts).to("cpu", torch.float64)
+    _check_finite(source, frames, variables)
+    if frames.weights is None:
+        return frames
+    return VariableFrames(frames.values, frames.forces, frames.weights / frames.weights.mean())
+
+
+def _check_finite(source: Source, frames: VariableFrames, variables: CollectiveVariables) -> None:
+    assert frames.forces is not None
+    for what, table in (("value", frames.values), ("force", frames.forces)):
+        wrong = torch.nonzero(~torch.isfinite(table))
+        if len(wrong):
+            frame, k = wrong[0].tolist()
+            raise InputError(
+                f"the {what} of {variables.names[k]} is not finite in frame {frame} of those used "
+                f"of {source.trajectory}: the coordinate has no direction there; leave it out"
+            )

@@ -1,0 +1,1 @@
+"""``deepcg fes``: free-energy surfaces side by side."""

@@ -1,0 +1,216 @@
+"""``deepcg fes``: free-energy surfaces beside one another, their differences and their errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from deepcg.analysis.surfaces.comparison import (
+    Distance,
+    distance,
+    distance_of_halves,
+    metrics_of,
+)
+from deepcg.analysis.surfaces.estimates import Sampled, landscape_of
+from deepcg.analysis.surfaces.ramachandran import AXES, BASINS, PATHS
+from deepcg.analysis.surfaces.report import Study, write_study
+from deepcg.analysis.surfaces.surface import Landscape
+from deepcg.runtime.errors import InputError
+from deepcg.runtime.files import check_place
+from deepcg.runtime.progress import Progress, silent
+from deepcg.workflow.fes.sources import (
+    Coordinates,
+    any_landscape,
+    default_grid,
+    is_surface_run,
+    microscopic,
+    trajectories,
+)
+from free_energy import Rectangle
+
+BINS = 36
+"""Of each coordinate."""
+
+FEWEST_FRAMES = 200
+"""Of which halves are compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class FesConfig:
+    """Free-energy surfaces of two coordinates: microscopic, coarse-grained, and how they differ.
+
+    Parameters
+    ----------
+    run
+        Folder of a fit: of beads with samples, or of collective variables; or a trajectory, or a
+        fes.npz.
+    also
+        Others to show beside it.
+    reference
+        Trajectories of the microscopic model, taken together, or its fes.npz; by default the
+        frames that RUN was fitted to.
+    on
+        The two coordinates: dihedrals (phi and psi), or such as
+        "dihedral:4,6,8,14;dihedral:6,8,14,16".
+    topology
+        Topology of trajectories that are given here; by default that beside each, TRAJ.pdb.
+    temperature
+        Temperature of trajectories that are given here, K.
+    bins
+        Bins of each coordinate.
+    names
+        What to call RUN and the others in figures, in their order; by default after their maps.
+    output
+        Folder for fes.npz, figures and report.html; by default RUN/fes.
+    """
+
+    run: Path
+    also: tuple[Path, ...] = ()
+    reference: tuple[Path, ...] = ()
+    on: str = "dihedrals"
+    topology: Path | None = None
+    temperature: float = 300.0
+    bins: int = BINS
+    names: tuple[str, ...] = ()
+    output: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.bins < 4:
+            raise InputError(f"bins is {self.bins}: give at least 4")
+        if len(self.names) > 1 + len(self.also):
+            raise InputError(
+                f"{len(self.names)} names for {1 + len(self.also)} surfaces: the reference has its "
+                f"own"
+            )
+
+
+def fes(
+    config: FesConfig,
+    progress: Progress = silent,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Study:
+    """Write fes.npz, one file per surface, figures, fes.json and report.html; tell the distances.
+
+    Raises
+    ------
+    InputError
+        There are no samples, or the surfaces are not of the same coordinates and bins.
+    """
+    output = config.output or _default_output(config.run)
+    check_place(output)
+    given = Coordinates(config.on, config.topology, config.temperature)
+    reference = _reference(config, given, progress)
+    grid = None if reference is None else reference[0].grid
+    landscapes: list[Landscape] = [] if reference is None else [reference[0]]
+    frames: list[Sampled | None] = [] if reference is None else [reference[1]]
+    for k, path in enumerate((config.run, *config.also)):
+        landscape, sampled = any_landscape(path, given, grid, config.bins, progress)
+        if k < len(config.names):
+            landscape = replace(landscape, name=config.names[k])
+        landscapes.append(landscape)
+        frames.append(sampled)
+        grid = landscape.grid if grid is None else grid
+    _check_alike(landscapes)
+    regions = BASINS if _are_backbone(landscapes[0]) else {}
+    landscapes = _told_apart(landscapes)
+    study = Study(
+        tuple(landscapes),
+        _distances(landscapes, frames, regions),
+        _halves(landscapes, frames, regions),
+        regions,
+        PATHS if regions else (),
+    )
+    write_study(study, output)
+    for one in (*study.distances, *study.halves):
+        tell(one.in_words())
+    tell(f"report: {output / 'report.html'}")
+    return study
+
+
+def _reference(
+    config: FesConfig, given: Coordinates, progress: Progress
+) -> tuple[Landscape, Sampled | None] | None:
+    """Return the first surface: the one given, that of the data of a run, or none."""
+    paths = config.reference
+    if len(paths) == 1 and paths[0].name.endswith("fes.npz"):
+        return any_landscape(paths[0], given, None, config.bins, progress)
+    if paths:
+        sampled = replace(trajectories(paths, given, progress), name="microscopic")
+    elif (config.run / "config.toml").is_file():
+        sampled = microscopic(config.run, config.on, progress)
+    else:
+        return None
+    bins = config.bins
+    if is_surface_run(config.run) or any(is_surface_run(one) for one in config.also):
+        bins = _bins_of_surfaces(config, given)
+    return landscape_of(sampled, default_grid(sampled, bins)), sampled
+
+
+def _bins_of_surfaces(config: FesConfig, given: Coordinates) -> int:
+    """Return the number of bins of the fitted surfaces, which have their own."""
+    for path in (config.run, *config.also):
+        if is_surface_run(path):
+            n = any_landscape(path, given, None, config.bins)[0].grid.shape[0]
+            if config.bins not in (n, BINS):
+                raise InputError(f"{path} has a surface of {n} bins, not {config.bins}")
+            return n
+    return config.bins
+
+
+def _check_alike(landscapes: list[Landscape]) -> None:
+    first = landscapes[0]
+    for other in landscapes[1:]:
+        same = other.grid.shape == first.grid.shape and all(
+            np.allclose(a, b, atol=1e-6)
+            for a, b in zip(first.grid.edges, other.grid.edges, strict=True)
+        )
+        if not same:
+            raise InputError(
+                f"{other.source} has bins of {other.grid.shape} over {', '.join(other.names)}, "
+                f"{first.source} of {first.grid.shape} over {', '.join(first.names)}: make both "
+                f"with the same --on and --bins"
+            )
+
+
+def _distances(
+    landscapes: list[Landscape], frames: list[Sampled | None], regions: dict[str, Rectangle]
+) -> tuple[Distance, ...]:
+    found = []
+    for landscape, sampled in zip(landscapes[1:], frames[1:], strict=True):
+        known = frames[0] is not None and sampled is not None
+        metrics = metrics_of(sampled, frames[0]) if known else ()  # type: ignore[arg-type]
+        found.append(distance(landscape, landscapes[0], regions, metrics))
+    return tuple(found)
+
+
+def _halves(
+    landscapes: list[Landscape], frames: list[Sampled | None], regions: dict[str, Rectangle]
+) -> tuple[Distance, ...]:
+    return tuple(
+        distance_of_halves(replace(sampled, name=landscape.name), landscape.grid, regions)
+        for landscape, sampled in zip(landscapes, frames, strict=True)
+        if sampled is not None and len(sampled.values) >= FEWEST_FRAMES
+    )
+
+
+def _told_apart(landscapes: list[Landscape]) -> list[Landscape]:
+    """Return surfaces without two of one name."""
+    named: list[Landscape] = []
+    for one in landscapes:
+        used = {other.name for other in named}
+        name, k = one.name, 2
+        while name in used:
+            name, k = f"{one.name} ({k})", k + 1
+        named.append(replace(one, name=name))
+    return named
+
+
+def _are_backbone(landscape: Landscape) -> bool:
+    return tuple(name.split()[0] for name in landscape.names) == AXES
+
+
+def _default_output(run: Path) -> Path:
+    return run / "fes" if run.is_dir() else run.parent / f"{run.stem}-fes"

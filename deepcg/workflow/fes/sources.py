@@ -1,0 +1,304 @@
+"""Where free-energy surfaces come from: run folders, samples, trajectories, files of surfaces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import mdtraj
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deepcg.analysis.surfaces.estimates import Sampled, landscape_of, periods_span_a_turn
+from deepcg.analysis.surfaces.mbar_weights import bias_at
+from deepcg.analysis.surfaces.surface import Landscape, load_landscape
+from deepcg.atomistic.alanine.torsion_bias import checked_table
+from deepcg.dynamics.samples import trajectories_in
+from deepcg.geometry.periodic import shortest
+from deepcg.mapping.collective_variables import (
+    CollectiveVariables,
+    VariableFrames,
+    build_variables,
+)
+from deepcg.potentials.model_file import SurfaceModel, load_any
+from deepcg.runtime.errors import InputError
+from deepcg.runtime.files import read_arrays
+from deepcg.runtime.progress import Progress, silent
+from deepcg.trajectory.formats import open_recording
+from deepcg.trajectory.reader import Source
+from deepcg.units import thermal_energy
+from deepcg.workflow.compare import fit_config_of
+from deepcg.workflow.dataset.beads import DataConfig, open_data, read_used
+from deepcg.workflow.dataset.collective_variables import map_variables
+from free_energy import Grid, Replicates
+from free_energy.mbar import mbar_weights
+
+Floats = NDArray[np.float64]
+
+ROUNDING = 1e-2
+"""kT, by which a bias in a file in single precision may differ from its table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coordinates:
+    """Which coordinates, and the trajectories' topology and temperature where no run says them."""
+
+    on: str
+    topology: Path | None
+    temperature: float
+
+
+def microscopic(run: Path, on: str, progress: Progress = silent) -> Sampled:
+    """Return the frames that a run was fitted to, with forces on the coordinates."""
+    config = fit_config_of(run)
+    data = replace(config.data, map=on, estimator="least-noise")
+    paths = (config.trajectory, *data.also)
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"{path}, which {run} was fitted to, is gone: give --reference")
+    return _frames(paths, data, config.temperature, "microscopic", run, progress)
+
+
+def trajectories(
+    paths: tuple[Path, ...], given: Coordinates, progress: Progress = silent
+) -> Sampled:
+    """Return the frames of trajectories, with forces if they are beside all of them."""
+    data = DataConfig(map=given.on, topology=given.topology)
+    return _frames(paths, data, given.temperature, paths[0].stem, paths[0].parent, progress)
+
+
+def samples(run: Path, on: str, name: str | None = None) -> Sampled:
+    """Return the frames of a model's samples, with weights where they were biased.
+
+    Raises
+    ------
+    InputError
+        There are none, they are not whole, or the beads do not have the coordinates.
+    """
+    folder = run / "samples"
+    topology_file, files = folder / "topology.pdb", trajectories_in(folder)
+    if not topology_file.is_file() or not files:
+        raise InputError(f"{run} has no samples: make them with 'deepcg sample {run}'")
+    if not (folder / "summary.json").is_file():
+        raise InputError(f"the samples of {run} are not complete: give 'deepcg sample' --resume")
+    variables = build_variables(on, mdtraj.load_topology(str(topology_file)))
+    values = [variables(torch.from_numpy(np.stack(list(_positions(file))))) for file in files]
+    weights = _weights_of(folder, [len(part) for part in values])
+    frames = tuple(
+        VariableFrames(part.double(), None, weight)
+        for part, weight in zip(values, weights, strict=True)
+    )
+    config = fit_config_of(run)
+    return Sampled(
+        name or f"CG, {config.data.map}",
+        variables.names,
+        variables.units,
+        variables.periods,
+        frames,
+        config.temperature,
+        f"{run.name}/samples",
+    )
+
+
+def fitted(run: Path, name: str | None = None) -> Landscape:
+    """Return U of a run on collective variables, as its surface.npz has it.
+
+    Raises
+    ------
+    InputError
+        The file is not there, or of an older version.
+    """
+    path = run / "surface.npz"
+    config = fit_config_of(run)
+    try:
+        file = read_arrays(path)
+        names = tuple(str(key) for key in file["names"])
+        periods = tuple(None if np.isnan(p) else float(p) for p in file["periods"])
+        members = file["members"].astype(float)
+        edges = tuple(_edges(file[key]) for key in names)
+        n = len(members)
+        return Landscape(
+            name or "U from the mean force",
+            names,
+            tuple(str(unit) for unit in file["units"]),
+            Grid(edges, periods),
+            Replicates(
+                file["U"].astype(float), members, float(np.sqrt(n / (n - 1))) if n > 1 else 1.0
+            ),
+            config.temperature,
+            f"{run.name}/surface.npz",
+            int(file["frames"].sum()),
+        )
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{path} has no surface to compare ({error}): fit {run} anew") from error
+
+
+def is_surface_run(path: Path) -> bool:
+    """Return whether a path is a run on collective variables."""
+    model = path / "model.pt"
+    return model.is_file() and isinstance(load_any(model), SurfaceModel)
+
+
+def any_landscape(
+    path: Path, given: Coordinates, grid: Grid | None, n_bins: int, progress: Progress = silent
+) -> tuple[Landscape, Sampled | None]:
+    """Return the surface of a run folder, of a file of a surface or of a trajectory.
+
+    Parameters
+    ----------
+    grid
+        For frames, which have none of their own; ``None``: ``n_bins`` of each coordinate.
+    """
+    if path.is_dir() and is_surface_run(path):
+        return fitted(path), None
+    if path.is_dir() and (path / "config.toml").is_file():
+        sampled = samples(path, given.on)
+    elif path.name.endswith("fes.npz"):
+        return load_landscape(path), None
+    else:
+        sampled = trajectories((path,), given, progress)
+    return landscape_of(sampled, grid or default_grid(sampled, n_bins)), sampled
+
+
+def default_grid(sampled: Sampled, n_bins: int) -> Grid:
+    """Return bins over whole periods, or over what the frames span."""
+    edges = []
+    for column, period in zip(sampled.values.T, sampled.periods, strict=True):
+        low, high = (column.min(), column.max()) if period is None else (-period / 2, period / 2)
+        edges.append(np.linspace(low, high, n_bins + 1))
+    return Grid(tuple(edges), sampled.periods)
+
+
+def _frames(
+    paths: tuple[Path, ...],
+    data: DataConfig,
+    temperature: float,
+    name: str,
+    folder: Path,
+    progress: Progress,
+) -> Sampled:
+    sources = [open_data(path, data) for path in paths]
+    variables = build_variables(data.map, sources[0].topology)
+    if len(variables.names) != 2:
+        raise InputError(
+            f"{data.map!r} are {len(variables.names)} coordinates ({', '.join(variables.names)}): "
+            f"a surface has two, give --on"
+        )
+    if all(_has_forces(source) for source in sources):
+        mapped = map_variables(
+            paths[0], replace(data, also=paths[1:]), temperature, folder, progress
+        )
+        trajectories = mapped.trajectories
+    else:
+        trajectories = tuple(_values(source, data, variables, progress) for source in sources)
+    source = ", ".join(dict.fromkeys(path.name for path in paths))
+    whole = Sampled(
+        name, variables.names, variables.units, variables.periods, trajectories, temperature, source
+    )
+    return _on_one_scale(whole, [_bias_table(path) for path in paths])
+
+
+def _bias_table(path: Path) -> Floats | None:
+    """Return the table of a bias that is beside frames, as ``simulate alanine`` writes it."""
+    if path.suffix != ".npz":
+        return None
+    with np.load(path, allow_pickle=False) as arrays:
+        return checked_table(path, arrays["bias_grid"]) if "bias_grid" in arrays else None
+
+
+def _on_one_scale(sampled: Sampled, tables: list[Floats | None]) -> Sampled:
+    """Return frames whose weights are comparable, if the tables are those of their coordinates."""
+    known = tuple(table for table in tables if table is not None)
+    if not periods_span_a_turn(sampled.periods):
+        return sampled
+    kT = thermal_energy(sampled.temperature)
+    pairs = zip(sampled.trajectories, known, strict=False)
+    if len(known) < len(tables) or not all(_explains(table, part, kT) for part, table in pairs):
+        return sampled
+    sampled = replace(sampled, tables=known)
+    try:
+        weigh, _ = sampled.weighting()
+    except ValueError as error:
+        raise InputError(f"the biases of {sampled.source} cannot be undone: {error}") from error
+    ends = np.cumsum([len(part) for part in sampled.trajectories])
+    weights = np.split(weigh(np.ones(ends[-1])), ends[:-1])
+    parts = [
+        replace(part, weights=torch.from_numpy(weight))
+        for part, weight in zip(sampled.trajectories, weights, strict=True)
+    ]
+    return replace(sampled, trajectories=tuple(parts))
+
+
+def _explains(table: Floats, frames: VariableFrames, kT: float) -> bool:
+    """Return whether a bias at the values of frames is what their weights undo."""
+    if frames.weights is None:
+        return False
+    found = np.log(frames.weights.numpy()) - bias_at(table, frames.values.double().numpy()) / kT
+    return bool(found.std() < ROUNDING)
+
+
+def _has_forces(source: Source) -> bool:
+    """Return whether forces are in a file already: none are computed for a surface."""
+    return source.forces is not None
+
+
+def _values(
+    source: Source, data: DataConfig, variables: CollectiveVariables, progress: Progress
+) -> VariableFrames:
+    chunks = read_used(source, data, progress, with_forces=False)
+    parts = [
+        VariableFrames(variables(atoms.positions, atoms.box).double(), None, atoms.weights)
+        for atoms in chunks
+    ]
+    if not parts:
+        raise InputError(f"{source.trajectory}: --start and --stop leave no frames")
+    return VariableFrames.join(parts)
+
+
+def _weights_of(folder: Path, lengths: list[int]) -> list[torch.Tensor | None]:
+    """Return the weights of the frames of each replica: none where there was no bias."""
+    path = folder / "values.npz"
+    if not path.is_file():
+        return [None] * len(lengths)
+    saved = read_arrays(path)
+    bias, values = saved["bias"].astype(float), saved["values"].astype(float)
+    periods = saved["periods"]
+    if bias.shape != (len(lengths), lengths[0]):
+        raise InputError(
+            f"{path} is of {bias.shape} replicas and frames, the trajectories are of "
+            f"{(len(lengths), lengths[0])}: give 'deepcg sample' --resume"
+        )
+    saved = read_arrays(folder / "bias.npz")
+    kT = thermal_energy(float(saved["temperature"]))
+    windows = {key: saved[key].astype(float) for key in ("centres", "springs") if key in saved}
+    if windows:
+        flat = _umbrella_weights(values, periods, windows["centres"], windows["springs"], kT)
+    else:
+        flat = np.exp((bias - bias.max()) / kT).ravel()
+    flat = flat / flat.mean()
+    return list(torch.from_numpy(flat.reshape(bias.shape)))
+
+
+def _umbrella_weights(
+    values: Floats, periods: Floats, centres: Floats, springs: Floats, kT: float
+) -> Floats:
+    """Return the weights (n_replicas * n_frames,) of frames under springs: MBAR."""
+    n_replicas, n_frames, d = values.shape
+    apart = values.reshape(1, -1, d) - centres[:, None]
+    apart = shortest(apart, [None if np.isnan(period) else period for period in periods])
+    constants = np.broadcast_to(springs, (n_replicas, d))
+    bias = 0.5 * (constants[:, None] * apart**2).sum(-1) / kT
+    return mbar_weights(bias, [n_frames] * n_replicas)
+
+
+def _positions(path: Path) -> Iterator[Floats]:
+    recording = open_recording(path)
+    for block in recording.blocks(1000, 0, recording.n_frames):
+        yield from np.array(block.positions, np.float64)
+
+
+def _edges(centres: Floats) -> Floats:
+    width = centres[1] - centres[0]
+    return np.append(centres - width / 2, centres[-1] + width / 2)

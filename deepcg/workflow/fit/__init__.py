@@ -1,0 +1,1 @@
+"""``deepcg fit``: from a trajectory to a coarse-grained free energy."""

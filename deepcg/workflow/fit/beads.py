@@ -1,0 +1,426 @@
+"""``deepcg fit``: from a trajectory to a coarse-grained free energy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import mdtraj
+import numpy as np
+import torch
+from torch import Tensor
+
+from deepcg.analysis.structure.figures import learning_curve_figure, png
+from deepcg.analysis.structure.report import versions
+from deepcg.compute.device import device_of
+from deepcg.compute.matmul_precision import EXACT
+from deepcg.forces.mean_force_labels import are_labels
+from deepcg.geometry.neighbor_list import Neighbors, check_cutoff
+from deepcg.mapping.beads import LinearMapping
+from deepcg.mapping.chirality import check_handedness
+from deepcg.mapping.collective_variables import is_collective
+from deepcg.networks import SIZES
+from deepcg.potentials.beads import NetworkPotential
+from deepcg.potentials.ensemble import EnsemblePotential, member_folder
+from deepcg.potentials.model_file import Architecture, Model, save_model
+from deepcg.potentials.priors import ForceField, Repulsion, onset_of_contacts
+from deepcg.runtime.config import write_toml
+from deepcg.runtime.errors import InputError
+from deepcg.runtime.files import replacing, write_arrays, write_bytes, write_json
+from deepcg.runtime.locks import folder_locked
+from deepcg.runtime.progress import Progress, silent
+from deepcg.runtime.provenance import file_hash
+from deepcg.training.members import begin_beads, drawn_frames, member_seed
+from deepcg.training.quality import Quality, quality_of
+from deepcg.training.trainer import (
+    ForceSamples,
+    Record,
+    TrainingError,
+    force_error,
+    in_brief,
+    label_weights,
+    matmul_change,
+    prepare,
+    rows,
+)
+from deepcg.trajectory.frames import Frames
+from deepcg.workflow.dataset.beads import (
+    Beads,
+    check_same_system,
+    map_forces,
+    map_positions,
+    open_data,
+    open_labelled,
+    used_frames,
+)
+from deepcg.workflow.dataset.labels import beads_of_labels
+from deepcg.workflow.fit.collective_variables import SurfaceFit, fit_variables
+from deepcg.workflow.fit.config import DTYPES, FitConfig, absolute, with_preset
+from deepcg.workflow.fit.prior import PRIORS
+from deepcg.workflow.fit.run_folder import check_folder, train_in_folder
+
+START_FRAMES = 64
+"""Mapped frames that a run folder keeps for starting the sampler."""
+
+STANDARDISE_FRAMES = 50
+
+ONSET_FRAMES = 500
+"""Searched for contacts at a time."""
+
+MOST_CHANGED = 1e-3
+"""By how much of itself fast products may change the validation error without a word."""
+
+CUTOFF, MOLECULE_CUTOFF = 0.6, 0.9
+"""Where the user gives none, nm: in a box, and without one, where a solute is seen whole."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fit:
+    """What a fit leaves behind: the run folder holds the same.
+
+    ``model``, ``history`` and ``quality`` are of the first of the ``models``, the members of the
+    ensemble.
+    """
+
+    config: FitConfig
+    model: Model
+    history: list[Record]
+    quality: Quality
+    models: tuple[Model, ...]
+
+
+def fit(
+    config: FitConfig,
+    progress: Progress = silent,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Fit | SurfaceFit:
+    """Label, map, train and save; return the model and how good it is.
+
+    Parameters
+    ----------
+    tell
+        Called with lines for the user.
+
+    Raises
+    ------
+    InputError
+        Something in the input is not usable: nothing is written to the run folder then but
+        forces that were computed for it. Or training failed: the last checkpoint stays, and
+        the best weights so far are in ``best.pt``. Or
+        another process works in the run folder.
+    """
+    config = with_preset(config)
+    with folder_locked(config.output):
+        check_folder(config)
+        if is_collective(config.data.map):
+            return fit_variables(config, progress, tell)
+        return _fit_beads(config, progress, tell)
+
+
+def _fit_beads(config: FitConfig, progress: Progress, tell: Callable[[str], None]) -> Fit:
+    device = device_of(config.device, config.threads)
+    beads, hashes = beads_of(config, progress)
+    tell(_about_beads(beads))
+    prior = PRIORS[config.prior](beads, config.temperature)
+    frames = beads.frames.to(device, DTYPES[config.dtype])
+    training, validation = split(frames, config.validation_fraction, beads.lengths)
+    molecular = None if prior is None else prior[0]
+    potential, architecture = build(config, frames, molecular)
+    samples = prepare(potential, training, progress=progress)
+    if prior is not None:
+        tell(f"{prior[1]}; {_explained(training, samples)}")
+    if beads.errors is not None:
+        samples = replace(
+            samples, weights=label_weights(beads.errors[: len(samples)]).to(frames.forces)
+        )
+    held_out = prepare(potential, validation, progress=progress)
+    begin_beads(potential, architecture, config.members, 0)  # find what is wrong with it now
+    start_run(config, beads)
+    models, histories = [], []
+    for k in range(config.members.ensemble):
+        potential, _ = build(config, frames, molecular, seed=member_seed(config.training.seed, k))
+        seen = _frames_of_member(config, samples, k)
+        standardise(potential, seen)
+        begin_beads(potential, architecture, config.members, k)
+        names, masses = beads.mapping.type_names, beads.mapping.masses
+        model = Model(architecture, potential, names, masses, config.data.map, config.temperature)
+        told = _of_member(progress, k, config.members.ensemble)
+        histories.append(_trained(config, k, model, seen, held_out, told))
+        models.append(model)
+    quality = judge(models[0].potential, samples, held_out, validation)
+    tell(quality.in_words())
+    _tell_of_products(config.training.matmul, models, held_out, tell)
+    result = Fit(config, models[0], histories[0], quality, tuple(models))
+    if len(models) > 1:
+        tell(_about_members(result, held_out))
+    _write_results(result, beads, hashes)
+    return result
+
+
+def _trained(
+    config: FitConfig,
+    member: int,
+    model: Model,
+    samples: ForceSamples[Neighbors],
+    held_out: ForceSamples[Neighbors],
+    progress: Progress,
+) -> list[Record]:
+    """Train and save a member; where the training fails, with the best weights there were."""
+    folder = member_folder(config.output, member)
+    try:
+        history = train_in_folder(config, member, model.potential, samples, held_out, progress)
+    except TrainingError:
+        save_model(folder / "best.pt", model)
+        raise
+    save_model(folder / "model.pt", model)
+    return history
+
+
+def beads_of(config: FitConfig, progress: Progress) -> tuple[Beads, Mapping[str, str]]:
+    """Return beads with forces, and hashes of their files, which may vanish while we train.
+
+    Raises
+    ------
+    InputError
+        As ``fit``.
+    """
+    path = config.trajectory
+    if are_labels(path):
+        beads = beads_of_labels(path, config.data, config.temperature)
+        return beads, {"labels": file_hash(path)}
+    check_before_labelling(config)
+    paths = (path, *config.data.also)
+    sources = [open_labelled(path, config.data, config.output, progress) for path in paths]
+    beads = map_forces(sources, config.data, config.temperature, progress)
+    hashes = dict(sources[0].hash)
+    for number, source in enumerate(sources[1:], start=2):
+        hashes |= {f"{what} {number}": text for what, text in source.hash.items()}
+    return beads, hashes
+
+
+def check_before_labelling(config: FitConfig) -> None:
+    """Find what is wrong with the settings before hours are spent on forces.
+
+    Raises
+    ------
+    InputError
+        The map, the frames, the cutoff or the network's options cannot be used.
+    """
+    sources = [open_data(path, config.data) for path in (config.trajectory, *config.data.also)]
+    check_same_system(sources)
+    for source in sources:
+        check_length(len(used_frames(source, config.data)))
+    first = replace(config.data, start=config.data.start, stop=config.data.start + 1, stride=1)
+    beads = map_positions(sources[0], first)
+    if isinstance(beads.mapping, LinearMapping) and not config.force_achiral:
+        check_handedness(beads.mapping, sources[0].topology, config.data.map)
+    check_cutoff(beads.frames.box, cutoff_of(config, beads.frames))
+    build(config, beads.frames)
+
+
+def split(
+    frames: Frames, validation_fraction: float, lengths: Sequence[int] = ()
+) -> tuple[Frames, Frames]:
+    """Return the first frames of each trajectory, and its last ones.
+
+    Neighbors in time must not be on both sides. ``lengths`` are the numbers of frames of
+    trajectories that were joined; by default all are of one.
+    """
+    first, last, start = [], [], 0
+    for length in lengths or (len(frames),):
+        check_length(length)
+        n = max(1, min(length - 1, round((1 - validation_fraction) * length)))
+        first.append(frames[start : start + n])
+        last.append(frames[start + n : start + length])
+        start += length
+    return Frames.join(first), Frames.join(last)
+
+
+def check_length(n_frames: int) -> None:
+    """Refuse a trajectory that cannot be split."""
+    if n_frames < 2:
+        raise InputError(f"{n_frames} frames are too few: one to train on, one to validate")
+
+
+def cutoff_of(config: FitConfig, frames: Frames) -> float:
+    """Return the cutoff, nm: by default one for liquids, or for molecules."""
+    if config.cutoff is not None:
+        return config.cutoff
+    return CUTOFF if frames.box is not None else MOLECULE_CUTOFF
+
+
+def size_of(config: FitConfig, frames: Frames) -> Mapping[str, object]:
+    """Return the options of the network's size: by default one for liquids, or for molecules."""
+    sizes = SIZES[config.network]
+    if config.network_size != "auto":
+        return sizes[config.network_size]
+    return sizes["molecule" if frames.box is None and "molecule" in sizes else "small"]
+
+
+def build(
+    config: FitConfig,
+    frames: Frames,
+    molecular: ForceField | None = None,
+    *,
+    seed: int | None = None,
+) -> tuple[NetworkPotential, Architecture]:
+    """Return the untrained potential that a config describes, with a force field or without."""
+    n_types = int(frames.types.max()) + 1
+    options = {**size_of(config, frames), **config.network_options}
+    # Lennard-Jones' walls leave nothing to a repulsion
+    walls = molecular is not None and "pairs" in molecular.kinds
+    cutoff, repulsion = cutoff_of(config, frames), config.repulsion and not walls
+    architecture = Architecture(config.network, options, cutoff, n_types, repulsion)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.training.seed if seed is None else seed)
+        potential = architecture.build(frames.types.cpu(), config.temperature, molecular)
+    potential.to(frames.positions.device, frames.positions.dtype)
+    return potential, architecture
+
+
+def standardise(potential: NetworkPotential, samples: ForceSamples[Neighbors]) -> None:
+    """Scale the network's inputs and place the repulsion, from the training frames."""
+    some = torch.linspace(0, len(samples) - 1, min(len(samples), STANDARDISE_FRAMES)).long()
+    for term in potential.terms:
+        if isinstance(term, Repulsion):
+            onset, held = term.get_buffer("onset"), term.get_buffer("excluded")
+            onset.copy_(_onset(samples, potential.types, len(onset), held))
+        else:
+            term.standardise(samples[some].seen, potential.types)  # type: ignore[operator]
+
+
+def _onset(samples: ForceSamples[Neighbors], types: Tensor, n_types: int, held: Tensor) -> Tensor:
+    """Return the onset of contacts (n_types, n_types), nm, in all frames; 0: there are none."""
+    shortest = samples.forces.new_full((n_types, n_types), torch.inf)
+    for start in range(0, len(samples), ONSET_FRAMES):
+        near = samples[start : start + ONSET_FRAMES].seen
+        of_part = onset_of_contacts(near, types, n_types, held)
+        shortest = torch.where(of_part > 0, shortest.minimum(of_part), shortest)
+    return shortest.where(shortest.isfinite(), 0)
+
+
+def judge(
+    potential: NetworkPotential,
+    samples: ForceSamples[Neighbors],
+    validation: ForceSamples[Neighbors],
+    frames: Frames,
+) -> Quality:
+    """Evaluate a trained potential on training and validation frames, whole forces of these."""
+    assert frames.forces is not None
+    every = max(1, len(samples) // 500)
+    on_training = float(force_error(potential, samples[::every]).mean())
+    errors = force_error(potential, validation).double().cpu().numpy()
+    return quality_of(float(frames.forces.var()), on_training, errors)
+
+
+def _frames_of_member(
+    config: FitConfig, samples: ForceSamples[Neighbors], member: int
+) -> ForceSamples[Neighbors]:
+    if not config.members.resample:
+        return samples
+    return samples[drawn_frames([len(samples)], member_seed(config.training.seed, member))]
+
+
+def _of_member(progress: Progress, member: int, n_members: int) -> Progress:
+    """Return the progress of a member's training as that of all."""
+    if n_members == 1:
+        return progress
+    return lambda done, total, what: progress(
+        member * total + done, n_members * total, f"member {member + 1} of {n_members}, {what}"
+    )
+
+
+def _tell_of_products(
+    matmul: str,
+    models: Sequence[Model],
+    held_out: ForceSamples[Neighbors],
+    tell: Callable[[str], None],
+) -> None:
+    """Tell if the validation error depends on the precision of products in the training."""
+    if matmul == EXACT:
+        return
+    changes = [matmul_change(model.potential, held_out, matmul) for model in models]
+    worst = max(changes, key=abs)
+    if not abs(worst) <= MOST_CHANGED:
+        tell(
+            f"products of --matmul {matmul} change the validation error by {100 * worst:+.2g} %: "
+            f"compare with a fit in {EXACT}"
+        )
+
+
+def _about_members(result: Fit, held_out: ForceSamples[Neighbors]) -> str:
+    """Say how good the mean of the members is."""
+    potentials = [model.potential for model in result.models]
+    errors = [float(force_error(potential, held_out).mean()) for potential in potentials]
+    mean = float(force_error(EnsemblePotential(potentials), held_out).mean())
+    return (
+        f"{len(errors)} members, validation errors {in_brief(min(errors))} to "
+        f"{in_brief(max(errors))}, of the mean of their forces {in_brief(mean)} (kJ/mol/nm)^2"
+    )
+
+
+def start_run(config: FitConfig, beads: Beads) -> None:
+    """Begin the run folder: what was asked for, and frames for the sampler to start from."""
+    write_toml(config.output / "config.toml", absolute(config))
+    frames = beads.frames
+    chosen = np.unique(np.linspace(0, len(frames) - 1, START_FRAMES).astype(int))
+    arrays = {"positions": frames.positions[chosen].numpy()}
+    if frames.box is not None:
+        arrays["box"] = frames.box[chosen].numpy()
+    write_arrays(config.output / "start.npz", arrays)
+    if beads.topology is not None:
+        save_topology(config.output / "beads.pdb", frames[:1], beads.topology)
+
+
+def save_topology(path: Path, frame: Frames, topology: mdtraj.Topology) -> None:
+    """Write one frame of beads as PDB."""
+    trajectory = mdtraj.Trajectory(frame.positions.numpy(), topology)
+    if frame.box is not None:
+        trajectory.unitcell_vectors = frame.box.numpy()
+    with replacing(path) as part:
+        trajectory.save_pdb(str(part))
+
+
+def _about_beads(beads: Beads) -> str:
+    frames, estimate = beads.frames, beads.estimate
+    text = f"{len(frames)} frames of {frames.n_sites} beads ({', '.join(beads.mapping.type_names)})"
+    return text if estimate is None else f"{text}\n{estimate.describe()}"
+
+
+def _explained(frames: Frames, samples: ForceSamples[Neighbors]) -> str:
+    assert frames.forces is not None
+    before, after = float(frames.forces.var()), float(samples.forces.var())
+    return (
+        f"it explains {100 * (1 - after / before):.1f} % of the force variance "
+        f"({in_brief(after)} of {in_brief(before)} (kJ/mol/nm)^2 are left)"
+    )
+
+
+def _write_results(result: Fit, beads: Beads, hashes: Mapping[str, str]) -> None:
+    quality, folder = result.quality, result.config.output
+    parameters = sum(p.numel() for p in result.model.potential.parameters())
+    content: Mapping[str, Any] = {
+        "kind": "fit",
+        "trajectory": str(result.config.trajectory.resolve()),
+        "frames": len(beads.frames),
+        "beads": beads.frames.n_sites,
+        "types": list(beads.mapping.type_names),
+        "frame_ps": None if beads.source is None else beads.source.frame_time,
+        "estimator": "" if beads.estimate is None else beads.estimate.describe(),
+        "parameters": parameters,
+        "seconds": result.history[-1].seconds,
+        "quality": asdict(quality) | {"explained": quality.explained},
+        "hashes": dict(hashes),
+        "members": len(result.models),
+        "seed": result.config.training.seed,
+        "versions": versions(),
+    }
+    write_json(folder / "run.json", content)
+    figure = learning_curve_figure(
+        list(rows(result.history)),
+        noise_floor=None if quality.overfits else quality.floor.value,
+        source=str(result.config.trajectory),
+    )
+    write_bytes(folder / "learning-curve.png", png(figure))

@@ -1,0 +1,373 @@
+"""``deepcg fit`` on collective variables: U(xi) itself, its error and its figures."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deepcg.analysis.structure.figures import learning_curve_figure, png
+from deepcg.analysis.structure.report import versions
+from deepcg.analysis.surfaces.fitted import BINS, Surface, agreement, surface_of
+from deepcg.analysis.surfaces.fitted_figures import surface_figures
+from deepcg.compute.device import device_of
+from deepcg.forces.mean_force_labels import are_labels
+from deepcg.mapping.collective_variables import VariableFrames
+from deepcg.potentials.collective_variables import SurfacePotential
+from deepcg.potentials.ensemble import member_folder
+from deepcg.potentials.model_file import SurfaceModel, save_model
+from deepcg.runtime.config import write_toml
+from deepcg.runtime.errors import InputError, pick
+from deepcg.runtime.files import read_tensors, write_bytes, write_json
+from deepcg.runtime.progress import Progress, silent
+from deepcg.training.members import begin_surface, drawn_frames, member_seed
+from deepcg.training.noise_floor import MOST_COORDINATES, close_frames
+from deepcg.training.quality import Quality, quality_of
+from deepcg.training.stacked import train_stack
+from deepcg.training.trainer import (
+    ForceSamples,
+    Record,
+    label_weights,
+    rows,
+    squared_errors,
+)
+from deepcg.units import thermal_energy
+from deepcg.workflow.dataset.collective_variables import (
+    MappedVariables,
+    check_variables,
+    map_variables,
+)
+from deepcg.workflow.dataset.labels import variables_of_labels
+from deepcg.workflow.fit.config import DTYPES, FitConfig, absolute
+from deepcg.workflow.fit.run_folder import train_stack_in_folder
+from free_energy import Estimate
+
+REFITS = 8
+"""Fits to resampled blocks of frames, for the error of U."""
+
+FIRST_REFIT = 500
+"""Their seeds are those of members from this one on."""
+
+FEWEST_FRAMES = 1000
+"""From which pairs of them are close enough to tell the noise."""
+
+Samples = ForceSamples[Tensor]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SurfaceFit:
+    """What a fit on collective variables leaves behind: the run folder holds the same.
+
+    ``quality`` has an entry for each coordinate; ``surface`` is ``None`` where there are more
+    than two. These, ``model`` and ``history`` are of the first of the ``models``, the members of
+    the ensemble.
+    """
+
+    config: FitConfig
+    model: SurfaceModel
+    history: list[Record]
+    quality: tuple[Quality, ...]
+    surface: Surface | None
+    models: tuple[SurfaceModel, ...]
+
+
+def fit_variables(
+    config: FitConfig,
+    progress: Progress = silent,
+    tell: Callable[[str], None] = lambda line: None,
+) -> SurfaceFit:
+    """Map, train, draw and save; see ``deepcg.workflow.fit.beads.fit``, which calls this.
+
+    Raises
+    ------
+    InputError
+        As there.
+    """
+    device = device_of(config.device, config.threads)
+    _check_options(config)
+    mapped = _mapped(config, progress)
+    tell(_about(mapped))
+    parts = [frames.to(device, DTYPES[config.dtype]) for frames in mapped.trajectories]
+    training, validation = split_each(parts, config.validation_fraction)
+    samples = samples_of(training)
+    held_out = replace(samples_of(validation), scale=samples.scale)
+    periods = mapped.variables.periods
+    # find what is wrong before there is a folder
+    begin_surface(build_surface(config, periods, samples), config.members, 0)
+    write_toml(config.output / "config.toml", absolute(config))
+    members, history = train_members(config, periods, training, held_out, progress)
+    potential = members[0]
+    floors = floors_of(parts, periods)
+    quality = judge_each(potential, samples, held_out, mapped.variables.units, floors)
+    for name, of_one in zip(mapped.variables.names, quality, strict=True):
+        tell(f"{name}: {of_one.in_words()}")
+    names, units = mapped.variables.names, mapped.variables.units
+    models = [SurfaceModel(u, names, units, config.data.map, config.temperature) for u in members]
+    for k, model in enumerate(models):
+        save_model(member_folder(config.output, k) / "model.pt", model)
+    surface = None
+    if len(names) in BINS:
+        refits = resampled_fits(config, periods, training, held_out, progress)
+        kT = thermal_energy(config.temperature)
+        surface = surface_of([potential, *refits], parts, names, units, kT)
+    result = SurfaceFit(config, models[0], history[0], quality, surface, tuple(models))
+    if len(models) > 1:
+        tell(_about_members(history))
+    _write_results(result, mapped)
+    tell(_about_surface(result, mapped))
+    return result
+
+
+def split_each(
+    trajectories: list[VariableFrames], validation_fraction: float
+) -> tuple[list[VariableFrames], list[VariableFrames]]:
+    """Return the first frames of every trajectory, and its last ones.
+
+    Raises
+    ------
+    InputError
+        A trajectory has less than three frames.
+    """
+    first, last = [], []
+    for frames in trajectories:
+        # a single one has no spread
+        n = min(len(frames) - 2, round((1 - validation_fraction) * len(frames)))
+        if n < 1:
+            raise InputError(f"{len(frames)} frames are too few: one to train on, two to validate")
+        first.append(frames[:n])
+        last.append(frames[n:])
+    return first, last
+
+
+def samples_of(trajectories: list[VariableFrames]) -> Samples:
+    """Return frames ready for training; the scale of a coordinate is the spread of its force."""
+    frames = VariableFrames.join(trajectories)
+    assert frames.forces is not None
+    spread = frames.forces.std(0) if len(frames) > 1 else frames.forces.abs()[0]
+    weights = None if frames.errors is None else label_weights(frames.errors)
+    return ForceSamples(frames.values, frames.forces, spread.clamp(min=1e-6), weights)
+
+
+def build_surface(
+    config: FitConfig,
+    periods: tuple[float | None, ...],
+    samples: Samples,
+    *,
+    seed: int | None = None,
+) -> SurfacePotential:
+    """Return the untrained potential that a config describes."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.training.seed if seed is None else seed)
+        potential = SurfacePotential(periods, **config.network_options)
+    potential.to(samples.forces.device, samples.forces.dtype)
+    potential.standardise(samples.seen, samples.forces)
+    return potential
+
+
+def floors_of(
+    trajectories: list[VariableFrames], periods: tuple[float | None, ...]
+) -> tuple[Estimate[float] | None, ...]:
+    """Return the noise of every coordinate by pairs of close frames, where these can tell it."""
+    frames = VariableFrames.join(trajectories)
+    if len(periods) > MOST_COORDINATES or len(frames) < FEWEST_FRAMES:
+        return (None,) * len(periods)
+    assert frames.forces is not None
+    floor = close_frames(frames.values.cpu().numpy(), frames.forces.cpu().numpy(), periods).floor
+    return tuple(
+        Estimate(float(v), float(e)) for v, e in zip(floor.value, floor.error, strict=True)
+    )
+
+
+def judge_each(
+    potential: SurfacePotential,
+    samples: Samples,
+    held_out: Samples,
+    units: tuple[str, ...],
+    floors: tuple[Estimate[float] | None, ...],
+) -> tuple[Quality, ...]:
+    """Evaluate a trained potential, coordinate by coordinate."""
+    scale = samples.scale**2
+    on_training = (squared_errors(potential, samples) * scale).double().mean(0).cpu()
+    errors = (squared_errors(potential, held_out) * scale).double().cpu().numpy()
+    variance = held_out.forces.double().var(0).cpu()
+    return tuple(
+        quality_of(float(variance[k]), float(on_training[k]), errors[:, k], f"kJ/mol/{unit}", floor)
+        for k, (unit, floor) in enumerate(zip(units, floors, strict=True))
+    )
+
+
+def train_members(
+    config: FitConfig,
+    periods: tuple[float | None, ...],
+    training: list[VariableFrames],
+    held_out: Samples,
+    progress: Progress = silent,
+) -> tuple[list[SurfacePotential], list[list[Record]]]:
+    """Train the members of the ensemble in the run folder; return them and the records of each.
+
+    They are trained at once, but for those that are added to others: these have the checkpoint of
+    their own that was written when they began.
+    """
+    found: list[SurfacePotential] = []
+    histories: list[list[Record]] = []
+    while len(found) < config.members.ensemble:
+        first = len(found)
+        together = _trained_together(config, first)
+        potentials, drawn, samples = _beginnings(config, periods, training, together)
+        members, history = train_stack_in_folder(
+            config, together, potentials, samples, held_out, drawn=drawn, progress=progress
+        )
+        found += members
+        histories += history
+    return found, histories
+
+
+def resampled_fits(
+    config: FitConfig,
+    periods: tuple[float | None, ...],
+    training: list[VariableFrames],
+    held_out: Samples,
+    progress: Progress = silent,
+) -> list[SurfacePotential]:
+    """Return fits to blocks of frames drawn with replacement, from other random weights.
+
+    Their spread is the error of U that frames and network have (Efron's bootstrap, of blocks).
+    """
+    samples, lengths = samples_of(training), [len(frames) for frames in training]
+    seeds = [member_seed(config.training.seed, FIRST_REFIT + k) for k in range(REFITS)]
+    drawn = [drawn_frames(lengths, seed) for seed in seeds]
+    potentials = [
+        build_surface(config, periods, samples[rows], seed=seed)
+        for seed, rows in zip(seeds, drawn, strict=True)
+    ]
+    plain = replace(config.training, validations=1, patience=0)
+    told: Progress = lambda done, total, what: progress(done, total, "fits to resampled frames")
+    return train_stack(
+        potentials, samples, held_out, plain, seeds=seeds, drawn=drawn, progress=told
+    )[0]
+
+
+def _trained_together(config: FitConfig, first: int) -> list[int]:
+    """Return the numbers of members that are trained at once, from the first that is left."""
+    last = config.members.ensemble
+    checkpoint = member_folder(config.output, first) / "checkpoint.pt"
+    if config.resume and checkpoint.is_file():
+        saved = read_tensors(checkpoint).get("seeds", [])
+        last = first + max(1, len(saved))
+    return list(range(first, last))
+
+
+def _beginnings(
+    config: FitConfig,
+    periods: tuple[float | None, ...],
+    training: list[VariableFrames],
+    members: list[int],
+) -> tuple[list[SurfacePotential], list[Tensor] | None, Samples]:
+    """Return what members begin with, the frames that each sees, and all frames."""
+    samples, lengths = samples_of(training), [len(frames) for frames in training]
+    seeds = [member_seed(config.training.seed, k) for k in members]
+    drawn = [drawn_frames(lengths, seed) for seed in seeds] if config.members.resample else None
+    potentials = []
+    for k, (member, seed) in enumerate(zip(members, seeds, strict=True)):
+        seen = samples if drawn is None else samples[drawn[k]]
+        potential = build_surface(config, periods, seen, seed=seed)
+        begin_surface(potential, config.members, member)
+        potentials.append(potential)
+    return potentials, drawn, samples
+
+
+def _about_members(history: list[list[Record]]) -> str:
+    losses = [records[-1].validation for records in history]
+    return (
+        f"{len(history)} members, validation losses {min(losses):.4g} to {max(losses):.4g} in "
+        f"variances of the force"
+    )
+
+
+def _mapped(config: FitConfig, progress: Progress) -> MappedVariables:
+    path, data = config.trajectory, config.data
+    if are_labels(path):
+        return variables_of_labels(path, data, config.temperature)
+    check_variables(path, data)
+    return map_variables(path, data, config.temperature, config.output, progress)
+
+
+def _check_options(config: FitConfig) -> None:
+    known = list(inspect.signature(SurfacePotential).parameters)[1:]
+    for name in config.network_options:
+        pick(dict.fromkeys(known), name, "option of the network of collective variables:")
+    try:
+        SurfacePotential((None,), **config.network_options)
+    except (TypeError, RuntimeError) as error:
+        raise InputError(f"an option of the network of collective variables: {error}") from error
+
+
+def _about(mapped: MappedVariables) -> str:
+    n_files = len(mapped.trajectories)
+    files = f" of {n_files} trajectories" if n_files > 1 else ""
+    names = ", ".join(mapped.variables.names)
+    return f"{mapped.n_frames} frames{files} in {names}\n{mapped.estimate.describe()}"
+
+
+def _about_surface(result: SurfaceFit, mapped: MappedVariables) -> str:
+    folder = result.config.output
+    if result.surface is None:
+        return f"model in {folder}; no surface is drawn of {len(result.model.names)} coordinates"
+    where = f"surface in {folder / 'surface.npz'}"
+    if any(frames.errors is not None for frames in mapped.trajectories):
+        return where
+    weighted = any(frames.weights is not None for frames in mapped.trajectories)
+    text = agreement(result.surface).in_words()
+    if not weighted:
+        text += ", if the frames are not biased"
+    return f"{text}\n{where}"
+
+
+def _write_results(result: SurfaceFit, mapped: MappedVariables) -> None:
+    folder, model, surface = result.config.output, result.model, result.surface
+    paths = (result.config.trajectory, *result.config.data.also)
+    content: Mapping[str, Any] = {
+        "kind": "fit of collective variables",
+        "trajectories": [str(path.resolve()) for path in paths],
+        "frames": mapped.n_frames,
+        "coordinates": list(model.names),
+        "units": list(model.units),
+        "estimator": mapped.estimate.describe(),
+        "parameters": sum(p.numel() for p in model.potential.parameters()),
+        "seconds": result.history[-1].seconds,
+        "quality": {
+            name: asdict(quality) | {"explained": quality.explained}
+            for name, quality in zip(model.names, result.quality, strict=True)
+        },
+        "histogram": None if surface is None else asdict(agreement(surface)),
+        "hashes": mapped.hashes,
+        "members": len(result.models),
+        "seed": result.config.training.seed,
+        "versions": versions(),
+    }
+    write_json(folder / "run.json", content)
+    source = ", ".join(path.name for path in paths)
+    curve = learning_curve_figure(
+        list(rows(result.history)),
+        noise_floor=_relative_floor(result.quality),
+        source=source,
+        unit="in variances of the force",
+    )
+    figures = {"learning-curve": curve}
+    if surface is not None:
+        surface.save(folder / "surface.npz")
+        title = f"U of {' and '.join(model.names)}, {mapped.n_frames} frames"
+        figures |= surface_figures(surface, title=title, source=source)
+    for name, figure in figures.items():
+        write_bytes(folder / f"{name}.png", png(figure))
+
+
+def _relative_floor(quality: tuple[Quality, ...]) -> float | None:
+    """Return the noise floor in the unit of the loss, the mean over coordinates."""
+    if any(of_one.overfits for of_one in quality):
+        return None
+    return sum(of_one.floor.value / of_one.variance for of_one in quality) / len(quality)

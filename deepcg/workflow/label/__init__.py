@@ -1,0 +1,1 @@
+"""``deepcg label``: forces of frames, and mean forces of restrained dynamics."""

@@ -1,0 +1,1 @@
+"""``deepcg learn``: active learning where an ensemble disagrees."""

@@ -1,0 +1,215 @@
+"""Active learning: places that are not known, which of them to ask for, and who answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Sized
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+from torch import Generator, Tensor
+
+from deepcg.geometry.periodic import shortest
+from deepcg.mapping.collective_variables import VariableFrames
+from deepcg.potentials.collective_variables import SurfacePotential
+from deepcg.potentials.ensemble import SurfaceEnsemble
+from deepcg.runtime.progress import Progress, silent
+from deepcg.workflow.learn.exploration import Box, Trust, explore
+
+Floats = NDArray[np.float64]
+
+RADIUS = 0.15
+"""Within which frames answer for a place, in the coordinates' lengths: 9 degrees of an angle."""
+
+
+Data = TypeVar("Data", bound=Sized)
+"""Frames with forces, or mean forces with their errors."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer(Generic[Data]):
+    """What came of asking for forces at places.
+
+    Parameters
+    ----------
+    places
+        (n, d), what was asked for.
+    answered
+        (n,), whether anybody knew.
+    data
+        Forces; ``None``: there are none.
+    saved
+        What an oracle needs, beside its files, to give the same answer again.
+    """
+
+    places: Tensor
+    answered: NDArray[np.bool_]
+    data: Data | None
+    saved: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+
+class Oracle(Protocol[Data]):
+    """Whoever can tell forces at places: a simulation, or frames that are kept."""
+
+    def __call__(self, places: Tensor, folder: Path, progress: Progress = silent) -> Answer[Data]:
+        """Return the answer at places (n, d); what takes long is kept in files of the folder."""
+        ...
+
+    def recall(self, saved: Mapping[str, NDArray[Any]], folder: Path) -> Data | None:
+        """Return the data of an answer that was given before."""
+        ...
+
+
+class StoredFrames:
+    """Frames of a trajectory that are kept: each is given once.
+
+    Parameters
+    ----------
+    frames
+        With forces.
+    box
+        Of the coordinates.
+    each
+        How many of the nearest frames answer for a place.
+    """
+
+    def __init__(self, frames: VariableFrames, box: Box, each: int) -> None:
+        self.frames, self.each = frames, each
+        self._lengths = box.lengths.double().numpy()
+        self._periods = [
+            None if period is None else period / length
+            for period, length in zip(box.periods, self._lengths, strict=True)
+        ]
+        self._points = self._scaled(frames.values)
+        self._tree = cKDTree(self._points, boxsize=[period or 0.0 for period in self._periods])
+        self.given = np.zeros(len(frames), bool)
+
+    def __call__(
+        self, places: Tensor, folder: Path, progress: Progress = silent
+    ) -> Answer[VariableFrames]:
+        """Return the nearest frames that were not given before; see `Oracle`."""
+        del folder, progress
+        chosen: list[int] = []
+        answered = np.zeros(len(places), bool)
+        near = self._tree.query_ball_point(self._scaled(places), RADIUS)
+        for k, found in enumerate(near):
+            left = np.array([i for i in found if not self.given[i]], dtype=int)
+            if not len(left):
+                continue
+            apart = shortest(self._points[left] - self._scaled(places[k : k + 1]), self._periods)
+            nearest = left[np.argsort((apart**2).sum(1), kind="stable")[: self.each]]
+            self.given[nearest] = True
+            chosen += nearest.tolist()
+            answered[k] = True
+        return self._answer(places, answered, np.array(chosen, dtype=np.int64))
+
+    def take(self, n: int, rng: np.random.Generator) -> Answer[VariableFrames]:
+        """Return n frames at random that were not given before, or all that are left."""
+        left = np.flatnonzero(~self.given)
+        chosen = rng.choice(left, min(n, len(left)), replace=False)
+        nowhere = self.frames.values[:0]
+        return self._answer(nowhere, np.zeros(0, bool), chosen)
+
+    def recall(self, saved: Mapping[str, NDArray[Any]], folder: Path) -> VariableFrames | None:
+        """Return frames that were given before, and give them no more."""
+        del folder
+        return self._give(saved["given"])
+
+    def _answer(
+        self, places: Tensor, answered: NDArray[np.bool_], chosen: NDArray[np.int64]
+    ) -> Answer[VariableFrames]:
+        given = np.sort(chosen)
+        return Answer(places, answered, self._give(given), {"given": given})
+
+    def _give(self, given: NDArray[np.int64]) -> VariableFrames | None:
+        self.given[given] = True
+        return self.frames[torch.from_numpy(given)] if len(given) else None
+
+    def _scaled(self, values: Tensor) -> Floats:
+        points: Floats = values.double().numpy() / self._lengths
+        for k, period in enumerate(self._periods):
+            if period is not None:  # as the tree wants them
+                points[:, k] %= period
+        return points
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Survey:
+    """What walkers found.
+
+    Parameters
+    ----------
+    places, spread
+        (n, d), (n,), where they were, and Sigma there.
+    unknown
+        (n,), where Sigma is above the lower trust level, and an answer can be hoped for.
+    """
+
+    places: Tensor
+    spread: Tensor
+    unknown: Tensor
+
+    @property
+    def fraction(self) -> float:
+        """Part of the places that is not known."""
+        return float(self.unknown.double().mean())
+
+
+def survey(
+    members: Sequence[SurfacePotential],
+    start: Tensor,
+    trust: Trust,
+    box: Box,
+    *,
+    kT: float,
+    steps: int,
+    silent: Tensor,
+    generator: Generator,
+) -> Survey:
+    """Return where the members do not agree, as walkers from ``start`` (n, d) find it.
+
+    ``silent`` (m, d) are places at which nobody could answer: what is near them does not count.
+    """
+    ensemble = SurfaceEnsemble(members)
+    places, spread = explore(
+        ensemble, start, trust, box, kT=kT, steps=steps, every=10, generator=generator
+    )
+    unknown = spread > trust.low
+    if len(silent):
+        apart = box.put_back((places[:, None] - silent).flatten(0, 1)) / box.lengths
+        squares = apart.square().sum(-1).view(len(places), len(silent))
+        unknown = unknown & (squares.min(1).values > RADIUS**2)
+    return Survey(places, spread, unknown)
+
+
+def pick(found: Survey, number: int, box: Box, generator: Generator) -> Tensor:
+    """Return places (number, d) that are not known and differ from one another.
+
+    Each is the one farthest from those picked before, the first the one of largest Sigma.
+    """
+    places, spread = found.places[found.unknown], found.spread[found.unknown]
+    if not len(places):
+        return places
+    columns = []
+    for k, period in enumerate(box.periods):
+        angle = places[:, k] / box.lengths[k]
+        columns += [angle] if period is None else [angle.cos(), angle.sin()]
+    chosen = far_apart(torch.stack(columns, -1), int(spread.argmax()), number)
+    order = torch.randperm(len(chosen), generator=generator)
+    return places[torch.tensor(chosen)[order]]
+
+
+def far_apart(points: Tensor, first: int, number: int) -> list[int]:
+    """Return up to ``number`` points (n, m) that differ: each is the farthest from those before."""
+    chosen = [first]
+    apart = torch.full((len(points),), torch.inf, dtype=points.dtype)
+    while len(chosen) < min(number, len(points)):
+        apart = torch.minimum(apart, (points - points[chosen[-1]]).square().sum(1))
+        if not bool((apart > 0).any()):
+            break
+        chosen.append(int(apart.argmax()))
+    return chosen

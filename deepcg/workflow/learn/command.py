@@ -1,0 +1,73 @@
+"""``deepcg learn``: data where an ensemble does not know U."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from deepcg.compute.device import device_of
+from deepcg.mapping.collective_variables import is_collective
+from deepcg.potentials.ensemble import load_members
+from deepcg.runtime.config import read_toml, to_flat, write_toml
+from deepcg.runtime.errors import InputError
+from deepcg.runtime.locks import folder_locked
+from deepcg.runtime.progress import Progress, silent
+from deepcg.workflow.compare import fit_config_of
+from deepcg.workflow.fit.config import with_preset
+from deepcg.workflow.learn.acquisition import Data
+from deepcg.workflow.learn.beads import BeadsJob
+from deepcg.workflow.learn.collective_variables import VariablesJob
+from deepcg.workflow.learn.config import LearnConfig, absolute_paths
+from deepcg.workflow.learn.rounds import Job, Learned, Member, take_rounds
+
+
+def learn(
+    config: LearnConfig,
+    progress: Progress = silent,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Learned[Any, Any]:
+    """Explore, ask and train until little is unknown; write a run folder for each round.
+
+    Raises
+    ------
+    InputError
+        The run is no ensemble, the oracle cannot answer for it, the folder holds something else,
+        or another process works there.
+    """
+    device_of("cpu", config.threads)
+    with folder_locked(config.output):
+        _check_folder(config)
+        fitted = with_preset(fit_config_of(config.run))
+        if len(load_members(config.run)) < 2:
+            raise InputError(f"{config.run} has one member, and no spread: add some by --resume")
+        if is_collective(fitted.data.map):
+            return _learn(VariablesJob(config, fitted, progress), config, progress, tell)
+        return _learn(BeadsJob(config, fitted, progress), config, progress, tell)
+
+
+def _learn(
+    job: Job[Member, Data],
+    config: LearnConfig,
+    progress: Progress,
+    tell: Callable[[str], None],
+) -> Learned[Member, Data]:
+    # not before: a folder is begun when nothing is wrong with what is asked for
+    write_toml(config.output / "learn.toml", absolute_paths(config))
+    return take_rounds(job, config, progress, tell)
+
+
+def _check_folder(config: LearnConfig) -> None:
+    path = config.output / "learn.toml"
+    if not path.is_file():
+        if (config.output / "config.toml").exists():
+            raise InputError(f"{config.output} holds another run: give another --output")
+        return
+    if not config.resume:
+        raise InputError(f"{config.output} holds rounds: give --resume or another --output")
+    old, new = to_flat(read_toml(path, LearnConfig)), to_flat(absolute_paths(config))
+    for name, value in new.items():
+        if name not in ("resume", "threads", "rounds", "until", "output") and old[name] != value:
+            raise InputError(
+                f"{config.output} was begun with {name} = {old[name]}, not {value}: resume with "
+                f"the same, or give another --output"
+            )

@@ -1,0 +1,172 @@
+"""The report: strict JSON, a page that needs nothing else, figures of known content."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from deepcg.analysis.structure import Comparison, Ensemble
+from deepcg.analysis.structure.figures import learning_curve_figure, observable_figure, png
+from deepcg.analysis.structure.report import Training, compare, write_report
+from deepcg.runtime.files import read_json
+from deepcg.trajectory.frames import Frames
+
+PICTURES = [
+    "O-O-O-angle.png",
+    "averaged-q3.png",
+    "averaged-q4.png",
+    "averaged-q6.png",
+    "coordination-number.png",
+    "diffusion.png",
+    "g_OO.png",
+    "learning-curve.png",
+]
+ROWS = [
+    {"step": float(k), "train": 2.0 + 3 / k, "validation": 2.1 + 3 / k, "learning_rate": 1e-3 / k}
+    for k in range(1, 40)
+]
+
+
+def shaken(seed: int, width: float, n_frames: int = 80) -> Frames:
+    """Return a liquid-like set: beads that jitter about a cubic lattice."""
+    rng = np.random.default_rng(seed)
+    lattice = np.stack(np.meshgrid(*[np.arange(5) * 0.31] * 3), -1).reshape(-1, 3)
+    positions = lattice + rng.normal(0, width, (n_frames, 125, 3))
+    return Frames(
+        torch.tensor(positions, dtype=torch.float32),
+        torch.eye(3).expand(n_frames, 3, 3) * 1.55,
+        None,
+        torch.zeros(125, dtype=torch.int64),
+    )
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Comparison, Path]:
+    folder = tmp_path_factory.mktemp("run") / "report"
+    reference = Ensemble("TIP3P <ref>", [shaken(1, 0.02)], 0.5, "traj.dcd", ("O",), 12.0)
+    models = [
+        Ensemble("CG", [shaken(2, 0.02, 40), shaken(3, 0.02, 40)], 0.5, "samples", ("O",), 85.0),
+        Ensemble("pair spline", [shaken(4, 0.03)], 0.5, "spline", ("O",)),
+    ]
+    training = Training([*ROWS, {"step": 40.0, "train": np.nan}], 2.0, {"R²": "0.6"}, "60 %.", "m")
+    tables = {"Files": {"traj.dcd": "sha256 00ff"}}
+    comparison = compare(reference, models, folder, training=training, provenance=tables)
+    return comparison, folder
+
+
+class Tags(HTMLParser):
+    """Collects tags and checks that they nest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str, str | None]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value) for name, value in attrs]
+        if tag not in ("meta", "img", "br", "link"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_all_files_are_written_and_nothing_else(made: tuple[Comparison, Path]) -> None:
+    _, folder = made
+    assert sorted(p.name for p in folder.iterdir()) == [*PICTURES, "report.html", "report.json"]
+
+
+def test_the_json_is_strict_and_holds_the_curves(made: tuple[Comparison, Path]) -> None:
+    comparison, folder = made
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    text = (folder / "report.json").read_text(encoding="utf-8")
+    numbers = json.loads(text, parse_constant=refuse)
+    radial = numbers["observables"]["g_OO(r)"]
+    assert radial["models"]["CG"]["rms"] == comparison.observables[0].agreements[0].distance.rms
+    assert radial["models"]["pair spline"]["category"] == "differs"
+    assert len(radial["curves"]["TIP3P <ref>"]["x"]) == len(radial["curves"]["CG"]["error"])
+    assert numbers["systems"][1]["replicas"] == 2
+    assert numbers["provenance"]["Files"] == {"traj.dcd": "sha256 00ff"}
+    assert "torch" in numbers["provenance"]["Versions"]
+    assert "reason" in numbers["velocity autocorrelation"]["CG"]
+
+
+def test_numbers_that_are_not_finite_become_null(
+    made: tuple[Comparison, Path], tmp_path: Path
+) -> None:
+    training = Training([], float("nan"), {}, "", "")
+    write_report(made[0], tmp_path, training=training)
+    assert read_json(tmp_path / "report.json")["training"]["noise_floor"] is None
+
+
+def test_the_page_needs_no_other_file_and_no_network(made: tuple[Comparison, Path]) -> None:
+    page = (made[1] / "report.html").read_text(encoding="utf-8")
+    tags = Tags()
+    tags.feed(page)
+    assert tags.open == []
+    links = [(t, v) for t, name, v in tags.attributes if name in ("src", "href", "srcset")]
+    assert len(links) == len(PICTURES)
+    assert all(t == "img" and v and v.startswith("data:image/png;base64,") for t, v in links)
+    assert not re.search(r"https?:|@import|url\(|<script|<link", page)
+    assert 'name="viewport"' in page
+
+
+def test_the_page_escapes_names_and_says_what_it_found(made: tuple[Comparison, Path]) -> None:
+    page = (made[1] / "report.html").read_text(encoding="utf-8")
+    assert "<ref>" not in page
+    assert "TIP3P &lt;ref&gt;" in page
+    for words in (
+        "g<sub>OO</sub>(r): rms difference",
+        "within noise",
+        "differs by",
+        "Noise floor",
+        "60 %.",
+        "sha256 00ff",
+        "not available (frames are 500 fs apart",
+        "85",
+        "7.08",
+    ):
+        assert words in page
+
+
+def test_every_figure_carries_names_units_counts_and_sources(
+    made: tuple[Comparison, Path],
+) -> None:
+    comparison, _ = made
+    for observable in comparison.observables:
+        figure = observable_figure(observable, comparison)
+        above, below = figure.axes
+        legend = above.get_legend()
+        assert legend is not None
+        legends = [t.get_text() for t in legend.get_texts()]
+        assert legends[0].startswith("TIP3P <ref> (80 frames, ")
+        assert legends[1].startswith("CG (80 frames, ")
+        assert above.get_ylabel()
+        assert below.get_xlabel()
+        notes = " ".join(t.get_text() for t in figure.texts)
+        assert "traj.dcd" in notes
+        assert "samples" in notes
+        assert "1 standard error" in notes
+        assert len(above.collections) == len(below.collections) == 3  # one band each
+
+
+def test_figures_are_the_same_bytes_for_the_same_data(made: tuple[Comparison, Path]) -> None:
+    comparison, folder = made
+    again = png(observable_figure(comparison.observables[0], comparison))
+    assert again == (folder / "g_OO.png").read_bytes()
+
+
+@pytest.mark.parametrize("rows", [[], ROWS[:1], ROWS, [{"step": 1.0, "validation": 3.0}] * 5])
+def test_learning_curves_of_any_length_are_drawn(rows: list[dict[str, float]]) -> None:
+    assert png(learning_curve_figure(rows, noise_floor=2.0, source="metrics.jsonl"))[:4] == (
+        b"\x89PNG"
+    )

@@ -52,6 +52,7 @@ LAYERS = [
         "deepcg.compute.device",
         "deepcg.geometry.internal_coordinates",
     },
+    {"deepcg.compute.loops"},
     {"deepcg.trajectory.frames", "deepcg.training.noise_floor"},
     {
         "deepcg.dynamics.blowups",

@@ -14,11 +14,9 @@ import torch
 from numba import njit, prange
 from torch import Tensor
 
+from deepcg.compute.loops import CHUNKS, share
 from deepcg.compute.simd import LANES, floor, load, put, store
 from deepcg.compute.threads import use_torch_threads
-
-CHUNKS = 64
-"""Beads are dealt to threads in so many parts: scratch memory is made once for each."""
 
 FEWEST_CELLS = 4
 """In a direction. Of three all are searched, and of two, one would be searched twice."""
@@ -242,7 +240,8 @@ def _count(
     for chunk in prange(CHUNKS):
         some, squares = np.empty(n, np.int64), np.empty(n + LANES, x.dtype)
         points, last, m = np.zeros(3 * (n + LANES), x.dtype), -1, 0
-        for one in range(chunk * beads.size // CHUNKS, (chunk + 1) * beads.size // CHUNKS):
+        start, end = share(chunk, beads.size)
+        for one in range(start, end):
             f, at = one // n, one % n
             i, cell, inverse = beads[f, at], cells[f, at], _inverse(boxes[f], periodic)
             if f * n + cell != last:
@@ -274,7 +273,8 @@ def _fill(
         points, last, m = np.zeros(3 * (n + LANES), x.dtype), -1, 0
         near = np.empty(n + 1, np.int64)
         away = np.zeros(3 * LANES, x.dtype)
-        for one in range(chunk * beads.size // CHUNKS, (chunk + 1) * beads.size // CHUNKS):
+        start, end = share(chunk, beads.size)
+        for one in range(start, end):
             f, at = one // n, one % n
             i, cell, inverse = beads[f, at], cells[f, at], _inverse(boxes[f], periodic)
             if f * n + cell != last:

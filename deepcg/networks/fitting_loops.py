@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
+from deepcg.compute.loops import padded
 from deepcg.compute.simd import LANES, load, maximum, minimum, peek, store, transpose
-from deepcg.networks.deeppot_se_l.density_loops import padded
 
 STRIP = 8
 """Outputs of a linear layer that are summed at once: as many sums hide the time of an addition."""

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from deepcg.compute.loops import run_loop
 from deepcg.compute.simd import LANES
 from deepcg.compute.tensor_cache import Kept
 from deepcg.geometry.neighbor_list import Neighbors
@@ -29,7 +30,6 @@ from deepcg.networks.deeppot_se.tables import (
     polynomials,
     unpacked,
 )
-from deepcg.networks.deeppot_se_l.density import run_loop
 from deepcg.runtime.errors import InputError
 
 Numbers = NDArray[np.floating[Any]]

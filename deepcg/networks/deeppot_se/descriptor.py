@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from deepcg.compute.loops import run_loop
 from deepcg.compute.tensor_cache import Kept
 from deepcg.networks.base import Perceptron
 from deepcg.networks.by_type import ByKind, joined
 from deepcg.networks.deeppot_se import product_loops
-from deepcg.networks.deeppot_se_l.density import run_loop
 from deepcg.networks.fitting import (
     Groups,
     PackedNets,

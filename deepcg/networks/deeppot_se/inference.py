@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from deepcg.compute.loops import run_loop
 from deepcg.compute.onednn import linear
 from deepcg.compute.simd import LANES
 from deepcg.geometry.neighbor_list import Neighbors
@@ -23,7 +24,6 @@ from deepcg.networks.deeppot_se.pair_features import (
     features_of,
     pulls_of_features,
 )
-from deepcg.networks.deeppot_se_l.density import run_loop
 
 CLOSEST = 0.05
 """nm, to which channels are reduced; where beads are nearer than that, they are not."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
+from deepcg.compute.loops import CHUNKS, Loop, share
 from deepcg.compute.simd import LANES, load, store, total
-from deepcg.networks.deeppot_se_l.density_loops import CHUNKS, Loop, share
 
 NUMBERS = 8
 """Of a pair: s, q, ds/dr, dq/dr, q/r and the unit vector u; s and q = s0 s are scaled."""

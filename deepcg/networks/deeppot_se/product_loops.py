@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
+from deepcg.compute.loops import CHUNKS, share
 from deepcg.compute.simd import LANES, load, store, total
-from deepcg.networks.deeppot_se_l.density_loops import CHUNKS, share
 
 
 @njit(parallel=True, cache=True, fastmath=True, error_model="numpy")

@@ -9,15 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
+from deepcg.compute.loops import CHUNKS, padded, share
 from deepcg.compute.simd import LANES, floor, load, maximum, minimum, peek, store, total
-from deepcg.networks.deeppot_se_l.density_loops import (
-    CHUNKS,
-    lists_of,
-    near_neighbors,
-    padded,
-    polar,
-    share,
-)
+from deepcg.networks.neighbor_loops import lists_of, near_neighbors, polar
 
 ROWS = 12
 """Of what is known of a neighbor: R (4), ds/dr, dq/dr and q/r, where R is (s, q u) and both are

@@ -18,9 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepcg.compute.loops import run_loop
 from deepcg.compute.onednn import apply
 from deepcg.networks.deeppot_se_l.bispectrum_loops import adjoint, products
-from deepcg.networks.deeppot_se_l.density import harmonics, run_loop
+from deepcg.networks.deeppot_se_l.density import harmonics
 
 COUPLINGS = ((1, 1, 2), (2, 2, 2), (1, 2, 3), (2, 3, 3))
 """The l of the three factors. (l, l, 0) are products of what the power spectrum has."""

@@ -11,11 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from deepcg.compute.loops import divisor, run_loop
 from deepcg.compute.onednn import apply
-from deepcg.compute.threads import use_torch_threads
 from deepcg.networks.base import switch
 from deepcg.networks.deeppot_se_l import density_loops
 from deepcg.networks.deeppot_se_l.density_loops import (
@@ -27,8 +26,6 @@ from deepcg.networks.deeppot_se_l.density_loops import (
     S35,
     S35_8,
     Basis,
-    Loop,
-    divisor,
 )
 
 
@@ -180,12 +177,3 @@ def contracted(a: Tensor, g: Tensor, l_max: int, n_axis: int) -> Tensor:
     out = torch.empty_like(a)
     run_loop(density_loops.contraction(divisor(a.shape[2])), a, g, out)
     return out
-
-
-def run_loop(loop: Loop, *arguments: Tensor | NDArray[Any] | tuple[Any, ...] | float) -> None:
-    """Call a loop, which writes to its last argument, on as many threads as PyTorch uses."""
-    use_torch_threads()
-    *given, out = arguments
-    arrays = [t.detach().contiguous().numpy() if isinstance(t, Tensor) else t for t in given]
-    assert isinstance(out, Tensor)
-    loop(*arrays, out.numpy())

@@ -8,13 +8,13 @@ at once, and what is the same for every harmonic for all of these.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 from numba import njit, prange
 
+from deepcg.compute.loops import CHUNKS, Loop, padded, share
 from deepcg.compute.simd import (
     LANES,
     floor,
@@ -23,19 +23,15 @@ from deepcg.compute.simd import (
     minimum,
     peek,
     put,
-    sqrt,
     store,
     total,
     transpose,
 )
+from deepcg.networks.neighbor_loops import lists_of, near_neighbors, polar
 
 S3, S5, S15, S35 = math.sqrt(3), math.sqrt(5), math.sqrt(15), math.sqrt(35)
 S3_8, S5_8, S35_8 = math.sqrt(3 / 8), math.sqrt(5 / 8), math.sqrt(35 / 8)
 
-Loop = Callable[..., None]
-
-CHUNKS = 64
-"""Beads are dealt to threads in so many parts: scratch memory is made once for each."""
 
 MARGIN = 3
 """Rows before the first spline, so that four may be added at the first without asking."""
@@ -70,12 +66,6 @@ class Basis:
     def n_harmonics(self) -> int:
         """Number of spherical harmonics."""
         return (self.l_max + 1) ** 2
-
-
-@njit
-def padded(n):
-    """Return the next multiple of LANES."""
-    return -(-n // LANES) * LANES
 
 
 @njit(fastmath=True, error_model="numpy")
@@ -161,47 +151,6 @@ def _splines(r, n, first, spacing, switch_on, cutoff, rows, b):
     put(b, 3, b3 * w, b0 * dw - u * u * half, b1 * dw + (3 * t - 4) * t * half)
     store(b, 6 * LANES, b2 * dw + (4 - 3 * u) * u * half)
     store(b, 7 * LANES, b3 * dw + t * t * half)
-
-
-@njit(inline="always")
-def share(chunk, n):
-    """Return the first bead of a chunk, and that of the next."""
-    return chunk * n // CHUNKS, (chunk + 1) * n // CHUNKS
-
-
-@njit(fastmath=True, error_model="numpy")
-def near_neighbors(d, species, f, i, limit, away, of, slots):
-    """List the neighbors nearer than a limit, given squared, and return how many there are.
-
-    ``away`` (3, room) takes displacements, ``of`` types and ``slots`` where they stand in ``d``.
-    """
-    room, count = len(of), 0
-    for j in range(d.shape[2]):
-        if species[f, i, j] < 0:
-            break
-        x, y, z = d[f, i, j, 0], d[f, i, j, 1], d[f, i, j, 2]
-        # written in any case, kept if near: branches that cannot be foreseen cost more
-        away[count], away[room + count], away[2 * room + count] = x, y, z
-        of[count], slots[count] = species[f, i, j], j
-        if x * x + y * y + z * z < limit:
-            count += 1
-    return count
-
-
-@njit(fastmath=True, error_model="numpy")
-def polar(away, room, j):
-    """Return the directions of neighbors j to j + LANES, their distances and inverse distances."""
-    x, y, z = load(away, j, LANES), load(away, room + j, LANES), load(away, 2 * room + j, LANES)
-    r = sqrt(maximum(x * x + y * y + z * z, 1e-12))  # lanes without a neighbor hold anything
-    inverse = 1 / r
-    return x * inverse, y * inverse, z * inverse, r, inverse
-
-
-@njit
-def lists_of(room, dtype):
-    """Return arrays for the neighbors of a bead: displacements, types and slots."""
-    room = (room // LANES + 2) * LANES
-    return np.ones(3 * room, dtype), np.zeros(room, np.int64), np.zeros(room, np.int64)
 
 
 @njit
@@ -465,8 +414,3 @@ def contraction(width: int) -> Loop:
                             out_[row + n] += total(product)
 
     return loop
-
-
-def divisor(n: int) -> int:
-    """Return the widest vectors that n numbers are made of."""
-    return next(width for width in (LANES, 8, 4, 2, 1) if n % width == 0)

@@ -10,17 +10,17 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
+from deepcg.compute.loops import padded
 from deepcg.compute.simd import LANES, load, store, transpose
 from deepcg.networks.deeppot_se_l.bispectrum_loops import add_products, add_slopes, layout
 from deepcg.networks.deeppot_se_l.density_loops import (
     MARGIN,
     add_neighbors,
-    near_neighbors,
-    padded,
     pull_neighbors,
     workspace,
 )
 from deepcg.networks.fitting_loops import STRIP, fit, linear, room_for
+from deepcg.networks.neighbor_loops import near_neighbors
 
 
 @njit(fastmath=True, error_model="numpy")

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from deepcg.compute.simd import LANES
 from deepcg.compute.threads import use_torch_threads
-from deepcg.networks.base import Perceptron, Residual
 from deepcg.networks.fitting_loops import STRIP, energies_and_slopes
+from deepcg.networks.layers import Perceptron, Residual
 
 Numbers = NDArray[np.float32]
 Groups = tuple[NDArray[np.int64], NDArray[np.int64]]

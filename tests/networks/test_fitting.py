@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from deepcg.networks.base import Perceptron
 from deepcg.networks.deeppot_se.descriptor import Fitting, Products, energies_of
+from deepcg.networks.layers import Perceptron
 
 N_FRAMES, N_BEADS = 2, 21
 """Of each type neither one group nor a whole number of them."""

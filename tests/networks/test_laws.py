@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from deepcg.geometry.neighbor_list import Neighbors, find_pairs, neighbors
 from deepcg.networks import NETWORKS, SIZES, DeepPotSE, DeepPotSEL, PairSpline
-from deepcg.networks.base import Perceptron
+from deepcg.networks.layers import Perceptron
 from deepcg.potentials.beads import NetworkPotential, energy_and_forces
 from deepcg.runtime.errors import InputError
 

@@ -15,7 +15,6 @@ from deepcg.compute.loops import run_loop
 from deepcg.compute.simd import LANES
 from deepcg.compute.tensor_cache import Kept
 from deepcg.geometry.neighbor_list import Neighbors
-from deepcg.networks.base import Perceptron
 from deepcg.networks.deeppot_se import table_loops
 from deepcg.networks.deeppot_se.descriptor import Fitting, Products, energies_of
 from deepcg.networks.deeppot_se.environment import Surrounded, at_infinity, plain_features
@@ -30,6 +29,7 @@ from deepcg.networks.deeppot_se.tables import (
     polynomials,
     unpacked,
 )
+from deepcg.networks.layers import Perceptron
 from deepcg.runtime.errors import InputError
 
 Numbers = NDArray[np.floating[Any]]

@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from deepcg.networks.base import Perceptron, Residual
 from deepcg.networks.deeppot_se.model import DeepPotSE
+from deepcg.networks.layers import Perceptron, Residual
 from deepcg.runtime.errors import InputError
 from deepcg.units import ANGSTROM
 

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from deepcg.compute.loops import run_loop
 from deepcg.compute.tensor_cache import Kept
-from deepcg.networks.base import Perceptron
 from deepcg.networks.by_type import ByKind, joined
 from deepcg.networks.deeppot_se import product_loops
 from deepcg.networks.fitting import (
@@ -21,6 +20,7 @@ from deepcg.networks.fitting import (
     layers_of,
     pack_nets,
 )
+from deepcg.networks.layers import Perceptron
 
 
 @dataclass(frozen=True, slots=True)

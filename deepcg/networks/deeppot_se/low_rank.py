@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from deepcg.networks.base import Perceptron
 from deepcg.networks.deeppot_se.descriptor import Products
 from deepcg.networks.deeppot_se.tables import derivatives
+from deepcg.networks.layers import Perceptron
 
 POINTS = 2048
 """Values of s at which nets are looked at."""

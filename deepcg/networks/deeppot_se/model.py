@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from deepcg.compute.tensor_cache import Kept
 from deepcg.geometry.neighbor_list import Neighbors
-from deepcg.networks.base import Perceptron, Residual
 from deepcg.networks.by_type import joined
 from deepcg.networks.deeppot_se.descriptor import Fitting, Products, energies_of
 from deepcg.networks.deeppot_se.environment import (
@@ -26,6 +25,7 @@ from deepcg.networks.deeppot_se.pair_features import (
     features_of,
     values_and_slopes,
 )
+from deepcg.networks.layers import Perceptron, Residual
 from deepcg.runtime.errors import InputError
 
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from deepcg.compute.loops import run_loop
 from deepcg.compute.onednn import apply, linear, tanh_linear
 from deepcg.geometry.neighbor_list import Neighbors
-from deepcg.networks.base import Residual
 from deepcg.networks.deeppot_se import pair_loops
 from deepcg.networks.deeppot_se.environment import Scales
+from deepcg.networks.layers import Residual
 
 
 @dataclass(frozen=True, slots=True, eq=False)

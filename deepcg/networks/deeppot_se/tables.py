@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from deepcg.compute.simd import LANES
-from deepcg.networks.base import Residual
+from deepcg.networks.layers import Residual
 from deepcg.runtime.errors import InputError
 
 DEGREE = 5

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from deepcg.compute.threads import use_torch_threads
-from deepcg.networks.base import Entrance, Perceptron
 from deepcg.networks.deeppot_se_l.bispectrum import Products, tables
 from deepcg.networks.deeppot_se_l.density_loops import MARGIN, Basis
 from deepcg.networks.deeppot_se_l.fused_loops import energies_and_pulls
 from deepcg.networks.fitting import Groups, Layer, Numbers, PackedNets, layers_of, pack_nets, strips
+from deepcg.networks.layers import Entrance, Perceptron
 
 
 @dataclass(frozen=True, slots=True, eq=False)

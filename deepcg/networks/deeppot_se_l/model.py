@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from deepcg.compute.tensor_cache import Kept
 from deepcg.geometry.neighbor_list import Neighbors
-from deepcg.networks.base import Entrance, Perceptron
 from deepcg.networks.by_type import ByKind, joined
 from deepcg.networks.deeppot_se_l import fused
 from deepcg.networks.deeppot_se_l.bispectrum import (
@@ -26,6 +25,7 @@ from deepcg.networks.deeppot_se_l.density import (
 )
 from deepcg.networks.deeppot_se_l.density_loops import Basis
 from deepcg.networks.fitting import Groups, groups_of
+from deepcg.networks.layers import Entrance, Perceptron
 from deepcg.runtime.errors import InputError
 
 

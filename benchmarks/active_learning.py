@@ -21,7 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from deepcg.analysis.structure.figures import COLOURS, png
+from deepcg.analysis.style import COLOURS, png
 from deepcg.analysis.surfaces.ramachandran import BASINS
 from deepcg.potentials.ensemble import load_surfaces
 from deepcg.training.members import MembersConfig

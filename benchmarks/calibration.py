@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepcg.analysis.structure.figures import png
+from deepcg.analysis.style import png
 from deepcg.analysis.uncertainty.calibration import calibrate, parts_of
 from deepcg.analysis.uncertainty.figures import calibration_figure
 from deepcg.potentials.collective_variables import SurfacePotential

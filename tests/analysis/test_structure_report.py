@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from deepcg.analysis.learning_curve import learning_curve_figure
 from deepcg.analysis.structure import Comparison, Ensemble
-from deepcg.analysis.structure.figures import learning_curve_figure, observable_figure, png
+from deepcg.analysis.structure.figures import observable_figure
 from deepcg.analysis.structure.report import Training, compare, write_report
+from deepcg.analysis.style import png
 from deepcg.runtime.files import read_json
 from deepcg.trajectory.frames import Frames
 

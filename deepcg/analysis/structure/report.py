@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 import deepcg
 from deepcg.analysis.html import Picture, render, save_pictures
+from deepcg.analysis.learning_curve import learning_curve_figure
 from deepcg.analysis.structure.comparison import (
     CLOSE,
     WITHIN_NOISE,
@@ -30,14 +31,13 @@ from deepcg.analysis.structure.curve import Curve
 from deepcg.analysis.structure.diffusion import Diffusion, NotAvailable
 from deepcg.analysis.structure.figures import (
     implied_radial_figure,
-    learning_curve_figure,
     motion_figure,
     observable_figure,
-    png,
     velocity_figure,
 )
 from deepcg.analysis.structure.stein_checks import NoiseFree
 from deepcg.analysis.structure.trajectory_set import Ensemble
+from deepcg.analysis.style import png
 from deepcg.runtime.files import make_folder, write_json, write_whole
 
 

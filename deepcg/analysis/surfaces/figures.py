@@ -20,7 +20,7 @@ from deepcg.analysis.axes import (
     set_up_profile,
     shown,
 )
-from deepcg.analysis.structure.figures import COLOURS, DASHES, NOTE
+from deepcg.analysis.style import COLOURS, DASHES, NOTE
 from deepcg.analysis.surfaces.surface import Landscape, difference
 from free_energy import Estimate, profile
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from deepcg.analysis.axes import edges, levels, padded, set_up_map, set_up_profile, shown
-from deepcg.analysis.structure.figures import COLOURS, NOTE
+from deepcg.analysis.style import COLOURS, NOTE
 from deepcg.analysis.surfaces.fitted import Surface
 
 Floats = NDArray[np.float64]

@@ -21,7 +21,7 @@ from deepcg.analysis.axes import (
     set_up_profile,
     shown,
 )
-from deepcg.analysis.structure.figures import COLOURS, NOTE
+from deepcg.analysis.style import COLOURS, NOTE
 from deepcg.analysis.surfaces.surface import Landscape
 from deepcg.analysis.uncertainty.spread import BeadSpread, SurfaceSpread
 from free_energy import profile

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepcg.analysis.html import Picture, render, save_pictures
-from deepcg.analysis.structure.figures import png
 from deepcg.analysis.structure.report import versions
+from deepcg.analysis.style import png
 from deepcg.analysis.surfaces.comparison import (
     Barrier,
     Basin,

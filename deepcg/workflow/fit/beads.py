@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepcg.analysis.structure.figures import learning_curve_figure, png
+from deepcg.analysis.learning_curve import learning_curve_figure
 from deepcg.analysis.structure.report import versions
+from deepcg.analysis.style import png
 from deepcg.compute.device import device_of
 from deepcg.compute.matmul_precision import EXACT
 from deepcg.forces.mean_force_labels import are_labels

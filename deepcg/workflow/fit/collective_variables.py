@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deepcg.analysis.structure.figures import learning_curve_figure, png
+from deepcg.analysis.learning_curve import learning_curve_figure
 from deepcg.analysis.structure.report import versions
+from deepcg.analysis.style import png
 from deepcg.analysis.surfaces.fitted import BINS, Surface, agreement, surface_of
 from deepcg.analysis.surfaces.fitted_figures import surface_figures
 from deepcg.compute.device import device_of

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator, MultipleLocator
 from numpy.typing import NDArray
 
 from deepcg.analysis.axes import axis_title
-from deepcg.analysis.structure.figures import COLOURS, NOTE
+from deepcg.analysis.style import COLOURS, NOTE
 
 Floats = NDArray[np.float64]
 

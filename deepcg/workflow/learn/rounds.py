@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepcg.analysis.structure.figures import png
 from deepcg.analysis.structure.report import versions
+from deepcg.analysis.style import png
 from deepcg.potentials.ensemble import member_folder
 from deepcg.potentials.model_file import Model, SurfaceModel, save_model
 from deepcg.runtime.config import write_toml

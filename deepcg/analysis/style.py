@@ -1,0 +1,93 @@
+"""How all figures look: colours, panels, bands of errors, legends, PNG."""
+
+from __future__ import annotations
+
+import re
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+# Okabe and Ito's palette: told apart with every common colour blindness, and by their dashes
+COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
+
+
+DASHES: tuple[tuple[float, ...], ...] = ((), (6, 2), (3, 1.5), (6, 2, 1.5, 2), (1.5, 1.5), (9, 3))
+
+
+SIZE = (5.6, 5.0)  # inches
+
+
+NOTE: dict[str, Any] = {"fontsize": 7.5, "color": "0.35"}
+
+
+Array = NDArray[np.float64]
+
+
+def png(figure: Figure) -> bytes:
+    """Return a figure as PNG, the same bytes for the same data."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def panels() -> tuple[Figure, tuple[Axes, Axes]]:
+    figure = Figure(figsize=SIZE)
+    FigureCanvasAgg(figure)
+    above, below = figure.subplots(
+        2, 1, sharex=True, gridspec_kw={"height_ratios": (3, 1.1), "hspace": 0.08}
+    )
+    for axes in (above, below):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.subplots_adjust(left=0.15, right=0.97, bottom=0.17)
+    return figure, (above, below)
+
+
+def panel() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(SIZE[0], 4.3))
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.subplots_adjust(left=0.15, right=0.97, bottom=0.2)
+    return figure, axes
+
+
+def band(
+    axes: Axes, x: Array, y: Array, error: Array, k: int, label: str | None, step: bool = False
+) -> None:
+    colour = COLOURS[k % len(COLOURS)]
+    axes.fill_between(
+        x,
+        y - error,
+        y + error,
+        step="mid" if step else None,
+        color=colour,
+        alpha=0.25,
+        linewidth=0,
+    )
+    axes.plot(
+        x,
+        y,
+        color=colour,
+        dashes=DASHES[k % len(DASHES)],
+        linewidth=1.3,
+        label=label,
+        drawstyle="steps-mid" if step else "default",
+    )
+
+
+def legend_above(figure: Figure, axes: Axes) -> None:
+    """Put the legend over the axes, where it hides nothing."""
+    legend = axes.legend(
+        loc="lower left", bbox_to_anchor=(-0.02, 1.0), frameon=False, fontsize=8.5, labelspacing=0.3
+    )
+    n_lines = sum(1 + text.get_text().count("\n") for text in legend.get_texts())
+    figure.subplots_adjust(top=1 - (0.1 + 0.165 * n_lines) / figure.get_figheight())
+
+
+def mathtext(label: str) -> str:
+    return re.sub(r"(\w)_([\w-]+)", r"$\1_\\mathrm{\2}$", label)

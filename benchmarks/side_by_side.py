@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from deepcg.analysis.structure.report import versions
+from deepcg.runtime.provenance import versions
 
 T = TypeVar("T")
 

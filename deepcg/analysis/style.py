@@ -15,15 +15,11 @@ from numpy.typing import NDArray
 # Okabe and Ito's palette: told apart with every common colour blindness, and by their dashes
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 
-
 DASHES: tuple[tuple[float, ...], ...] = ((), (6, 2), (3, 1.5), (6, 2, 1.5, 2), (1.5, 1.5), (9, 3))
-
 
 SIZE = (5.6, 5.0)  # inches
 
-
 NOTE: dict[str, Any] = {"fontsize": 7.5, "color": "0.35"}
-
 
 Array = NDArray[np.float64]
 
@@ -36,6 +32,7 @@ def png(figure: Figure) -> bytes:
 
 
 def panels() -> tuple[Figure, tuple[Axes, Axes]]:
+    """Return a figure with two panels, one above the other: curves, and their differences."""
     figure = Figure(figsize=SIZE)
     FigureCanvasAgg(figure)
     above, below = figure.subplots(
@@ -48,6 +45,7 @@ def panels() -> tuple[Figure, tuple[Axes, Axes]]:
 
 
 def panel() -> tuple[Figure, Axes]:
+    """Return a figure with one panel."""
     figure = Figure(figsize=(SIZE[0], 4.3))
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -59,6 +57,7 @@ def panel() -> tuple[Figure, Axes]:
 def band(
     axes: Axes, x: Array, y: Array, error: Array, k: int, label: str | None, step: bool = False
 ) -> None:
+    """Draw the k-th curve, y (n,) at x (n,), with its error (n,) to either side."""
     colour = COLOURS[k % len(COLOURS)]
     axes.fill_between(
         x,
@@ -90,4 +89,5 @@ def legend_above(figure: Figure, axes: Axes) -> None:
 
 
 def mathtext(label: str) -> str:
+    """Return a label such as g_OO as Matplotlib's mathematics."""
     return re.sub(r"(\w)_([\w-]+)", r"$\1_\\mathrm{\2}$", label)

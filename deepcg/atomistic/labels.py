@@ -24,11 +24,10 @@ from numpy.typing import NDArray
 from deepcg import __version__
 from deepcg.atomistic.system import open_context, open_platform, read_system
 from deepcg.runtime.errors import InputError
-from deepcg.runtime.files import write_whole, writing
+from deepcg.runtime.files import to_disk, write_whole, writing
 from deepcg.runtime.locks import folder_locked
 from deepcg.runtime.progress import Progress, silent
 from deepcg.runtime.provenance import file_hash
-from deepcg.trajectory.formats.dcd_writer import to_disk
 from deepcg.trajectory.frames import Frames
 from deepcg.trajectory.reader import Source, open_source, read
 

@@ -28,9 +28,8 @@ from deepcg.atomistic.equilibration import (
 from deepcg.atomistic.system import read_system
 from deepcg.runtime.config import to_flat
 from deepcg.runtime.errors import InputError
-from deepcg.runtime.files import read_json, write_whole, writing
+from deepcg.runtime.files import read_json, to_disk, write_whole, writing
 from deepcg.runtime.progress import Progress
-from deepcg.trajectory.formats.dcd_writer import to_disk
 
 _FREE = ("output", "ns", "platform", "threads", "resume")  # may change when a run is resumed
 

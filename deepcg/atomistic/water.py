@@ -38,9 +38,10 @@ from deepcg.atomistic.water_box import (
     water_system,
 )
 from deepcg.runtime.errors import InputError, pick
+from deepcg.runtime.files import to_disk
 from deepcg.runtime.locks import folder_locked
 from deepcg.runtime.progress import Progress, silent
-from deepcg.trajectory.formats.dcd_writer import DcdFormat, to_disk
+from deepcg.trajectory.formats.dcd_writer import DcdFormat
 
 _POSITIVE = (
     "molecules",

@@ -14,8 +14,15 @@ from torch import Tensor
 
 import sampling
 from deepcg.runtime.errors import InputError
-from deepcg.runtime.files import make_folder, read_tensors, replacing, write_tensors, writing
-from deepcg.trajectory.formats.dcd_writer import DcdFormat, to_disk
+from deepcg.runtime.files import (
+    make_folder,
+    read_tensors,
+    replacing,
+    to_disk,
+    write_tensors,
+    writing,
+)
+from deepcg.trajectory.formats.dcd_writer import DcdFormat
 
 
 @dataclass(frozen=True, slots=True)

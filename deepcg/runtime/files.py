@@ -249,3 +249,9 @@ def make_folder(folder: Path) -> None:
         raise InputError(
             f"the folder {folder} cannot be made ({error.strerror}): give another --output"
         ) from error
+
+
+def to_disk(path: Path) -> None:
+    """Wait until what was written to ``path`` would survive a power cut."""
+    with writing(path), path.open("rb") as file:
+        os.fsync(file.fileno())

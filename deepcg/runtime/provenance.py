@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
+
+import matplotlib
+import numpy as np
+import scipy
+import torch
+
+import deepcg
 
 WHOLE_BELOW = 64 * 2**20  # bytes
 PART = 16 * 2**20  # bytes
@@ -36,3 +45,16 @@ def _digest(parts: Iterable[bytes]) -> str:
     for part in parts:
         sha.update(part)
     return sha.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that decide the numbers of a report."""
+    return {
+        "deepcg": deepcg.__version__,
+        "Python": platform.python_version(),
+        "torch": torch.__version__,
+        "NumPy": np.__version__,
+        "SciPy": scipy.__version__,
+        "Matplotlib": matplotlib.__version__,
+        **{name: metadata.version(name.lower()) for name in ("MDTraj", "Numba", "OpenMM")},
+    }

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from deepcg.analysis.structure.report import versions
 from deepcg.compute.device import device_of
 from deepcg.geometry.neighbor_list import Neighbors, find_pairs
 from deepcg.networks import COMPRESSED, DeepPotSE
@@ -22,7 +21,7 @@ from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import check_place, make_folder, write_json, writing
 from deepcg.runtime.locks import folder_locked
 from deepcg.runtime.progress import Progress, silent
-from deepcg.runtime.provenance import file_hash
+from deepcg.runtime.provenance import file_hash, versions
 from deepcg.workflow.fit.run_folder import COMPRESSION
 from deepcg.workflow.sample import starts
 

@@ -11,7 +11,6 @@ import mdtraj
 import torch
 from torch import Tensor
 
-from deepcg.analysis.structure.report import versions
 from deepcg.compute.allocator import keep_freed_memory
 from deepcg.compute.device import device_of
 from deepcg.dynamics.bias_files import write_bias, write_values
@@ -28,7 +27,7 @@ from deepcg.runtime.errors import InputError, pick
 from deepcg.runtime.files import read_arrays, write_whole
 from deepcg.runtime.locks import folder_locked
 from deepcg.runtime.progress import Progress, silent
-from deepcg.runtime.provenance import file_hash
+from deepcg.runtime.provenance import file_hash, versions
 
 COMPILE = ("auto", "on", "off")
 

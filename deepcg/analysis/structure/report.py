@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import platform
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-import numpy as np
-import scipy
-import torch
 from matplotlib.figure import Figure
 
-import deepcg
 from deepcg.analysis.html import Picture, render, save_pictures
 from deepcg.analysis.learning_curve import learning_curve_figure
 from deepcg.analysis.structure.comparison import (
@@ -39,6 +32,7 @@ from deepcg.analysis.structure.stein_checks import NoiseFree
 from deepcg.analysis.structure.trajectory_set import Ensemble
 from deepcg.analysis.style import png
 from deepcg.runtime.files import make_folder, write_json, write_whole
+from deepcg.runtime.provenance import versions
 
 
 @dataclass(frozen=True)
@@ -121,19 +115,6 @@ def write_report(
     page = output / "report.html"
     write_whole(page, html)
     return page
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that decide the numbers of a report."""
-    return {
-        "deepcg": deepcg.__version__,
-        "Python": platform.python_version(),
-        "torch": torch.__version__,
-        "NumPy": np.__version__,
-        "SciPy": scipy.__version__,
-        "Matplotlib": matplotlib.__version__,
-        **{name: metadata.version(name.lower()) for name in ("MDTraj", "Numba", "OpenMM")},
-    }
 
 
 def as_json(

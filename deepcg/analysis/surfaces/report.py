@@ -11,7 +11,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from deepcg.analysis.html import Picture, render, save_pictures
-from deepcg.analysis.structure.report import versions
 from deepcg.analysis.style import png
 from deepcg.analysis.surfaces.comparison import (
     LEVEL,
@@ -29,6 +28,7 @@ from deepcg.analysis.surfaces.figures import profiles_figure, surfaces_figure
 from deepcg.analysis.surfaces.ramachandran import SYMBOLS
 from deepcg.analysis.surfaces.surface import Landscape
 from deepcg.runtime.files import make_folder, write_json, write_whole
+from deepcg.runtime.provenance import versions
 from free_energy import lowest_point, region_of_bins
 
 TOP = 40.0

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepcg.analysis.html import Picture, render, save_pictures
-from deepcg.analysis.structure.report import versions
 from deepcg.analysis.style import png
 from deepcg.analysis.surfaces.comparison import (
     Barrier,
@@ -33,6 +32,7 @@ from deepcg.analysis.uncertainty.figures import (
 )
 from deepcg.analysis.uncertainty.spread import BeadSpread, SurfaceSpread
 from deepcg.runtime.files import make_folder, write_arrays, write_json, write_whole
+from deepcg.runtime.provenance import versions
 
 Floats = NDArray[np.float64]
 

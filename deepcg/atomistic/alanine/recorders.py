@@ -13,7 +13,8 @@ from deepcg.atomistic.alanine.molecule import C_ALPHA, N_ATOMS, torsions
 from deepcg.atomistic.alanine.solute_frames import SoluteFrames
 from deepcg.atomistic.alanine.torsion_bias import UNBIASED, bias_energy
 from deepcg.atomistic.equilibration import checked_energy, kinetic_temperature
-from deepcg.trajectory.formats.dcd_writer import DcdFormat, to_disk
+from deepcg.runtime.files import to_disk
+from deepcg.trajectory.formats.dcd_writer import DcdFormat
 
 _COLUMNS = (
     "potential_kJ_mol",

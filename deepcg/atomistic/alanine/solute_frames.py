@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepcg.runtime.files import read_arrays, write_arrays, writing
-from deepcg.trajectory.formats.dcd_writer import to_disk
+from deepcg.runtime.files import read_arrays, to_disk, write_arrays, writing
 
 _GROWTH = 1.1  # the .npz is written anew when the frames are so many more: ten times in all
 

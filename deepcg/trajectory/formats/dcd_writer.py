@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,9 +82,3 @@ class DcdFormat:
             file.truncate(size)
             file.seek(8)
             file.write(struct.pack("<i", n_frames))
-
-
-def to_disk(path: Path) -> None:
-    """Wait until what was written to ``path`` would survive a power cut."""
-    with writing(path), path.open("rb") as file:
-        os.fsync(file.fileno())

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from deepcg.analysis.learning_curve import learning_curve_figure
-from deepcg.analysis.structure.report import versions
 from deepcg.analysis.style import png
 from deepcg.compute.device import device_of
 from deepcg.compute.matmul_precision import EXACT
@@ -32,7 +31,7 @@ from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import replacing, write_arrays, write_bytes, write_json
 from deepcg.runtime.locks import folder_locked
 from deepcg.runtime.progress import Progress, silent
-from deepcg.runtime.provenance import file_hash
+from deepcg.runtime.provenance import file_hash, versions
 from deepcg.training.members import begin_beads, drawn_frames, member_seed
 from deepcg.training.quality import Quality, quality_of
 from deepcg.training.trainer import (

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from deepcg.analysis.learning_curve import learning_curve_figure
-from deepcg.analysis.structure.report import versions
 from deepcg.analysis.style import png
 from deepcg.analysis.surfaces.fitted import BINS, Surface, agreement, surface_of
 from deepcg.analysis.surfaces.fitted_figures import surface_figures
@@ -25,6 +24,7 @@ from deepcg.runtime.config import write_toml
 from deepcg.runtime.errors import InputError, pick
 from deepcg.runtime.files import read_tensors, write_bytes, write_json
 from deepcg.runtime.progress import Progress, silent
+from deepcg.runtime.provenance import versions
 from deepcg.training.members import begin_surface, drawn_frames, member_seed
 from deepcg.training.noise_floor import MOST_COORDINATES, close_frames
 from deepcg.training.quality import Quality, quality_of

@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepcg.analysis.structure.report import versions
 from deepcg.analysis.style import png
 from deepcg.potentials.ensemble import member_folder
 from deepcg.potentials.model_file import Model, SurfaceModel, save_model
 from deepcg.runtime.config import write_toml
 from deepcg.runtime.files import make_folder, read_arrays, write_arrays, write_bytes, write_json
 from deepcg.runtime.progress import Progress
+from deepcg.runtime.provenance import versions
 from deepcg.training.members import member_seed
 from deepcg.training.trainer import TrainingConfig
 from deepcg.workflow.fit.config import FitConfig, absolute

@@ -24,10 +24,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from deepcg.atomistic.system import read_system
-from deepcg.mapping.beads import waters
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.frames import Frames
-from deepcg.trajectory.topology import atomic_numbers, bonds
+from deepcg.trajectory.topology import atomic_numbers, bonds, waters
 
 Constraints = frozenset[frozenset[int]]
 """Disjoint groups of atoms that are joined by constraints."""

@@ -22,10 +22,10 @@ from deepcg.forces.constraints import Constraints, held_pairs
 from deepcg.forces.force_map import forces_of
 from deepcg.forces.inverse_gradient import GeneralForces, general_forces
 from deepcg.forces.rigid_motions import RigidForce, rigid_forces
-from deepcg.mapping.beads import molecule_index
-from deepcg.mapping.collective_variables import CollectiveVariables, VariableFrames
+from deepcg.mapping.collective_variables import CollectiveVariables
 from deepcg.runtime.errors import InputError
-from deepcg.trajectory.frames import Frames
+from deepcg.trajectory.frames import Frames, VariableFrames
+from deepcg.trajectory.topology import molecule_index
 from deepcg.units import thermal_energy
 
 Floats = NDArray[np.float64]

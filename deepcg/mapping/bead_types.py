@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import mdtraj
 import numpy as np
 
-from deepcg.trajectory.topology import Integers, atomic_numbers, bonds
+from deepcg.trajectory.topology import Integers, atomic_numbers, bonded_atoms
 
 
 def equivalent_atoms(topology: mdtraj.Topology) -> Integers:
@@ -59,15 +59,6 @@ def stereocenters(topology: mdtraj.Topology) -> list[int]:
         for i in np.flatnonzero(numbers == 6).tolist()
         if len(neighbors[i]) == 4 and len(set(classes[neighbors[i]].tolist())) == 4
     ]
-
-
-def bonded_atoms(topology: mdtraj.Topology) -> list[list[int]]:
-    """Return the atoms, ascending, that each atom is bonded to."""
-    neighbors: list[list[int]] = [[] for _ in range(topology.n_atoms)]
-    for i, j in bonds(topology).tolist():
-        neighbors[i].append(j)
-        neighbors[j].append(i)
-    return [sorted(others) for others in neighbors]
 
 
 def _ranked(keys: list[tuple[object, ...]]) -> tuple[Integers, int]:

@@ -18,7 +18,14 @@ from torch import Tensor
 
 from deepcg.mapping.bead_types import type_names
 from deepcg.runtime.errors import InputError, nearest
-from deepcg.trajectory.topology import atomic_masses, atomic_numbers, bonds, molecules
+from deepcg.trajectory.topology import (
+    atomic_masses,
+    atomic_numbers,
+    bonds,
+    molecule_index,
+    molecules,
+    waters,
+)
 
 
 class Mapping(Protocol):
@@ -245,23 +252,6 @@ def bead_topology(mapping: LinearMapping, topology: mdtraj.Topology) -> mdtraj.T
     for i, j in sorted(_bead_bonds(_owners(mapping.weights, topology), topology)):
         beads.add_bond(sites[i], sites[j])
     return beads
-
-
-def molecule_index(topology: mdtraj.Topology) -> NDArray[np.int64]:
-    """Return the number of every atom's molecule (n_atoms,), as in `molecules`."""
-    index = np.empty(topology.n_atoms, dtype=np.int64)
-    for number, atoms in enumerate(molecules(topology)):
-        index[atoms] = number
-    return index
-
-
-def waters(topology: mdtraj.Topology) -> list[NDArray[np.int64]]:
-    """Return the molecules of two hydrogens and one oxygen, virtual sites included."""
-    numbers = atomic_numbers(topology)
-    small = (atoms for atoms in molecules(topology) if 3 <= len(atoms) < 8)
-    return [
-        atoms for atoms in small if sorted(numbers[atoms][numbers[atoms] > 0].tolist()) == [1, 1, 8]
-    ]
 
 
 def weighted_sums(weights: csr_array, values: Tensor) -> Tensor:

@@ -14,9 +14,10 @@ import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
-from deepcg.mapping.bead_types import bonded_atoms, stereocenters
+from deepcg.mapping.bead_types import stereocenters
 from deepcg.mapping.beads import LinearMapping
 from deepcg.runtime.errors import InputError
+from deepcg.trajectory.topology import bonded_atoms
 
 
 def check_handedness(mapping: LinearMapping, topology: mdtraj.Topology, name: str) -> None:

@@ -102,3 +102,77 @@ class Frames:
             self.types.to(device),
             move(self.weights),
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VariableFrames:
+    """Frames in the coordinates of d collective variables.
+
+    Parameters
+    ----------
+    values
+        (n, d), in the units of the coordinates.
+    forces
+        (n, d), kJ/mol per unit of the coordinate: instantaneous forces, whose mean at given
+        values is the mean force. ``None`` where they are not known.
+    weights
+        (n,), statistical weights of frames from biased sampling, for densities; a mean force
+        needs none where the bias acts on the coordinates alone. ``None``: all count the same.
+    errors
+        (n, d), standard errors of forces that are mean forces already. ``None``: they are not.
+    """
+
+    values: Tensor
+    forces: Tensor | None
+    weights: Tensor | None = None
+    errors: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.values.shape)
+        if len(shape) != 2:
+            raise ValueError(f"VariableFrames.values has shape {shape}, not (frames, coordinates)")
+        for name, expected in {"forces": shape, "weights": shape[:1], "errors": shape}.items():
+            value = getattr(self, name)
+            if value is not None and tuple(value.shape) != expected:
+                raise ValueError(
+                    f"VariableFrames.{name} has shape {tuple(value.shape)}, not {expected}"
+                )
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, frames: slice | Tensor) -> VariableFrames:
+        """Return some of the frames."""
+        return VariableFrames(
+            self.values[frames],
+            None if self.forces is None else self.forces[frames],
+            None if self.weights is None else self.weights[frames],
+            None if self.errors is None else self.errors[frames],
+        )
+
+    @classmethod
+    def join(cls, parts: Iterable[VariableFrames]) -> VariableFrames:
+        """Concatenate frames of the same coordinates."""
+        parts = list(parts)
+        if not parts:
+            raise ValueError("no frames to join")
+
+        def cat(values: list[Tensor | None]) -> Tensor | None:
+            known = [value for value in values if value is not None]
+            return torch.cat(known) if len(known) == len(values) else None
+
+        return cls(
+            torch.cat([p.values for p in parts]),
+            cat([p.forces for p in parts]),
+            cat([p.weights for p in parts]),
+            cat([p.errors for p in parts]),
+        )
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> VariableFrames:
+        """Return the same frames on ``device``, as ``dtype``."""
+        return VariableFrames(
+            self.values.to(device, dtype),
+            None if self.forces is None else self.forces.to(device, dtype),
+            None if self.weights is None else self.weights.to(device, dtype),
+            None if self.errors is None else self.errors.to(device, dtype),
+        )

@@ -205,3 +205,29 @@ def _names(numbers: Integers) -> Sequence[str]:
         seen[symbol] += 1
         names.append(f"{symbol}{seen[symbol]}" if total[symbol] > 1 else symbol)
     return names
+
+
+def molecule_index(topology: mdtraj.Topology) -> NDArray[np.int64]:
+    """Return the number of every atom's molecule (n_atoms,), as in `molecules`."""
+    index = np.empty(topology.n_atoms, dtype=np.int64)
+    for number, atoms in enumerate(molecules(topology)):
+        index[atoms] = number
+    return index
+
+
+def waters(topology: mdtraj.Topology) -> list[NDArray[np.int64]]:
+    """Return the molecules of two hydrogens and one oxygen, virtual sites included."""
+    numbers = atomic_numbers(topology)
+    small = (atoms for atoms in molecules(topology) if 3 <= len(atoms) < 8)
+    return [
+        atoms for atoms in small if sorted(numbers[atoms][numbers[atoms] > 0].tolist()) == [1, 1, 8]
+    ]
+
+
+def bonded_atoms(topology: mdtraj.Topology) -> list[list[int]]:
+    """Return the atoms, ascending, that each atom is bonded to."""
+    neighbors: list[list[int]] = [[] for _ in range(topology.n_atoms)]
+    for i, j in bonds(topology).tolist():
+        neighbors[i].append(j)
+        neighbors[j].append(i)
+    return [sorted(others) for others in neighbors]

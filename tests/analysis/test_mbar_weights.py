@@ -16,7 +16,7 @@ from deepcg.analysis.surfaces.estimates import Sampled, landscape_of
 from deepcg.analysis.surfaces.mbar_weights import bias_at, pooled
 from deepcg.analysis.surfaces.surface import Landscape, difference
 from deepcg.atomistic.alanine.torsion_bias import axis
-from deepcg.mapping.collective_variables import VariableFrames
+from deepcg.trajectory.frames import VariableFrames
 from deepcg.units import thermal_energy
 from deepcg.workflow.fes.sources import Coordinates, _on_one_scale, trajectories
 from free_energy import Grid, Replicates

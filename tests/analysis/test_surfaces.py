@@ -22,9 +22,9 @@ from deepcg.analysis.surfaces.comparison import (
 from deepcg.analysis.surfaces.estimates import Sampled, landscape_of
 from deepcg.analysis.surfaces.ramachandran import BASINS
 from deepcg.analysis.surfaces.surface import Landscape, difference, load_landscape
-from deepcg.mapping.collective_variables import VariableFrames
 from deepcg.runtime.errors import InputError
 from deepcg.training.trainer import TrainingConfig
+from deepcg.trajectory.frames import VariableFrames
 from deepcg.units import thermal_energy
 from deepcg.workflow.dataset.beads import DataConfig
 from deepcg.workflow.fes.command import FesConfig, fes

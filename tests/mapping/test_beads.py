@@ -7,14 +7,9 @@ import torch
 from paths import SHARED
 from scipy.sparse import csr_array
 
-from deepcg.mapping.beads import (
-    LinearMapping,
-    bead_topology,
-    build_mapping,
-    linear,
-    molecule_index,
-)
+from deepcg.mapping.beads import LinearMapping, bead_topology, build_mapping, linear
 from deepcg.runtime.errors import InputError
+from deepcg.trajectory.topology import molecule_index
 
 DATA = SHARED
 

@@ -9,13 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from deepcg.mapping.collective_variables import (
-    Variable,
-    VariableFrames,
-    build_variables,
-    is_collective,
-)
+from deepcg.mapping.collective_variables import Variable, build_variables, is_collective
 from deepcg.runtime.errors import InputError
+from deepcg.trajectory.frames import VariableFrames
 
 
 def peptide(n_residues: int = 3) -> mdtraj.Topology:

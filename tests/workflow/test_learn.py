@@ -13,12 +13,12 @@ import torch
 from torsions import write_torsions
 
 from deepcg.geometry.periodic import shortest
-from deepcg.mapping.collective_variables import VariableFrames
 from deepcg.potentials.collective_variables import SurfacePotential
 from deepcg.potentials.ensemble import SurfaceEnsemble, load_surfaces
 from deepcg.runtime.errors import InputError
 from deepcg.training.members import MembersConfig
 from deepcg.training.trainer import TrainingConfig
+from deepcg.trajectory.frames import VariableFrames
 from deepcg.workflow.dataset.beads import DataConfig
 from deepcg.workflow.fit.beads import fit
 from deepcg.workflow.fit.config import FitConfig

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from deepcg.analysis.surfaces.mbar_weights import pooled
 from deepcg.analysis.surfaces.surface import Landscape
-from deepcg.mapping.collective_variables import VariableFrames
+from deepcg.trajectory.frames import VariableFrames
 from deepcg.units import thermal_energy
 from free_energy import (
     Grid,

@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
-from deepcg.mapping.collective_variables import VariableFrames
 from deepcg.potentials.collective_variables import SurfacePotential
 from deepcg.runtime.files import write_arrays
+from deepcg.trajectory.frames import VariableFrames
 from free_energy import (
     Estimate,
     Grid,

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepcg.geometry.internal_coordinates import COULOMB, Points, length
-from deepcg.mapping.bead_types import bonded_atoms
-from deepcg.trajectory.topology import atomic_numbers
+from deepcg.trajectory.topology import atomic_numbers, bonded_atoms
 
 WATER = 78.5
 """Dielectric constant."""

@@ -16,14 +16,10 @@ from deepcg.forces.cv_estimators import (
     VariableForces,
     project_variables,
 )
-from deepcg.mapping.collective_variables import (
-    CollectiveVariables,
-    VariableFrames,
-    build_variables,
-)
+from deepcg.mapping.collective_variables import CollectiveVariables, build_variables
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.progress import Progress, silent
-from deepcg.trajectory.frames import Frames
+from deepcg.trajectory.frames import Frames, VariableFrames
 from deepcg.trajectory.reader import Source
 from deepcg.trajectory.sanity_checks import warn_of_forces
 from deepcg.trajectory.topology import atomic_masses

@@ -9,10 +9,9 @@ import mdtraj
 import torch
 
 from deepcg.forces.mean_force_labels import MeanForceLabels, load_labels
-from deepcg.mapping.collective_variables import VariableFrames
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.provenance import file_hash
-from deepcg.trajectory.frames import Frames
+from deepcg.trajectory.frames import Frames, VariableFrames
 from deepcg.workflow.dataset.beads import Beads, DataConfig
 from deepcg.workflow.dataset.collective_variables import MappedVariables
 

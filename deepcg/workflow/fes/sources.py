@@ -17,16 +17,13 @@ from deepcg.analysis.surfaces.surface import Landscape, load_landscape
 from deepcg.atomistic.alanine.torsion_bias import checked_table
 from deepcg.dynamics.samples import trajectories_in
 from deepcg.geometry.periodic import shortest
-from deepcg.mapping.collective_variables import (
-    CollectiveVariables,
-    VariableFrames,
-    build_variables,
-)
+from deepcg.mapping.collective_variables import CollectiveVariables, build_variables
 from deepcg.potentials.model_file import SurfaceModel, load_any
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import read_arrays
 from deepcg.runtime.progress import Progress, silent
 from deepcg.trajectory.formats import open_recording
+from deepcg.trajectory.frames import VariableFrames
 from deepcg.trajectory.reader import Source
 from deepcg.units import thermal_energy
 from deepcg.workflow.compare import fit_config_of

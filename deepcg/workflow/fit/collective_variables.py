@@ -16,7 +16,6 @@ from deepcg.analysis.surfaces.fitted import BINS, Surface, agreement, surface_of
 from deepcg.analysis.surfaces.fitted_figures import surface_figures
 from deepcg.compute.device import device_of
 from deepcg.forces.mean_force_labels import are_labels
-from deepcg.mapping.collective_variables import VariableFrames
 from deepcg.potentials.collective_variables import SurfacePotential
 from deepcg.potentials.ensemble import member_folder
 from deepcg.potentials.model_file import SurfaceModel, save_model
@@ -36,6 +35,7 @@ from deepcg.training.trainer import (
     rows,
     squared_errors,
 )
+from deepcg.trajectory.frames import VariableFrames
 from deepcg.units import thermal_energy
 from deepcg.workflow.dataset.collective_variables import (
     MappedVariables,

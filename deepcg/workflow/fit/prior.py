@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepcg.atomistic.system import read_system
-from deepcg.mapping.beads import LinearMapping, molecule_index, waters
+from deepcg.mapping.beads import LinearMapping
 from deepcg.potentials.priors import (
     ForceField,
     statistical_tables,
@@ -16,7 +16,7 @@ from deepcg.potentials.priors import (
     water_table,
 )
 from deepcg.runtime.errors import InputError
-from deepcg.trajectory.topology import atomic_numbers, bonds
+from deepcg.trajectory.topology import atomic_numbers, bonds, molecule_index, waters
 from deepcg.units import thermal_energy
 from deepcg.workflow.dataset.beads import Beads
 

@@ -14,10 +14,10 @@ from scipy.spatial import cKDTree
 from torch import Generator, Tensor
 
 from deepcg.geometry.periodic import shortest
-from deepcg.mapping.collective_variables import VariableFrames
 from deepcg.potentials.collective_variables import SurfacePotential
 from deepcg.potentials.ensemble import SurfaceEnsemble
 from deepcg.runtime.progress import Progress, silent
+from deepcg.trajectory.frames import VariableFrames
 from deepcg.workflow.learn.exploration import Box, Trust, explore
 
 Floats = NDArray[np.float64]

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from deepcg.analysis.surfaces.fitted import BINS, surface_of
 from deepcg.geometry.periodic import shortest
-from deepcg.mapping.collective_variables import VariableFrames
 from deepcg.potentials.ensemble import SurfaceEnsemble, load_surfaces
 from deepcg.potentials.model_file import SurfaceModel
 from deepcg.runtime.errors import InputError
@@ -22,6 +21,7 @@ from deepcg.runtime.progress import Progress, silent
 from deepcg.training.members import drawn_frames
 from deepcg.training.stacked import train_stack
 from deepcg.training.trainer import TrainingConfig, joint_weights
+from deepcg.trajectory.frames import VariableFrames
 from deepcg.units import thermal_energy
 from deepcg.workflow.dataset.collective_variables import map_variables
 from deepcg.workflow.fit.collective_variables import samples_of

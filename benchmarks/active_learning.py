@@ -27,9 +27,10 @@ from deepcg.potentials.ensemble import load_surfaces
 from deepcg.training.members import MembersConfig
 from deepcg.units import thermal_energy
 from deepcg.workflow.dataset.beads import DataConfig
-from deepcg.workflow.fit.beads import fit
+from deepcg.workflow.fit.command import fit
 from deepcg.workflow.fit.config import FitConfig
-from deepcg.workflow.learn.command import LearnConfig, learn
+from deepcg.workflow.learn.command import learn
+from deepcg.workflow.learn.config import LearnConfig
 from deepcg.workflow.variance import spread_of_surfaces
 from free_energy import region_of_bins
 

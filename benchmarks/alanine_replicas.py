@@ -22,12 +22,13 @@ from water_vs_openmm import under_way
 import sampling
 from deepcg.atomistic.alanine.molecule import alanine, alanine_system, solvated
 from deepcg.compute.allocator import keep_freed_memory
-from deepcg.dynamics.run import DynamicsConfig
+from deepcg.dynamics.config import DynamicsConfig
 from deepcg.dynamics.time_step import fastest, time_step
-from deepcg.potentials.beads import VerletForces
 from deepcg.potentials.model_file import load_model
+from deepcg.potentials.verlet_list import VerletForces
 from deepcg.units import thermal_energy
-from deepcg.workflow.sample import FREQUENCY_FRAMES, SampleConfig, starts
+from deepcg.workflow.fit.run_folder import starts
+from deepcg.workflow.sample import FREQUENCY_FRAMES, SampleConfig
 
 WATERS, EDGE, CUTOFF = 342, 2.3238, 0.9
 ATOM_STEPS = {"none": 0.002, "hbonds": 0.004}

@@ -23,11 +23,14 @@ import torch
 
 from deepcg.potentials.ensemble import EnsemblePotential, load_beads
 from deepcg.runtime.progress import silent
+from deepcg.training.config import TrainingConfig
+from deepcg.training.loss import force_error
 from deepcg.training.members import MembersConfig
-from deepcg.training.trainer import TrainingConfig, force_error, prepare
+from deepcg.training.samples import prepare
 from deepcg.trajectory.frames import Frames
 from deepcg.workflow.dataset.beads import DataConfig
-from deepcg.workflow.fit.beads import beads_of, fit
+from deepcg.workflow.fit.beads import beads_of
+from deepcg.workflow.fit.command import fit
 from deepcg.workflow.fit.config import FitConfig
 from deepcg.workflow.learn.command import learn
 from deepcg.workflow.learn.config import HoldConfig, LearnConfig

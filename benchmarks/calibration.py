@@ -25,9 +25,10 @@ from deepcg.analysis.uncertainty.calibration import calibrate, parts_of
 from deepcg.analysis.uncertainty.figures import calibration_figure
 from deepcg.potentials.collective_variables import SurfacePotential
 from deepcg.potentials.stacked import SurfaceStack
+from deepcg.training.config import TrainingConfig
 from deepcg.training.members import drawn_frames
+from deepcg.training.samples import ForceSamples
 from deepcg.training.stacked import train_stack
-from deepcg.training.trainer import ForceSamples, TrainingConfig
 
 TURN = 2 * math.pi
 SETS, MEMBERS = 6, 4

@@ -16,8 +16,10 @@ from collections.abc import Callable
 import torch
 
 from deepcg.potentials.collective_variables import SurfacePotential
+from deepcg.training.config import TrainingConfig
+from deepcg.training.samples import ForceSamples
 from deepcg.training.stacked import train_stack
-from deepcg.training.trainer import ForceSamples, TrainingConfig, train
+from deepcg.training.trainer import train
 
 MEMBERS, FRAMES = 4, 26_000
 CONFIG = TrainingConfig(steps=200, batch_size=512, learning_rate=2e-2, validations=2)

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 import sampling
-from deepcg.potentials.beads import NetworkPotential, VerletForces
+from deepcg.potentials.beads import NetworkPotential
 from deepcg.potentials.model_file import Model, load_model
+from deepcg.potentials.verlet_list import VerletForces
 from deepcg.units import thermal_energy
-from deepcg.workflow.sample import SampleConfig, starts
+from deepcg.workflow.fit.run_folder import starts
+from deepcg.workflow.sample import SampleConfig
 
 KT = thermal_energy(300.0)
 SKIN = SampleConfig(Path()).skin

@@ -21,10 +21,13 @@ from deepcg.geometry.neighbor_list import Neighbors
 from deepcg.potentials.beads import NetworkPotential
 from deepcg.potentials.model_file import load_model
 from deepcg.runtime.progress import silent
+from deepcg.training.config import TrainingConfig
+from deepcg.training.loss import force_error
 from deepcg.training.members import MembersConfig
-from deepcg.training.trainer import ForceSamples, TrainingConfig, force_error, prepare
+from deepcg.training.samples import ForceSamples, prepare
 from deepcg.workflow.dataset.beads import DataConfig
-from deepcg.workflow.fit.beads import beads_of, fit
+from deepcg.workflow.fit.beads import beads_of
+from deepcg.workflow.fit.command import fit
 from deepcg.workflow.fit.config import FitConfig
 
 FRAMES, STEPS, KEPT = 200, 1500, 100

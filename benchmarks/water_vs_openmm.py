@@ -21,10 +21,10 @@ from side_by_side import header, medians
 import sampling
 from deepcg.atomistic.water_box import box_edge, water_box, water_system
 from deepcg.compute.allocator import keep_freed_memory
-from deepcg.potentials.beads import force_field
 from deepcg.potentials.model_file import load_model
+from deepcg.potentials.verlet_list import force_field
 from deepcg.units import thermal_energy
-from deepcg.workflow.sample import starts
+from deepcg.workflow.fit.run_folder import starts
 
 MOLECULES, ATOM_STEP_PS, REPLICAS = 216, 0.002, (1, 8, 32)
 STEPS = {"OpenMM": 300, 1: 200, 8: 40, 32: 10}

@@ -90,7 +90,7 @@ COMMANDS = Topic(
         ),
         "fit": Entry(
             "Fit a coarse-grained free energy.",
-            "deepcg.workflow.fit.beads",
+            "deepcg.workflow.fit.command",
             "FitConfig",
             "fit",
         ),

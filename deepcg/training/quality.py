@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from deepcg.training.trainer import in_brief
+from deepcg.training.loss import in_brief
 from free_energy import Estimate, block_average
 
 

@@ -16,21 +16,22 @@ from deepcg.potentials.collective_variables import SurfacePotential
 from deepcg.potentials.stacked import SurfaceStack
 from deepcg.runtime.files import read_tensors
 from deepcg.runtime.progress import Progress, silent
-from deepcg.training.trainer import (
+from deepcg.training.config import (
     BATCH,
-    CHUNK,
     OPTIMIZERS,
-    ForceSamples,
-    Record,
     TrainingConfig,
     TrainingError,
-    follow,
     has_settings,
-    has_settled,
     learning_rate,
+)
+from deepcg.training.loss import CHUNK
+from deepcg.training.samples import ForceSamples, shuffled
+from deepcg.training.trainer import (
+    Record,
+    follow,
+    has_settled,
     set_weights,
     settled,
-    shuffled,
     update_average,
 )
 

@@ -17,7 +17,6 @@ from deepcg.analysis.structure.report import Training, write_report
 from deepcg.analysis.structure.stein_checks import NoiseFree, check
 from deepcg.dynamics.samples import trajectories_in
 from deepcg.potentials.model_file import load_model
-from deepcg.runtime.config import read_toml
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import check_place
 from deepcg.runtime.progress import Progress, silent
@@ -28,6 +27,7 @@ from deepcg.trajectory.frames import Frames
 from deepcg.units import thermal_energy
 from deepcg.workflow.dataset.beads import DataConfig, map_positions, open_data
 from deepcg.workflow.fit.config import FitConfig
+from deepcg.workflow.fit.run_folder import fit_config_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,26 +102,6 @@ def compare(
         tell(f"{name}: {checked.verdict}")
     tell(f"report: {output / 'report.html'}")
     return comparison
-
-
-def fit_config_of(run: Path) -> FitConfig:
-    """Return the settings of the fit in a run folder, which is their output.
-
-    Raises
-    ------
-    InputError
-        It is none, or its settings name files by ways out of it: ours are named from the root.
-    """
-    path = run / "config.toml"
-    if not path.is_file():
-        raise InputError(f"{run} is not a run folder of 'deepcg fit': it has no config.toml")
-    config = read_toml(path, FitConfig)
-    data = config.data
-    named = (config.trajectory, data.topology, data.system, data.forces, *data.also)
-    for file in (*named, config.members.start_from):
-        if file is not None and ".." in file.parts:
-            raise InputError(f"{path} names {file}, a way out of its folder: name it from the root")
-    return replace(config, output=run)
 
 
 def samples_of(run: Path, name: str | None = None) -> Ensemble:

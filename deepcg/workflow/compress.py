@@ -22,8 +22,7 @@ from deepcg.runtime.files import check_place, make_folder, write_json, writing
 from deepcg.runtime.locks import folder_locked
 from deepcg.runtime.progress import Progress, silent
 from deepcg.runtime.provenance import file_hash, versions
-from deepcg.workflow.fit.run_folder import COMPRESSION
-from deepcg.workflow.sample import starts
+from deepcg.workflow.fit.run_folder import COMPRESSION, starts
 
 LIMIT = 1e-4
 """Largest rms error of the forces, over their rms, with which a compressed model is kept."""

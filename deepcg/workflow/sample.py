@@ -14,20 +14,23 @@ from torch import Tensor
 from deepcg.compute.allocator import keep_freed_memory
 from deepcg.compute.device import device_of
 from deepcg.dynamics.bias_files import write_bias, write_values
+from deepcg.dynamics.config import DynamicsConfig
 from deepcg.dynamics.enhanced_sampling import BiasConfig, enhance
 from deepcg.dynamics.model_deviation import TrustConfig, trust, write_spread
-from deepcg.dynamics.run import DynamicsConfig, Summary, run_dynamics
+from deepcg.dynamics.run import Summary, run_dynamics
 from deepcg.dynamics.samples import trajectories_in
 from deepcg.dynamics.time_step import fastest, time_step
-from deepcg.potentials.beads import ShortRanged, VerletForces
+from deepcg.potentials.beads import ShortRanged
 from deepcg.potentials.model_file import Model, load_model
 from deepcg.potentials.torch_compile import CompiledPotential
+from deepcg.potentials.verlet_list import VerletForces
 from deepcg.runtime.config import to_flat
 from deepcg.runtime.errors import InputError, pick
-from deepcg.runtime.files import read_arrays, write_whole
+from deepcg.runtime.files import write_whole
 from deepcg.runtime.locks import folder_locked
 from deepcg.runtime.progress import Progress, silent
 from deepcg.runtime.provenance import file_hash, versions
+from deepcg.workflow.fit.run_folder import starts
 
 COMPILE = ("auto", "on", "off")
 
@@ -168,35 +171,6 @@ def _sample(
     write_whole(output / "sample.json", json.dumps(record, indent=1, default=str) + "\n")
     tell(_in_words(summary, config))
     return summary
-
-
-def starts(run: Path, model: Model, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """Return positions (n, n_beads, 3), nm, spread over the data, and one box (3, 3).
-
-    Raises
-    ------
-    InputError
-        If the run folder has no start frames.
-    """
-    path = run / "start.npz"
-    if not path.is_file():
-        raise InputError(f"there is no {path}: fit the model with 'deepcg fit'")
-    saved = read_arrays(path)
-    if "positions" not in saved or saved["positions"].shape[1:] != (len(model.masses), 3):
-        raise InputError(
-            f"{path} does not hold positions of the {len(model.masses)} beads of {run}"
-        )
-    dtype = next(model.potential.parameters()).dtype
-    positions = torch.as_tensor(saved["positions"]).to(device, dtype)
-    if "box" not in saved:
-        return positions, None
-    # all replicas share a box: that of the frame nearest to the mean volume
-    boxes = torch.as_tensor(saved["box"]).double()
-    volumes = torch.linalg.det(boxes)
-    nearest = int((volumes - volumes.mean()).abs().argmin())
-    box = boxes[nearest]
-    scaled = positions.double() @ torch.linalg.inv(boxes).to(device)
-    return (scaled @ box.to(device)).to(dtype), box.to(device, dtype)
 
 
 def _masses(choice: str | None, masses: Tensor, box: Tensor | None) -> Tensor:

@@ -31,9 +31,9 @@ from deepcg.runtime.progress import Progress, silent
 from deepcg.trajectory.formats import open_recording
 from deepcg.trajectory.frames import Frames
 from deepcg.units import thermal_energy
-from deepcg.workflow.compare import fit_config_of
 from deepcg.workflow.dataset.beads import map_positions, open_data
 from deepcg.workflow.fes.sources import fitted
+from deepcg.workflow.fit.run_folder import fit_config_of
 
 Floats = NDArray[np.float64]
 

@@ -36,7 +36,8 @@ from deepcg.analysis.structure.stein import (
 )
 from deepcg.analysis.structure.stein_checks import NoiseFree, check
 from deepcg.geometry.neighbor_list import Neighbors
-from deepcg.potentials.beads import NetworkPotential, energy_and_forces, force_field
+from deepcg.potentials.beads import NetworkPotential, energy_and_forces
+from deepcg.potentials.verlet_list import force_field
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.frames import Frames
 from free_energy import Estimate

@@ -23,13 +23,13 @@ from deepcg.analysis.surfaces.estimates import Sampled, landscape_of
 from deepcg.analysis.surfaces.ramachandran import BASINS
 from deepcg.analysis.surfaces.surface import Landscape, difference, load_landscape
 from deepcg.runtime.errors import InputError
-from deepcg.training.trainer import TrainingConfig
+from deepcg.training.config import TrainingConfig
 from deepcg.trajectory.frames import VariableFrames
 from deepcg.units import thermal_energy
 from deepcg.workflow.dataset.beads import DataConfig
 from deepcg.workflow.fes.command import FesConfig, fes
 from deepcg.workflow.fes.sources import default_grid
-from deepcg.workflow.fit.beads import fit
+from deepcg.workflow.fit.command import fit
 from deepcg.workflow.fit.config import FitConfig
 from free_energy import Grid, Replicates, region_of_bins
 

@@ -19,7 +19,7 @@ from deepcg.cli.commands import ConfigCommand
 from deepcg.cli.main import COMMANDS, Entry, Topic, main
 from deepcg.runtime.config import read_toml, write_toml
 from deepcg.workflow.fes.command import FesConfig
-from deepcg.workflow.fit.beads import FitConfig
+from deepcg.workflow.fit.config import FitConfig
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -18,19 +18,13 @@ from deepcg.networks import DeepPotSEL
 from deepcg.potentials.beads import NetworkPotential
 from deepcg.runtime.config import from_flat
 from deepcg.runtime.errors import InputError
-from deepcg.training.trainer import (
-    ForceSamples,
-    TrainingConfig,
-    TrainingError,
-    force_error,
-    has_settings,
-    matmul_change,
-    prepare,
-    train,
-)
+from deepcg.training.config import TrainingConfig, TrainingError, has_settings
+from deepcg.training.loss import force_error, matmul_change
+from deepcg.training.samples import ForceSamples, prepare
+from deepcg.training.trainer import train
 from deepcg.trajectory.frames import Frames
 from deepcg.workflow.dataset.beads import DataConfig
-from deepcg.workflow.fit.beads import beads as fitting
+from deepcg.workflow.fit import beads as fitting
 from deepcg.workflow.fit.config import FitConfig, with_preset
 
 ATEN = torch.ops.aten

@@ -10,10 +10,12 @@ import torch
 
 from deepcg.geometry.neighbor_list import all_pairs, find_pairs
 from deepcg.networks import NETWORKS, SIZES
-from deepcg.potentials.beads import NetworkPotential, VerletForces
+from deepcg.potentials.beads import NetworkPotential
 from deepcg.potentials.priors import Repulsion
 from deepcg.potentials.torch_compile import CompiledPotential
-from deepcg.training.trainer import matmul_change, prepare
+from deepcg.potentials.verlet_list import VerletForces
+from deepcg.training.loss import matmul_change
+from deepcg.training.samples import prepare
 from deepcg.trajectory.frames import Frames
 from deepcg.units import thermal_energy
 from sampling import baoab, start

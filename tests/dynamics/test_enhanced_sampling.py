@@ -18,8 +18,9 @@ from deepcg.atomistic.alanine.molecule import alanine as alanine_dipeptide
 from deepcg.atomistic.alanine.molecule import alanine_system, torsions
 from deepcg.atomistic.alanine.torsion_bias import read_table
 from deepcg.dynamics.bias_files import write_bias, write_values
+from deepcg.dynamics.config import DynamicsConfig
 from deepcg.dynamics.enhanced_sampling import BiasConfig, enhance
-from deepcg.dynamics.run import DynamicsConfig, run_dynamics
+from deepcg.dynamics.run import run_dynamics
 from deepcg.dynamics.time_step import fastest, time_step
 from deepcg.mapping.collective_variables import build_variables, dihedral
 from deepcg.potentials.model_file import Architecture, Model, save_model

@@ -18,10 +18,12 @@ import torch
 from torch import Tensor
 
 from deepcg.analysis.structure.stein import axes, configurational
-from deepcg.dynamics.run import DynamicsConfig, run_dynamics, temperature
+from deepcg.dynamics.config import DynamicsConfig
+from deepcg.dynamics.run import run_dynamics, temperature
 from deepcg.networks import NETWORKS, SIZES
-from deepcg.potentials.beads import NetworkPotential, VerletForces
+from deepcg.potentials.beads import NetworkPotential
 from deepcg.potentials.priors import Repulsion
+from deepcg.potentials.verlet_list import VerletForces
 from deepcg.units import BOLTZMANN
 from sampling import INTEGRATORS, SamplerState, run, start
 

@@ -14,7 +14,8 @@ import torch
 
 import sampling
 from deepcg.dynamics.blowups import pushed_pair
-from deepcg.dynamics.run import DynamicsConfig, SamplingError, run_dynamics
+from deepcg.dynamics.config import DynamicsConfig
+from deepcg.dynamics.run import SamplingError, run_dynamics
 from deepcg.runtime.errors import InputError
 from deepcg.units import BOLTZMANN
 

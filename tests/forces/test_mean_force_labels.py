@@ -28,11 +28,14 @@ from deepcg.mapping.collective_variables import (
     distance,
 )
 from deepcg.runtime.errors import InputError
-from deepcg.training.trainer import ForceSamples, TrainingConfig, label_weights, train
+from deepcg.training.config import TrainingConfig
+from deepcg.training.samples import ForceSamples, label_weights
+from deepcg.training.trainer import train
 from deepcg.workflow.dataset.beads import DataConfig
 from deepcg.workflow.dataset.labels import variables_of_labels
-from deepcg.workflow.fit.beads import Fit, fit
+from deepcg.workflow.fit.beads import Fit
 from deepcg.workflow.fit.collective_variables import split_each
+from deepcg.workflow.fit.command import fit
 from deepcg.workflow.fit.config import FitConfig
 from deepcg.workflow.info import describe
 

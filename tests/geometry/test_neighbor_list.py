@@ -24,7 +24,8 @@ from deepcg.geometry.neighbor_list import (
     surroundings,
 )
 from deepcg.networks import PairSpline
-from deepcg.potentials.beads import NetworkPotential, VerletForces, energy_and_forces
+from deepcg.potentials.beads import NetworkPotential, energy_and_forces
+from deepcg.potentials.verlet_list import VerletForces
 from deepcg.runtime.errors import InputError
 
 Search = Callable[[Tensor, Tensor | None, float], PairList]

@@ -18,7 +18,7 @@ CONTEXT.set_forkserver_preload(
         "deepcg.cli.commands",
         "deepcg.workflow.simulate",
         "deepcg.workflow.label.command",
-        "deepcg.workflow.fit.beads",
+        "deepcg.workflow.fit.command",
         "deepcg.workflow.sample",
         "deepcg.workflow.variance",
         "deepcg.workflow.learn.command",

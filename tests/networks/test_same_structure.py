@@ -27,8 +27,9 @@ from deepcg.analysis.structure import Ensemble, Sample, radial_distributions
 from deepcg.geometry.neighbor_list import neighbors
 from deepcg.networks import NETWORKS, SIZES, DeepPotSE, DeepPotSEL
 from deepcg.networks.deeppot_se.compressed import compressed
-from deepcg.potentials.beads import NetworkPotential, energy_and_forces, force_field
+from deepcg.potentials.beads import NetworkPotential, energy_and_forces
 from deepcg.potentials.priors import Repulsion
+from deepcg.potentials.verlet_list import force_field
 from deepcg.trajectory.frames import Frames
 from deepcg.units import thermal_energy
 from sampling import ForceField, baoab, run, start

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from deepcg.geometry.neighbor_list import neighbors
 from deepcg.networks import NETWORKS, SIZES
-from deepcg.potentials.beads import NetworkPotential, VerletForces, energy_and_forces
+from deepcg.potentials.beads import NetworkPotential, energy_and_forces
 from deepcg.potentials.priors import Repulsion
+from deepcg.potentials.verlet_list import VerletForces
 from deepcg.units import thermal_energy
 from sampling import ForceField, baoab, run, start
 

@@ -10,13 +10,9 @@ from torch import Tensor
 
 from deepcg.geometry.neighbor_list import find_pairs
 from deepcg.networks import PairSpline
-from deepcg.potentials.beads import (
-    NetworkPotential,
-    VerletForces,
-    energy_and_forces,
-    force_field,
-)
+from deepcg.potentials.beads import NetworkPotential, energy_and_forces
 from deepcg.potentials.priors import Repulsion
+from deepcg.potentials.verlet_list import VerletForces, force_field
 
 TYPES = torch.arange(16) % 2
 BOX = torch.tensor([[1.3, 0, 0], [0.3, 1.3, 0], [-0.2, 0.4, 1.4]], dtype=torch.float64)

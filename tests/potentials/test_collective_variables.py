@@ -12,7 +12,8 @@ from deepcg.analysis.surfaces.fitted import Surface, agreement, surface_of
 from deepcg.potentials.collective_variables import SurfacePotential
 from deepcg.potentials.model_file import SurfaceModel, load_any, load_model, save_model
 from deepcg.runtime.errors import InputError
-from deepcg.training.trainer import TrainingConfig, train
+from deepcg.training.config import TrainingConfig
+from deepcg.training.trainer import train
 from deepcg.trajectory.frames import VariableFrames
 from deepcg.units import thermal_energy
 from deepcg.workflow.fit.collective_variables import judge_each, resampled_fits, samples_of

@@ -15,15 +15,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from deepcg.dynamics.run import DynamicsConfig
+from deepcg.dynamics.config import DynamicsConfig
 from deepcg.geometry.neighbor_list import Neighbors, PairList, find_pairs, neighbors
 from deepcg.networks import NETWORKS
 from deepcg.networks.deeppot_se.compressed import compressed
-from deepcg.potentials.beads import NetworkPotential, VerletForces
+from deepcg.potentials.beads import NetworkPotential
 from deepcg.potentials.ensemble import EnsemblePotential
 from deepcg.potentials.model_file import Architecture, Model, save_model
 from deepcg.potentials.priors import ForceField, Repulsion, Table
 from deepcg.potentials.torch_compile import MULTIPLE, CompiledPotential
+from deepcg.potentials.verlet_list import VerletForces
 from deepcg.runtime.errors import InputError
 from deepcg.units import thermal_energy
 from deepcg.workflow.sample import SampleConfig, sample

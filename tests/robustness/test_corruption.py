@@ -44,9 +44,9 @@ from deepcg.trajectory.formats import open_recording
 from deepcg.trajectory.frames import Frames
 from deepcg.trajectory.reader import open_source, read
 from deepcg.trajectory.sanity_checks import warn_of_forces
-from deepcg.workflow.compare import fit_config_of
 from deepcg.workflow.dataset.beads import DataConfig
 from deepcg.workflow.fit.config import FitConfig, absolute
+from deepcg.workflow.fit.run_folder import fit_config_of
 from deepcg.workflow.info import describe
 from deepcg.workflow.label.command import LabelConfig, label_trajectory
 

@@ -14,7 +14,9 @@ from mdtraj.formats import DCDTrajectoryFile
 
 from deepcg.networks import PairSpline
 from deepcg.potentials.beads import NetworkPotential
-from deepcg.training.trainer import Unsearched, force_error, prepare, trainer
+from deepcg.training import samples
+from deepcg.training.loss import force_error
+from deepcg.training.samples import Unsearched, prepare
 from deepcg.trajectory.frames import Frames
 
 N, EDGE = 216, 1.86444
@@ -41,7 +43,7 @@ def test_surroundings_that_are_not_kept_are_those_that_are(
     positions, forces = (torch.rand(30, 20, 3, generator=generator) for _ in range(2))
     frames = Frames(1.2 * positions, 1.2 * torch.eye(3).expand(30, 3, 3), forces, types)
     kept = prepare(potential, frames, chunk=7)
-    monkeypatch.setattr(trainer, "MOST_MEMORY", 1000)
+    monkeypatch.setattr(samples, "MOST_MEMORY", 1000)
     found = prepare(potential, frames, chunk=7)
     assert isinstance(found.inputs, Unsearched)
     assert not isinstance(kept.inputs, Unsearched)

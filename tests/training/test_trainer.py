@@ -9,15 +9,10 @@ import torch
 from deepcg.networks import PairSpline
 from deepcg.potentials.beads import NetworkPotential, energy_and_forces
 from deepcg.runtime.errors import InputError
-from deepcg.training.trainer import (
-    TrainingConfig,
-    TrainingError,
-    batch_of,
-    force_error,
-    learning_rate,
-    prepare,
-    train,
-)
+from deepcg.training.config import TrainingConfig, TrainingError, learning_rate
+from deepcg.training.loss import force_error
+from deepcg.training.samples import batch_of, prepare
+from deepcg.training.trainer import train
 from deepcg.trajectory.frames import Frames
 from deepcg.workflow.fit.beads import judge
 
@@ -149,7 +144,7 @@ def test_training_that_diverges_names_frames_and_keeps_the_best_weights(
 ) -> None:
     jump = 33  # from which steps are far too long
     monkeypatch.setattr(
-        "deepcg.training.trainer.learning_rate", lambda step, c: 0.3 if step < jump else 1e6
+        "deepcg.training.config.learning_rate", lambda step, c: 0.3 if step < jump else 1e6
     )
     u, records = potential(), []
     samples = prepare(u, noisy)

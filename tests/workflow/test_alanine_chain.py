@@ -12,12 +12,13 @@ import pytest
 from deepcg.analysis.surfaces.report import Study
 from deepcg.atomistic.alanine.config import AlanineSimulation, BiasSettings
 from deepcg.atomistic.alanine.simulation import simulate_alanine
+from deepcg.dynamics.config import DynamicsConfig
 from deepcg.dynamics.enhanced_sampling import BiasConfig
-from deepcg.dynamics.run import DynamicsConfig
-from deepcg.training.trainer import TrainingConfig
+from deepcg.training.config import TrainingConfig
 from deepcg.workflow.dataset.beads import DataConfig
 from deepcg.workflow.fes.command import FesConfig, fes
-from deepcg.workflow.fit.beads import FitConfig, fit
+from deepcg.workflow.fit.command import fit
+from deepcg.workflow.fit.config import FitConfig
 from deepcg.workflow.sample import SampleConfig, sample
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from deepcg.cli.main import main
-from deepcg.dynamics.run import DynamicsConfig
+from deepcg.dynamics.config import DynamicsConfig
 from deepcg.geometry.neighbor_list import Neighbors, neighbors
 from deepcg.networks import CompressedDeepPotSE, DeepPotSE
 from deepcg.networks.deeppot_se.compressed import compressed

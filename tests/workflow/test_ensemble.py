@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from deepcg.dynamics.config import DynamicsConfig
 from deepcg.dynamics.model_deviation import TrustConfig
-from deepcg.dynamics.run import DynamicsConfig, SamplingError
+from deepcg.dynamics.run import SamplingError
 from deepcg.potentials.beads import energy_and_forces
 from deepcg.potentials.collective_variables import SurfacePotential
 from deepcg.potentials.ensemble import (
@@ -27,11 +28,13 @@ from deepcg.potentials.ensemble import (
 from deepcg.potentials.stacked import SurfaceStack
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.progress import Progress
+from deepcg.training.config import TrainingConfig
 from deepcg.training.members import MembersConfig, drawn_frames, part_of
+from deepcg.training.samples import ForceSamples
 from deepcg.training.stacked import train_stack
-from deepcg.training.trainer import ForceSamples, TrainingConfig, train
+from deepcg.training.trainer import train
 from deepcg.workflow.dataset.beads import DataConfig
-from deepcg.workflow.fit.beads import fit
+from deepcg.workflow.fit.command import fit
 from deepcg.workflow.fit.config import FitConfig
 from deepcg.workflow.info import describe
 from deepcg.workflow.sample import SampleConfig, sample

@@ -15,12 +15,12 @@ from paths import SHARED
 from deepcg.mapping.collective_variables import BY_TOPOLOGY, Variable, dihedral
 from deepcg.potentials.model_file import SurfaceModel, load_any
 from deepcg.runtime.errors import InputError
-from deepcg.training.trainer import TrainingConfig
+from deepcg.training.config import TrainingConfig
 from deepcg.units import thermal_energy
 from deepcg.workflow.compare import CompareConfig, compare
 from deepcg.workflow.dataset.beads import DataConfig
-from deepcg.workflow.fit.beads import fit
 from deepcg.workflow.fit.collective_variables import SurfaceFit
+from deepcg.workflow.fit.command import fit
 from deepcg.workflow.fit.config import SURFACE, FitConfig, with_preset
 from deepcg.workflow.info import describe
 from deepcg.workflow.sample import SampleConfig, sample

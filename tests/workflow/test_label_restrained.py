@@ -16,12 +16,12 @@ from deepcg.forces.mean_force_labels import MeanForceLabels, load_labels, mean_f
 from deepcg.mapping.beads import LinearMapping
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.progress import Progress, silent
-from deepcg.training.trainer import TrainingConfig
+from deepcg.training.config import TrainingConfig
 from deepcg.trajectory.frames import Frames
 from deepcg.units import thermal_energy
 from deepcg.workflow.dataset.beads import DataConfig
-from deepcg.workflow.fit.beads import fit
 from deepcg.workflow.fit.collective_variables import SurfaceFit
+from deepcg.workflow.fit.command import fit
 from deepcg.workflow.fit.config import FitConfig
 from deepcg.workflow.label.command import LabelConfig, label_trajectory
 from deepcg.workflow.label.restrain_config import RestrainConfig

@@ -16,11 +16,11 @@ from deepcg.geometry.periodic import shortest
 from deepcg.potentials.collective_variables import SurfacePotential
 from deepcg.potentials.ensemble import SurfaceEnsemble, load_surfaces
 from deepcg.runtime.errors import InputError
+from deepcg.training.config import TrainingConfig
 from deepcg.training.members import MembersConfig
-from deepcg.training.trainer import TrainingConfig
 from deepcg.trajectory.frames import VariableFrames
 from deepcg.workflow.dataset.beads import DataConfig
-from deepcg.workflow.fit.beads import fit
+from deepcg.workflow.fit.command import fit
 from deepcg.workflow.fit.config import FitConfig
 from deepcg.workflow.info import describe
 from deepcg.workflow.learn.acquisition import RADIUS, StoredFrames, Survey, pick, survey

@@ -30,14 +30,15 @@ from deepcg.potentials.ensemble import (
     load_surfaces,
 )
 from deepcg.runtime.errors import InputError
+from deepcg.training.config import TrainingConfig
 from deepcg.training.members import MembersConfig
-from deepcg.training.trainer import TrainingConfig, joint_weights
+from deepcg.training.samples import joint_weights
 from deepcg.trajectory.frames import Frames
 from deepcg.units import thermal_energy
-from deepcg.workflow.compare import fit_config_of
 from deepcg.workflow.dataset.beads import DataConfig
-from deepcg.workflow.fit.beads import fit
+from deepcg.workflow.fit.command import fit
 from deepcg.workflow.fit.config import FitConfig
+from deepcg.workflow.fit.run_folder import fit_config_of
 from deepcg.workflow.info import describe
 from deepcg.workflow.learn.beads import fingerprints
 from deepcg.workflow.learn.command import learn

@@ -13,16 +13,20 @@ import openmm
 import pytest
 import torch
 
-from deepcg.dynamics.run import DynamicsConfig
-from deepcg.potentials.beads import VerletForces, energy_and_forces
+from deepcg.dynamics.config import DynamicsConfig
+from deepcg.potentials.beads import energy_and_forces
 from deepcg.potentials.model_file import Architecture, Model, load_model, save_model
 from deepcg.potentials.priors import ForceField, statistical_tables
+from deepcg.potentials.verlet_list import VerletForces
 from deepcg.runtime.errors import InputError
-from deepcg.training.trainer import TrainingConfig
+from deepcg.training.config import TrainingConfig
+from deepcg.training.samples import split
 from deepcg.trajectory.frames import Frames
 from deepcg.units import thermal_energy
 from deepcg.workflow.dataset.beads import DataConfig, map_forces, map_positions, open_data
-from deepcg.workflow.fit.beads import FitConfig, check_before_labelling, fit, split
+from deepcg.workflow.fit.beads import check_before_labelling
+from deepcg.workflow.fit.command import fit
+from deepcg.workflow.fit.config import FitConfig
 from deepcg.workflow.fit.prior import PRIORS
 from deepcg.workflow.sample import SampleConfig, sample
 from sampling import SamplerState, baoab, run

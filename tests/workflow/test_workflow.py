@@ -14,15 +14,15 @@ import torch
 from paths import SHARED
 
 from deepcg.atomistic.water import WaterSimulation, simulate_water
-from deepcg.dynamics.run import DynamicsConfig
+from deepcg.dynamics.config import DynamicsConfig
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import write_tensors
+from deepcg.training.config import TrainingConfig
 from deepcg.training.quality import Quality
-from deepcg.training.trainer import TrainingConfig
 from deepcg.workflow.compare import CompareConfig, compare
 from deepcg.workflow.dataset.beads import DataConfig
-from deepcg.workflow.fit.beads import FitConfig, fit
-from deepcg.workflow.fit.config import QUALITY, with_preset
+from deepcg.workflow.fit.command import fit
+from deepcg.workflow.fit.config import QUALITY, FitConfig, with_preset
 from deepcg.workflow.sample import SampleConfig, sample
 from free_energy import Estimate
 

@@ -26,9 +26,9 @@ from deepcg.trajectory.formats import open_recording
 from deepcg.trajectory.frames import VariableFrames
 from deepcg.trajectory.reader import Source
 from deepcg.units import thermal_energy
-from deepcg.workflow.compare import fit_config_of
 from deepcg.workflow.dataset.beads import DataConfig, open_data, read_used
 from deepcg.workflow.dataset.collective_variables import map_variables
+from deepcg.workflow.fit.run_folder import fit_config_of
 from free_energy import Grid, Replicates
 from free_energy.mbar import mbar_weights
 

@@ -1,16 +1,10 @@
-"""``deepcg fit``: from a trajectory to a coarse-grained free energy."""
+"""A fit of beads: mapped, trained member by member, judged and written."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
-
-import mdtraj
-import numpy as np
-import torch
-from torch import Tensor
 
 from deepcg.analysis.learning_curve import learning_curve_figure
 from deepcg.analysis.style import png
@@ -20,31 +14,18 @@ from deepcg.forces.mean_force_labels import are_labels
 from deepcg.geometry.neighbor_list import Neighbors, check_cutoff
 from deepcg.mapping.beads import LinearMapping
 from deepcg.mapping.chirality import check_handedness
-from deepcg.mapping.collective_variables import is_collective
-from deepcg.networks import SIZES
 from deepcg.potentials.beads import NetworkPotential
 from deepcg.potentials.ensemble import EnsemblePotential, member_folder
-from deepcg.potentials.model_file import Architecture, Model, save_model
-from deepcg.potentials.priors import ForceField, Repulsion, onset_of_contacts
-from deepcg.runtime.config import write_toml
-from deepcg.runtime.errors import InputError
-from deepcg.runtime.files import replacing, write_arrays, write_bytes, write_json
-from deepcg.runtime.locks import folder_locked
-from deepcg.runtime.progress import Progress, silent
+from deepcg.potentials.model_file import Model, save_model
+from deepcg.runtime.files import write_bytes, write_json
+from deepcg.runtime.progress import Progress
 from deepcg.runtime.provenance import file_hash, versions
+from deepcg.training.config import TrainingError
+from deepcg.training.loss import force_error, in_brief, matmul_change
 from deepcg.training.members import begin_beads, drawn_frames, member_seed
 from deepcg.training.quality import Quality, quality_of
-from deepcg.training.trainer import (
-    ForceSamples,
-    Record,
-    TrainingError,
-    force_error,
-    in_brief,
-    label_weights,
-    matmul_change,
-    prepare,
-    rows,
-)
+from deepcg.training.samples import ForceSamples, check_length, label_weights, prepare, split
+from deepcg.training.trainer import Record, rows
 from deepcg.trajectory.frames import Frames
 from deepcg.workflow.dataset.beads import (
     Beads,
@@ -56,24 +37,13 @@ from deepcg.workflow.dataset.beads import (
     used_frames,
 )
 from deepcg.workflow.dataset.labels import beads_of_labels
-from deepcg.workflow.fit.collective_variables import SurfaceFit, fit_variables
-from deepcg.workflow.fit.config import DTYPES, FitConfig, absolute, with_preset
+from deepcg.workflow.fit.architecture import build, cutoff_of, standardise
+from deepcg.workflow.fit.config import DTYPES, FitConfig
 from deepcg.workflow.fit.prior import PRIORS
-from deepcg.workflow.fit.run_folder import check_folder, train_in_folder
-
-START_FRAMES = 64
-"""Mapped frames that a run folder keeps for starting the sampler."""
-
-STANDARDISE_FRAMES = 50
-
-ONSET_FRAMES = 500
-"""Searched for contacts at a time."""
+from deepcg.workflow.fit.run_folder import start_run, train_in_folder
 
 MOST_CHANGED = 1e-3
 """By how much of itself fast products may change the validation error without a word."""
-
-CUTOFF, MOLECULE_CUTOFF = 0.6, 0.9
-"""Where the user gives none, nm: in a box, and without one, where a solute is seen whole."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,35 +61,8 @@ class Fit:
     models: tuple[Model, ...]
 
 
-def fit(
-    config: FitConfig,
-    progress: Progress = silent,
-    tell: Callable[[str], None] = lambda line: None,
-) -> Fit | SurfaceFit:
-    """Label, map, train and save; return the model and how good it is.
-
-    Parameters
-    ----------
-    tell
-        Called with lines for the user.
-
-    Raises
-    ------
-    InputError
-        Something in the input is not usable: nothing is written to the run folder then but
-        forces that were computed for it. Or training failed: the last checkpoint stays, and
-        the best weights so far are in ``best.pt``. Or
-        another process works in the run folder.
-    """
-    config = with_preset(config)
-    with folder_locked(config.output):
-        check_folder(config)
-        if is_collective(config.data.map):
-            return fit_variables(config, progress, tell)
-        return _fit_beads(config, progress, tell)
-
-
-def _fit_beads(config: FitConfig, progress: Progress, tell: Callable[[str], None]) -> Fit:
+def fit_beads(config: FitConfig, progress: Progress, tell: Callable[[str], None]) -> Fit:
+    """Fit beads and write the run folder; as ``deepcg.fit``, which calls this."""
     device = device_of(config.device, config.threads)
     beads, hashes = beads_of(config, progress)
     tell(_about_beads(beads))
@@ -220,87 +163,6 @@ def check_before_labelling(config: FitConfig) -> None:
     build(config, beads.frames)
 
 
-def split(
-    frames: Frames, validation_fraction: float, lengths: Sequence[int] = ()
-) -> tuple[Frames, Frames]:
-    """Return the first frames of each trajectory, and its last ones.
-
-    Neighbors in time must not be on both sides. ``lengths`` are the numbers of frames of
-    trajectories that were joined; by default all are of one.
-    """
-    first, last, start = [], [], 0
-    for length in lengths or (len(frames),):
-        check_length(length)
-        n = max(1, min(length - 1, round((1 - validation_fraction) * length)))
-        first.append(frames[start : start + n])
-        last.append(frames[start + n : start + length])
-        start += length
-    return Frames.join(first), Frames.join(last)
-
-
-def check_length(n_frames: int) -> None:
-    """Refuse a trajectory that cannot be split."""
-    if n_frames < 2:
-        raise InputError(f"{n_frames} frames are too few: one to train on, one to validate")
-
-
-def cutoff_of(config: FitConfig, frames: Frames) -> float:
-    """Return the cutoff, nm: by default one for liquids, or for molecules."""
-    if config.cutoff is not None:
-        return config.cutoff
-    return CUTOFF if frames.box is not None else MOLECULE_CUTOFF
-
-
-def size_of(config: FitConfig, frames: Frames) -> Mapping[str, object]:
-    """Return the options of the network's size: by default one for liquids, or for molecules."""
-    sizes = SIZES[config.network]
-    if config.network_size != "auto":
-        return sizes[config.network_size]
-    return sizes["molecule" if frames.box is None and "molecule" in sizes else "small"]
-
-
-def build(
-    config: FitConfig,
-    frames: Frames,
-    molecular: ForceField | None = None,
-    *,
-    seed: int | None = None,
-) -> tuple[NetworkPotential, Architecture]:
-    """Return the untrained potential that a config describes, with a force field or without."""
-    n_types = int(frames.types.max()) + 1
-    options = {**size_of(config, frames), **config.network_options}
-    # Lennard-Jones' walls leave nothing to a repulsion
-    walls = molecular is not None and "pairs" in molecular.kinds
-    cutoff, repulsion = cutoff_of(config, frames), config.repulsion and not walls
-    architecture = Architecture(config.network, options, cutoff, n_types, repulsion)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.training.seed if seed is None else seed)
-        potential = architecture.build(frames.types.cpu(), config.temperature, molecular)
-    potential.to(frames.positions.device, frames.positions.dtype)
-    return potential, architecture
-
-
-def standardise(potential: NetworkPotential, samples: ForceSamples[Neighbors]) -> None:
-    """Scale the network's inputs and place the repulsion, from the training frames."""
-    some = torch.linspace(0, len(samples) - 1, min(len(samples), STANDARDISE_FRAMES)).long()
-    for term in potential.terms:
-        if isinstance(term, Repulsion):
-            onset, held = term.get_buffer("onset"), term.get_buffer("excluded")
-            onset.copy_(_onset(samples, potential.types, len(onset), held))
-        else:
-            term.standardise(samples[some].seen, potential.types)  # type: ignore[operator]
-
-
-def _onset(samples: ForceSamples[Neighbors], types: Tensor, n_types: int, held: Tensor) -> Tensor:
-    """Return the onset of contacts (n_types, n_types), nm, in all frames; 0: there are none."""
-    shortest = samples.forces.new_full((n_types, n_types), torch.inf)
-    for start in range(0, len(samples), ONSET_FRAMES):
-        near = samples[start : start + ONSET_FRAMES].seen
-        of_part = onset_of_contacts(near, types, n_types, held)
-        shortest = torch.where(of_part > 0, shortest.minimum(of_part), shortest)
-    return shortest.where(shortest.isfinite(), 0)
-
-
 def judge(
     potential: NetworkPotential,
     samples: ForceSamples[Neighbors],
@@ -359,28 +221,6 @@ def _about_members(result: Fit, held_out: ForceSamples[Neighbors]) -> str:
         f"{len(errors)} members, validation errors {in_brief(min(errors))} to "
         f"{in_brief(max(errors))}, of the mean of their forces {in_brief(mean)} (kJ/mol/nm)^2"
     )
-
-
-def start_run(config: FitConfig, beads: Beads) -> None:
-    """Begin the run folder: what was asked for, and frames for the sampler to start from."""
-    write_toml(config.output / "config.toml", absolute(config))
-    frames = beads.frames
-    chosen = np.unique(np.linspace(0, len(frames) - 1, START_FRAMES).astype(int))
-    arrays = {"positions": frames.positions[chosen].numpy()}
-    if frames.box is not None:
-        arrays["box"] = frames.box[chosen].numpy()
-    write_arrays(config.output / "start.npz", arrays)
-    if beads.topology is not None:
-        save_topology(config.output / "beads.pdb", frames[:1], beads.topology)
-
-
-def save_topology(path: Path, frame: Frames, topology: mdtraj.Topology) -> None:
-    """Write one frame of beads as PDB."""
-    trajectory = mdtraj.Trajectory(frame.positions.numpy(), topology)
-    if frame.box is not None:
-        trajectory.unitcell_vectors = frame.box.numpy()
-    with replacing(path) as part:
-        trajectory.save_pdb(str(part))
 
 
 def _about_beads(beads: Beads) -> str:

@@ -24,17 +24,13 @@ from deepcg.runtime.errors import InputError, pick
 from deepcg.runtime.files import read_tensors, write_bytes, write_json
 from deepcg.runtime.progress import Progress, silent
 from deepcg.runtime.provenance import versions
+from deepcg.training.loss import squared_errors
 from deepcg.training.members import begin_surface, drawn_frames, member_seed
 from deepcg.training.noise_floor import MOST_COORDINATES, close_frames
 from deepcg.training.quality import Quality, quality_of
+from deepcg.training.samples import ForceSamples, label_weights
 from deepcg.training.stacked import train_stack
-from deepcg.training.trainer import (
-    ForceSamples,
-    Record,
-    label_weights,
-    rows,
-    squared_errors,
-)
+from deepcg.training.trainer import Record, rows
 from deepcg.trajectory.frames import VariableFrames
 from deepcg.units import thermal_energy
 from deepcg.workflow.dataset.collective_variables import (
@@ -81,7 +77,7 @@ def fit_variables(
     progress: Progress = silent,
     tell: Callable[[str], None] = lambda line: None,
 ) -> SurfaceFit:
-    """Map, train, draw and save; see ``deepcg.workflow.fit.beads.fit``, which calls this.
+    """Map, train, draw and save; see ``deepcg.workflow.fit.command.fit``, which calls this.
 
     Raises
     ------

@@ -13,8 +13,8 @@ from deepcg.compute.matmul_precision import EXACT
 from deepcg.mapping.collective_variables import is_collective
 from deepcg.networks import NETWORKS, SIZES
 from deepcg.runtime.errors import InputError, pick
+from deepcg.training.config import TrainingConfig
 from deepcg.training.members import MembersConfig
-from deepcg.training.trainer import TrainingConfig
 from deepcg.workflow.dataset.beads import DataConfig
 from deepcg.workflow.fit.prior import PRIORS
 

@@ -7,17 +7,33 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import mdtraj
+import numpy as np
+import torch
 from torch import Tensor
 
 from deepcg.potentials.collective_variables import SurfacePotential
 from deepcg.potentials.ensemble import member_folder
-from deepcg.runtime.config import read_toml, to_flat
+from deepcg.potentials.model_file import Model
+from deepcg.runtime.config import read_toml, to_flat, write_toml
 from deepcg.runtime.errors import InputError
-from deepcg.runtime.files import check_place, make_folder, write_whole, writing
+from deepcg.runtime.files import (
+    check_place,
+    make_folder,
+    read_arrays,
+    replacing,
+    write_arrays,
+    write_whole,
+    writing,
+)
 from deepcg.runtime.progress import Progress, silent
+from deepcg.training.loss import Trainable
 from deepcg.training.members import member_seed
+from deepcg.training.samples import ForceSamples, Inputs
 from deepcg.training.stacked import Records, train_stack
-from deepcg.training.trainer import ForceSamples, Inputs, Record, Trainable, rows, train
+from deepcg.training.trainer import Record, rows, train
+from deepcg.trajectory.frames import Frames
+from deepcg.workflow.dataset.beads import Beads
 from deepcg.workflow.fit.config import FitConfig, absolute
 
 COMPRESSION = "compressed.json"
@@ -168,3 +184,78 @@ class Metrics:
     def write(self, records: list[Record]) -> None:
         """Write all lines: an interruption may have left some that no checkpoint knows."""
         write_whole(self.path, "".join(json.dumps(row) + "\n" for row in rows(records)))
+
+
+START_FRAMES = 64
+"""Mapped frames that a run folder keeps for starting the sampler."""
+
+
+def start_run(config: FitConfig, beads: Beads) -> None:
+    """Begin the run folder: what was asked for, and frames for the sampler to start from."""
+    write_toml(config.output / "config.toml", absolute(config))
+    frames = beads.frames
+    chosen = np.unique(np.linspace(0, len(frames) - 1, START_FRAMES).astype(int))
+    arrays = {"positions": frames.positions[chosen].numpy()}
+    if frames.box is not None:
+        arrays["box"] = frames.box[chosen].numpy()
+    write_arrays(config.output / "start.npz", arrays)
+    if beads.topology is not None:
+        save_topology(config.output / "beads.pdb", frames[:1], beads.topology)
+
+
+def save_topology(path: Path, frame: Frames, topology: mdtraj.Topology) -> None:
+    """Write one frame of beads as PDB."""
+    trajectory = mdtraj.Trajectory(frame.positions.numpy(), topology)
+    if frame.box is not None:
+        trajectory.unitcell_vectors = frame.box.numpy()
+    with replacing(path) as part:
+        trajectory.save_pdb(str(part))
+
+
+def fit_config_of(run: Path) -> FitConfig:
+    """Return the settings of the fit in a run folder, which is their output.
+
+    Raises
+    ------
+    InputError
+        It is none, or its settings name files by ways out of it: ours are named from the root.
+    """
+    path = run / "config.toml"
+    if not path.is_file():
+        raise InputError(f"{run} is not a run folder of 'deepcg fit': it has no config.toml")
+    config = read_toml(path, FitConfig)
+    data = config.data
+    named = (config.trajectory, data.topology, data.system, data.forces, *data.also)
+    for file in (*named, config.members.start_from):
+        if file is not None and ".." in file.parts:
+            raise InputError(f"{path} names {file}, a way out of its folder: name it from the root")
+    return replace(config, output=run)
+
+
+def starts(run: Path, model: Model, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Return positions (n, n_beads, 3), nm, spread over the data, and one box (3, 3).
+
+    Raises
+    ------
+    InputError
+        If the run folder has no start frames.
+    """
+    path = run / "start.npz"
+    if not path.is_file():
+        raise InputError(f"there is no {path}: fit the model with 'deepcg fit'")
+    saved = read_arrays(path)
+    if "positions" not in saved or saved["positions"].shape[1:] != (len(model.masses), 3):
+        raise InputError(
+            f"{path} does not hold positions of the {len(model.masses)} beads of {run}"
+        )
+    dtype = next(model.potential.parameters()).dtype
+    positions = torch.as_tensor(saved["positions"]).to(device, dtype)
+    if "box" not in saved:
+        return positions, None
+    # all replicas share a box: that of the frame nearest to the mean volume
+    boxes = torch.as_tensor(saved["box"]).double()
+    volumes = torch.linalg.det(boxes)
+    nearest = int((volumes - volumes.mean()).abs().argmin())
+    box = boxes[nearest]
+    scaled = positions.double() @ torch.linalg.inv(boxes).to(device)
+    return (scaled @ box.to(device)).to(dtype), box.to(device, dtype)

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepcg.dynamics.config import DynamicsConfig
 from deepcg.dynamics.model_deviation import CHUNK, TrustConfig
-from deepcg.dynamics.run import DynamicsConfig
 from deepcg.dynamics.samples import trajectories_in
 from deepcg.forces.mean_force_labels import MeanForceLabels
 from deepcg.geometry.neighbor_list import Neighbors, lattice_shift
@@ -23,20 +23,17 @@ from deepcg.potentials.model_file import Model
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import write_arrays
 from deepcg.runtime.progress import Progress, silent
+from deepcg.training.config import TrainingConfig
+from deepcg.training.loss import squared_errors
 from deepcg.training.members import drawn_frames
-from deepcg.training.trainer import (
-    ForceSamples,
-    TrainingConfig,
-    joint_weights,
-    prepare,
-    squared_errors,
-    train,
-)
+from deepcg.training.samples import ForceSamples, joint_weights, prepare
+from deepcg.training.trainer import train
 from deepcg.trajectory.formats import open_recording
 from deepcg.trajectory.frames import Frames
 from deepcg.workflow.dataset.beads import Beads
-from deepcg.workflow.fit.beads import START_FRAMES, beads_of
+from deepcg.workflow.fit.beads import beads_of
 from deepcg.workflow.fit.config import DTYPES, FitConfig
+from deepcg.workflow.fit.run_folder import START_FRAMES
 from deepcg.workflow.learn.acquisition import Answer, Survey, far_apart
 from deepcg.workflow.learn.config import STEPS_PS, LearnConfig
 from deepcg.workflow.learn.restrained_oracle import restrained_dynamics

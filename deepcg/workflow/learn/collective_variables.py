@@ -18,9 +18,10 @@ from deepcg.potentials.ensemble import SurfaceEnsemble, load_surfaces
 from deepcg.potentials.model_file import SurfaceModel
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.progress import Progress, silent
+from deepcg.training.config import TrainingConfig
 from deepcg.training.members import drawn_frames
+from deepcg.training.samples import joint_weights
 from deepcg.training.stacked import train_stack
-from deepcg.training.trainer import TrainingConfig, joint_weights
 from deepcg.trajectory.frames import VariableFrames
 from deepcg.units import thermal_energy
 from deepcg.workflow.dataset.collective_variables import map_variables

@@ -12,8 +12,8 @@ from deepcg.runtime.config import read_toml, to_flat, write_toml
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.locks import folder_locked
 from deepcg.runtime.progress import Progress, silent
-from deepcg.workflow.compare import fit_config_of
 from deepcg.workflow.fit.config import with_preset
+from deepcg.workflow.fit.run_folder import fit_config_of
 from deepcg.workflow.learn.acquisition import Data
 from deepcg.workflow.learn.beads import BeadsJob
 from deepcg.workflow.learn.collective_variables import VariablesJob

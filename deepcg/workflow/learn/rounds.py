@@ -20,8 +20,8 @@ from deepcg.runtime.config import write_toml
 from deepcg.runtime.files import make_folder, read_arrays, write_arrays, write_bytes, write_json
 from deepcg.runtime.progress import Progress
 from deepcg.runtime.provenance import versions
+from deepcg.training.config import TrainingConfig
 from deepcg.training.members import member_seed
-from deepcg.training.trainer import TrainingConfig
 from deepcg.workflow.fit.config import FitConfig, absolute
 from deepcg.workflow.learn.acquisition import Answer, Data, Oracle, Survey
 from deepcg.workflow.learn.config import LearnConfig

@@ -1,0 +1,71 @@
+"""The force-matching loss (MS-CG): mean square errors of forces against instantaneous ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from deepcg.compute.matmul_precision import EXACT, multiplied_in
+from deepcg.training.samples import ForceSamples, Inputs, Seen
+
+CHUNK = 13_000
+"""Force components that are evaluated at a time."""
+
+
+class Trainable(Protocol[Seen]):
+    """A potential with weights: an ``nn.Module`` that knows its forces."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Return the weights."""
+        ...
+
+    def forces(self, inputs: Seen, /, *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
+        """Return U (n_frames,), kJ/mol, and minus its gradient, shaped as the forces."""
+        ...
+
+
+def squared_errors(
+    potential: Trainable[Inputs],
+    samples: ForceSamples[Inputs],
+    *,
+    chunk: int | None = None,
+    as_trained: bool = False,
+) -> Tensor:
+    """Return the squared error of each component, shaped as the forces, in units of the scale.
+
+    ``chunk`` frames are evaluated at a time; ``None``: as many as have ``CHUNK`` components. Forces
+    are worked out in the fastest way, or ``as_trained``, in that of a step of training.
+    """
+    size = chunk or max(1, CHUNK * len(samples) // samples.forces.numel())
+    errors = []
+    for start in range(0, len(samples), size):
+        part = samples[start : start + size]
+        _, forces = potential.forces(part.seen, create_graph=as_trained)
+        errors.append(((forces.detach() - part.forces) / part.scale).square())
+    return torch.cat(errors)
+
+
+def force_error(
+    potential: Trainable[Inputs], samples: ForceSamples[Inputs], *, chunk: int | None = None
+) -> Tensor:
+    """Return the squared force errors of each frame, (n_frames,), mean over components."""
+    return squared_errors(potential, samples, chunk=chunk).flatten(1).mean(1)
+
+
+def matmul_change(
+    potential: Trainable[Inputs], samples: ForceSamples[Inputs], matmul: str
+) -> float:
+    """Return by how much of itself the mean force error changes with a precision of products."""
+    errors = []
+    for precision in (EXACT, matmul):
+        with multiplied_in(precision):
+            errors.append(float(squared_errors(potential, samples, as_trained=True).mean()))
+    return errors[1] / errors[0] - 1
+
+
+def in_brief(error: float) -> str:
+    """Return a mean square error with the digits that matter, whatever its unit."""
+    return f"{error:.0f}" if error >= 100 else f"{error:.3g}"

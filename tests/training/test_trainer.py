@@ -144,7 +144,7 @@ def test_training_that_diverges_names_frames_and_keeps_the_best_weights(
 ) -> None:
     jump = 33  # from which steps are far too long
     monkeypatch.setattr(
-        "deepcg.training.config.learning_rate", lambda step, c: 0.3 if step < jump else 1e6
+        "deepcg.training.trainer.learning_rate", lambda step, c: 0.3 if step < jump else 1e6
     )
     u, records = potential(), []
     samples = prepare(u, noisy)

@@ -29,7 +29,9 @@ class Potential(Protocol):
 class Compiled(Protocol):
     """A term whose forces need no autograd."""
 
-    def energy_and_pulls(self, neighbors: Neighbors, types: Tensor) -> tuple[Tensor, Tensor] | None:
+    def energy_and_pair_gradients(
+        self, neighbors: Neighbors, types: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
         """Return bead energies and dU/dr_ij, detached; ``None`` where there is only autograd."""
         ...
 
@@ -114,9 +116,9 @@ class NetworkPotential(nn.Module):
 
     def _detached_forces(self, neighbors: Neighbors) -> tuple[Tensor, Tensor]:
         """Return what ``forces`` does, without autograd where a term can do without."""
-        energy, pull = _energy_and_pulls(self.terms[0], neighbors, self.types)
+        energy, pull = _energy_and_pair_gradients(self.terms[0], neighbors, self.types)
         for term in self.terms[1:]:
-            more, others = _energy_and_pulls(term, neighbors, self.types)
+            more, others = _energy_and_pair_gradients(term, neighbors, self.types)
             energy, pull = energy + more, pull.add_(others)
         return energy.sum(1), _gathered(pull, neighbors)
 
@@ -151,10 +153,12 @@ def is_short_ranged(potential: Potential) -> TypeGuard[ShortRanged]:
     return hasattr(potential, "all_forces")
 
 
-def _energy_and_pulls(term: nn.Module, near: Neighbors, types: Tensor) -> tuple[Tensor, Tensor]:
+def _energy_and_pair_gradients(
+    term: nn.Module, near: Neighbors, types: Tensor
+) -> tuple[Tensor, Tensor]:
     """Return the bead energies of a term and dU/dr_ij, by its own loops if it has any."""
     # asking for an attribute is many times faster than for a protocol
-    own = term.energy_and_pulls(near, types) if _is_compiled(term) else None
+    own = term.energy_and_pair_gradients(near, types) if _is_compiled(term) else None
     if own is not None:
         return own
     displacement = near.displacement.detach().requires_grad_()

@@ -42,7 +42,7 @@ def single(near: Neighbors) -> Neighbors:
 
 
 def fused(net: DeepPotSEL, near: Neighbors, types: Tensor) -> tuple[Tensor, Tensor]:
-    found = copy.deepcopy(net).float().energy_and_pulls(single(near), types)
+    found = copy.deepcopy(net).float().energy_and_pair_gradients(single(near), types)
     assert found is not None
     return found
 
@@ -75,9 +75,9 @@ def test_compiled_forces_are_those_of_the_definition(n_types: int, options: dict
 
 def test_in_double_precision_and_without_hidden_layers_there_is_only_autograd() -> None:
     near, types = surroundings(1)
-    assert network(near, types, 1).energy_and_pulls(near, types) is None
+    assert network(near, types, 1).energy_and_pair_gradients(near, types) is None
     bare = network(near, types, 1, fitting=()).float()
-    assert bare.energy_and_pulls(single(near), types) is None
+    assert bare.energy_and_pair_gradients(single(near), types) is None
 
 
 def test_beads_without_neighbors_have_an_energy_and_no_pulls() -> None:
@@ -102,15 +102,15 @@ def test_new_weights_are_noticed() -> None:
     near, types = surroundings(2)
     net = network(near, types, 2).float()
     near = single(near)
-    before, _ = net.energy_and_pulls(near, types)
-    again, _ = net.energy_and_pulls(near, types)
+    before, _ = net.energy_and_pair_gradients(near, types)
+    again, _ = net.energy_and_pair_gradients(near, types)
     assert torch.equal(before, again)
     other = network(surroundings(2)[0], types, 2, channels=16).float()
     with torch.no_grad():
         other.radial.mul_(1.5)
     net.load_state_dict(other.state_dict())
-    after, _ = net.energy_and_pulls(near, types)
-    assert torch.equal(after, other.energy_and_pulls(near, types)[0])
+    after, _ = net.energy_and_pair_gradients(near, types)
+    assert torch.equal(after, other.energy_and_pair_gradients(near, types)[0])
     assert not torch.equal(after, before)
 
 
@@ -118,10 +118,10 @@ def test_a_copy_does_not_take_what_was_made_of_the_original() -> None:
     near, types = surroundings(1)
     net = network(near, types, 1).float()
     near = single(near)
-    before, _ = net.energy_and_pulls(near, types)
+    before, _ = net.energy_and_pair_gradients(near, types)
     clone = copy.deepcopy(net)
     with torch.no_grad():
         clone.radial.mul_(1.5)
-    after, _ = clone.energy_and_pulls(near, types)
+    after, _ = clone.energy_and_pair_gradients(near, types)
     assert not torch.equal(after, before)
-    assert torch.equal(net.energy_and_pulls(near, types)[0], before)
+    assert torch.equal(net.energy_and_pair_gradients(near, types)[0], before)

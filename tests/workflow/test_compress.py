@@ -98,7 +98,7 @@ def test_loops_do_what_the_definition_says(n_types: int, two_sided: bool, compre
     near = surroundings(n_types, torch.float64)
     energy, pulled = forces(term, near, n_types)
     term.plain = True
-    assert term.energy_and_pulls(near, torch.arange(N) % n_types) is None
+    assert term.energy_and_pair_gradients(near, torch.arange(N) % n_types) is None
     wanted_energy, wanted = forces(term, near, n_types)
     torch.testing.assert_close(energy, wanted_energy, rtol=1e-12, atol=0)
     assert difference(pulled, wanted) < 1e-12

@@ -99,7 +99,9 @@ class CompressedDeepPotSE(Surrounded):
         return energies_of(features, types, self.fitting, self.products)
 
     @torch.no_grad()
-    def energy_and_pulls(self, neighbors: Neighbors, types: Tensor) -> tuple[Tensor, Tensor] | None:
+    def energy_and_pair_gradients(
+        self, neighbors: Neighbors, types: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
         """Return bead energies and dU/dr_ij (n_frames, n_beads, width, 3), detached, kJ/mol/nm.
 
         On the CPU; ``None`` where there is only autograd.

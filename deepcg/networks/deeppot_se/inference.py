@@ -61,10 +61,10 @@ class Way:
         scale = 1 / float(scales.slots.sum())
         return self.fitting.energies_and_slopes(features, types, scale)
 
-    def energy_and_pulls(
+    def energy_and_pair_gradients(
         self, neighbors: Neighbors, types: Tensor, scales: Scales, pairs: Pairs, g: Embedded
     ) -> tuple[Tensor, Tensor]:
-        """Return bead energies and dU/dr_ij, see ``DeepPotSE.energy_and_pulls``."""
+        """Return bead energies and dU/dr_ij, see ``DeepPotSE.energy_and_pair_gradients``."""
         d, width = neighbors.displacement.detach(), self.fitting.products.channels
         if self.basis is not None:
             value, slope = (linear(one, self.basis.T) for one in (g.value, g.slope))

@@ -100,7 +100,9 @@ class DeepPotSE(Surrounded):
         return energies_of(features, types, self.fitting, self._products)
 
     @torch.no_grad()
-    def energy_and_pulls(self, neighbors: Neighbors, types: Tensor) -> tuple[Tensor, Tensor] | None:
+    def energy_and_pair_gradients(
+        self, neighbors: Neighbors, types: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
         """Return bead energies and dU/dr_ij (n_frames, n_beads, width, 3), detached, kJ/mol/nm.
 
         On the CPU; ``None`` where there is only autograd.
@@ -109,7 +111,7 @@ class DeepPotSE(Surrounded):
             return None
         pairs, g = self._embedded(neighbors, types)
         way = self._ways.at(g.where.s)
-        return way.energy_and_pulls(neighbors, types, self.scales, pairs, g)
+        return way.energy_and_pair_gradients(neighbors, types, self.scales, pairs, g)
 
     @torch.no_grad()
     def standardise(self, neighbors: Neighbors, types: Tensor) -> None:

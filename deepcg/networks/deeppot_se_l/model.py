@@ -126,7 +126,9 @@ class DeepPotSEL(nn.Module):
         return kinds.restored(joined([net.beyond(enter(some)) for some, enter, net in parts]))
 
     @torch.no_grad()
-    def energy_and_pulls(self, neighbors: Neighbors, types: Tensor) -> tuple[Tensor, Tensor] | None:
+    def energy_and_pair_gradients(
+        self, neighbors: Neighbors, types: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
         """Return bead energies and dU/dr_ij (n_frames, n_beads, width, 3), detached, kJ/mol/nm.
 
         Compiled, on the CPU and in single precision; ``None`` where there is only autograd.

@@ -57,7 +57,9 @@ class Repulsion(nn.Module):
         return energy.index_put((f, i), 0.5 * self.height * inside**3, accumulate=True)
 
     @torch.no_grad()
-    def energy_and_pulls(self, neighbors: Neighbors, types: Tensor) -> tuple[Tensor, Tensor] | None:
+    def energy_and_pair_gradients(
+        self, neighbors: Neighbors, types: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
         """Return bead energies and dU/dr_ij (n_frames, n_beads, width, 3), detached, kJ/mol/nm.
 
         Compiled, on the CPU; ``None`` where there is only autograd.

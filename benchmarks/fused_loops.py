@@ -22,7 +22,7 @@ TYPES = torch.zeros(N_BEADS, dtype=torch.long)
 
 
 def liquid() -> Neighbors:
-    """Return the surroundings in a jittered lattice of 33 beads per cubic nanometre."""
+    """Return the environments in a jittered lattice of 33 beads per cubic nanometre."""
     generator = torch.Generator().manual_seed(0)
     grid = torch.cartesian_prod(*[torch.arange(6.0)] * 3) * EDGE / 6
     positions = grid + 0.1 * torch.rand(N_FRAMES, N_BEADS, 3, generator=generator)

@@ -49,7 +49,7 @@ def kinds(index: Tensor, count: Tensor, types: Tensor) -> Tensor:
 def displacements(
     positions: Tensor, index: Tensor, shift: Tensor, count: Tensor, padding: float
 ) -> Tensor:
-    """Return what ``neighbors.surroundings`` does, without a way back to the positions."""
+    """Return what ``neighbors.environments`` does, without a way back to the positions."""
     use_torch_threads()
     out = torch.empty_like(shift)
     arrays = [t.contiguous().numpy() for t in (positions, index, shift, count)]

@@ -71,7 +71,7 @@ class PairList:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Neighbors:
-    """The surroundings of every bead: all that a network sees.
+    """The environments of every bead: all that a network sees.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ class Neighbors:
         return torch.where(self.mask, types[self.index], -1).to(torch.int32)
 
     def __getitem__(self, frames: slice | Tensor) -> Neighbors:
-        """Return the surroundings in some of the frames."""
+        """Return the environments in some of the frames."""
         kinds = None if self.kinds is None else self.kinds[frames]
         return Neighbors(self.displacement[frames], self.index[frames], self.count[frames], kinds)
 
@@ -166,7 +166,7 @@ def find_pairs(positions: Tensor, box: Tensor | None, cutoff: float) -> PairList
     return all_pairs(positions, box, cutoff)
 
 
-def surroundings(positions: Tensor, pairs: PairList, padding: float) -> Neighbors:
+def environments(positions: Tensor, pairs: PairList, padding: float) -> Neighbors:
     """Return the displacements of listed pairs, differentiable in ``positions``.
 
     Padding is put at the distance ``padding``, nm, which must lie beyond the cutoff.
@@ -185,8 +185,8 @@ def surroundings(positions: Tensor, pairs: PairList, padding: float) -> Neighbor
 
 
 def neighbors(positions: Tensor, box: Tensor | None, cutoff: float) -> Neighbors:
-    """Find the surroundings within ``cutoff``, nm, of positions (n_frames, n_beads, 3)."""
-    return surroundings(positions, find_pairs(positions, box, cutoff), 2 * cutoff)
+    """Find the environments within ``cutoff``, nm, of positions (n_frames, n_beads, 3)."""
+    return environments(positions, find_pairs(positions, box, cutoff), 2 * cutoff)
 
 
 def all_pairs(positions: Tensor, box: Tensor | None, cutoff: float) -> PairList:

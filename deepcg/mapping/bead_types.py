@@ -12,7 +12,7 @@ from deepcg.trajectory.topology import Integers, atomic_numbers, bonded_atoms
 
 
 def equivalent_atoms(topology: mdtraj.Topology) -> Integers:
-    """Return the class (n_atoms,) of every atom: those of one class have equal surroundings.
+    """Return the class (n_atoms,) of every atom: those of one class have equal environments.
 
     Classes start as elements; in each round an atom is told apart by the classes of the atoms
     bonded to it, until nothing is split any more (Weisfeiler and Leman, Nauchno-Tekhn. Inform. 9,

@@ -10,7 +10,7 @@ from deepcg.geometry.neighbor_list import Neighbors
 
 
 class Network(Protocol):
-    """Bead energies as a function of the surroundings: all that a new kind must supply."""
+    """Bead energies as a function of the environments: all that a new kind must supply."""
 
     cutoff: float
 
@@ -19,7 +19,7 @@ class Network(Protocol):
         ...
 
     def standardise(self, neighbors: Neighbors, types: Tensor) -> None:
-        """Set the constants that scale the inputs, from a sample of surroundings."""
+        """Set the constants that scale the inputs, from a sample of environments."""
         ...
 
 

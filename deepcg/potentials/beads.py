@@ -12,8 +12,8 @@ from deepcg.geometry.cell_list import collected
 from deepcg.geometry.neighbor_list import (
     Neighbors,
     PairList,
+    environments,
     find_pairs,
-    surroundings,
 )
 from deepcg.potentials.priors import ForceField
 
@@ -54,7 +54,7 @@ class ShortRanged(Potential, Protocol):
 
 
 class NetworkPotential(nn.Module):
-    """U = sum_i sum_terms u(surroundings of i), and the energy of molecules by a force field.
+    """U = sum_i sum_terms u(environments of i), and the energy of molecules by a force field.
 
     The one place where networks meet a box. What is trained is the first part alone
     (``energy``, ``forces``); a force field has no weights, and what it explains of the forces is
@@ -89,16 +89,16 @@ class NetworkPotential(nn.Module):
 
     def forward(self, positions: Tensor, box: Tensor | None) -> Tensor:
         """Return U (n_frames,), kJ/mol."""
-        near = self.surroundings(positions, find_pairs(positions, box, self.cutoff))
+        near = self.environments(positions, find_pairs(positions, box, self.cutoff))
         energy = self.energy(near)
         return energy if self.molecular is None else energy + self.molecular(positions)
 
-    def surroundings(self, positions: Tensor, pairs: PairList) -> Neighbors:
-        """Return the surroundings that the terms see, from a list that may reach farther."""
-        return surroundings(positions, pairs, 2 * self.cutoff)
+    def environments(self, positions: Tensor, pairs: PairList) -> Neighbors:
+        """Return the environments that the terms see, from a list that may reach farther."""
+        return environments(positions, pairs, 2 * self.cutoff)
 
     def energy(self, neighbors: Neighbors) -> Tensor:
-        """Return the sum of the terms (n_frames,), kJ/mol, of beads in given surroundings."""
+        """Return the sum of the terms (n_frames,), kJ/mol, of beads in given environments."""
         return torch.stack([term(neighbors, self.types) for term in self.terms]).sum((0, 2))
 
     def forces(self, neighbors: Neighbors, *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
@@ -126,7 +126,7 @@ class NetworkPotential(nn.Module):
         self, positions: Tensor, pairs: PairList, *, create_graph: bool = False
     ) -> tuple[Tensor, Tensor]:
         """Return U (n_frames,), kJ/mol, and -dU/dR (n_frames, n_beads, 3), kJ/mol/nm."""
-        near = self.surroundings(positions.detach(), pairs)
+        near = self.environments(positions.detach(), pairs)
         energy, forces = self.forces(near, create_graph=create_graph)
         if self.molecular is None:
             return energy, forces

@@ -55,7 +55,7 @@ class EnsemblePotential(nn.Module):
     def forward(self, positions: Tensor, box: Tensor | None) -> Tensor:
         """Return the mean U (n_frames,), kJ/mol."""
         first = self._all[0]
-        near = first.surroundings(positions, find_pairs(positions, box, self.cutoff))
+        near = first.environments(positions, find_pairs(positions, box, self.cutoff))
         energy = torch.stack([member.energy(near) for member in self._all]).mean(0)
         return energy if first.molecular is None else energy + first.molecular(positions)
 
@@ -76,7 +76,7 @@ class EnsemblePotential(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return U (n_members, n_frames), kJ/mol, and forces (n_members, n_frames, n_beads, 3)."""
         first = self._all[0]
-        near = first.surroundings(positions.detach(), pairs)
+        near = first.environments(positions.detach(), pairs)
         energies, forces = self._of_each(near, create_graph)
         if first.molecular is None:
             return energies, forces

@@ -172,7 +172,7 @@ def _definition(potential: ShortRanged) -> Callable[..., tuple[Tensor, Tensor]]:
     def energy_and_forces(positions: Tensor, *listed: Tensor) -> tuple[Tensor, Tensor]:
         moved = positions.detach().requires_grad_()
         with torch.enable_grad():
-            near = plain[0].surroundings(moved, PairList(*listed))
+            near = plain[0].environments(moved, PairList(*listed))
             energy = torch.stack([one.energy(near) for one in plain]).mean(0)
             if molecular is not None:
                 energy = energy + molecular(moved)

@@ -17,14 +17,14 @@ from deepcg.training.config import BATCH, TrainingConfig
 from deepcg.trajectory.frames import Frames
 
 Inputs = TypeVar("Inputs", Neighbors, Tensor)
-"""What a potential is evaluated on: the surroundings of beads, or values of coordinates."""
+"""What a potential is evaluated on: the environments of beads, or values of coordinates."""
 
 
 Seen = TypeVar("Seen", Neighbors, Tensor, contravariant=True)
 
 
 MOST_MEMORY = 10**9
-"""Bytes that the surroundings of all frames may take: of more, each batch is searched anew."""
+"""Bytes that the environments of all frames may take: of more, each batch is searched anew."""
 
 
 BYTES_OF_A_NUMBER = 12
@@ -38,7 +38,7 @@ class ForceSamples(Generic[Inputs]):
     Parameters
     ----------
     inputs
-        What the potential is evaluated on: the surroundings of beads, found once or, where they
+        What the potential is evaluated on: the environments of beads, found once or, where they
         would take too much memory, when they are needed; or the values of collective variables.
     forces
         Instantaneous forces, (n_frames, ...); of beads less those of the force field.
@@ -71,7 +71,7 @@ class ForceSamples(Generic[Inputs]):
     def seen(self) -> Inputs:
         """What the potential is evaluated on, of all frames at once."""
         if isinstance(self.inputs, Unsearched):
-            found: Any = self.inputs.search()  # only beads have surroundings
+            found: Any = self.inputs.search()  # only beads have environments
             seen: Inputs = found
             return seen
         return self.inputs
@@ -99,17 +99,17 @@ class Unsearched:
         return Unsearched(self.potential, self.positions[frames], box)
 
     def search(self) -> Neighbors:
-        """Find the surroundings in all frames."""
+        """Find the environments in all frames."""
         pairs = find_pairs(self.positions, self.box, self.potential.cutoff)
         narrow = PairList(pairs.index.to(torch.int32), pairs.shift, pairs.count)
         kinds = narrow.with_kinds(self.potential.types)
-        return self.potential.surroundings(self.positions, kinds)
+        return self.potential.environments(self.positions, kinds)
 
 
 def prepare(
     potential: NetworkPotential, frames: Frames, *, chunk: int = 200, progress: Progress = silent
 ) -> ForceSamples[Neighbors]:
-    """Find the surroundings of the beads in all frames, and what their terms have to explain.
+    """Find the environments of the beads in all frames, and what their terms have to explain.
 
     The forces of the potential's force field, which has no weights, are taken off the forces.
 
@@ -138,7 +138,7 @@ def prepare(
     if not kept:
         return ForceSamples(samples, forces, scale, molecule=molecule)
     pairs = PairList.join(parts).with_kinds(potential.types)
-    near = potential.surroundings(frames.positions, pairs)
+    near = potential.environments(frames.positions, pairs)
     return ForceSamples(near, forces, scale, molecule=molecule)
 
 

@@ -157,7 +157,7 @@ def _compressed(
 
 def _surroundings(potential: NetworkPotential, frames: Tensor, box: Tensor | None) -> Neighbors:
     boxes = None if box is None else box.expand(len(frames), 3, 3)
-    return potential.surroundings(frames, find_pairs(frames, boxes, potential.cutoff))
+    return potential.environments(frames, find_pairs(frames, boxes, potential.cutoff))
 
 
 def _smallest(parts: list[Neighbors], cutoff: float) -> float:

@@ -151,7 +151,7 @@ def test_order_of_perfect_crystals_is_known(
     assert set(bonds.coordination) == {neighbours}
     single = [_single_steinhardt(bonds.units[:neighbours], l) for l in (4, 6)]
     np.testing.assert_allclose(single, [q4, q6], rtol=0, atol=6e-6)
-    # in lattices with one kind of surroundings all neighbours have the same q_lm; hcp has two
+    # in lattices with one kind of environments all neighbours have the same q_lm; hcp has two
     # orientations, which share q4 and q6 since l is even
     for l, q in ((4, q4), (6, q6)):
         np.testing.assert_allclose(averaged_steinhardt(bonds, l), q, rtol=0, atol=6e-6)

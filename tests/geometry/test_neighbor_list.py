@@ -19,9 +19,9 @@ from deepcg.geometry.neighbor_list import (
     PairList,
     all_pairs,
     box_heights,
+    environments,
     find_pairs,
     neighbors,
-    surroundings,
 )
 from deepcg.networks import PairSpline
 from deepcg.potentials.beads import NetworkPotential, energy_and_forces
@@ -57,7 +57,7 @@ def systems(draw: st.DrawFn) -> tuple[Tensor, Tensor, float]:
 
 def listed(pairs: PairList, positions: Tensor, frame: int = 0) -> Found:
     """Return what is listed for a frame, as sorted (i, j, r_ij rounded)."""
-    near = surroundings(positions[None] if positions.ndim == 2 else positions, pairs, 100.0)
+    near = environments(positions[None] if positions.ndim == 2 else positions, pairs, 100.0)
     found = []
     for i in range(pairs.index.shape[1]):
         for slot in range(int(pairs.count[frame, i])):
@@ -154,7 +154,7 @@ def test_padding_comes_last_and_names_the_bead_itself():
     pairs = find_pairs(positions, None, 0.5)
     assert pairs.index.tolist() == [[[1, 0], [0, 2], [1, 2], [3, 3]]]
     assert pairs.count.tolist() == [[1, 2, 1, 0]]
-    near = surroundings(positions, pairs, 1.0)
+    near = environments(positions, pairs, 1.0)
     assert near.mask.tolist() == [[[True, False], [True, True], [True, False], [False, False]]]
     assert not (near.distance[~near.mask] != 1.0).any()
     types = torch.tensor([0, 1, 0, 1])
@@ -226,7 +226,7 @@ def test_displacements_can_be_differentiated():
     pairs = find_pairs(positions, torch.eye(3)[None], 0.49)
 
     def squares(x: Tensor) -> Tensor:
-        near = surroundings(x, pairs, 1.0)
+        near = environments(x, pairs, 1.0)
         return near.displacement[near.mask].square().sum()
 
     assert torch.autograd.gradcheck(squares, positions.requires_grad_())

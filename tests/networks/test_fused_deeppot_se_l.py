@@ -13,7 +13,7 @@ from deepcg.networks import DeepPotSEL
 CUTOFF = 0.45
 
 
-def surroundings(n_types: int, n_beads: int = 37) -> tuple[Neighbors, Tensor]:
+def environments(n_types: int, n_beads: int = 37) -> tuple[Neighbors, Tensor]:
     """Return two frames of beads, more than one group of them and not a whole number."""
     generator = torch.Generator().manual_seed(n_types)
     box = torch.diag(torch.tensor([1.1, 1.0, 1.2], dtype=torch.float64)).expand(2, 3, 3)
@@ -63,7 +63,7 @@ def rms(x: Tensor) -> Tensor:
     ],
 )
 def test_compiled_forces_are_those_of_the_definition(n_types: int, options: dict) -> None:
-    near, types = surroundings(n_types)
+    near, types = environments(n_types)
     net = network(near, types, n_types, **options)
     exact = plain(net, near, types)
     rounded = plain(copy.deepcopy(net).float(), single(near), types)
@@ -74,14 +74,14 @@ def test_compiled_forces_are_those_of_the_definition(n_types: int, options: dict
 
 
 def test_in_double_precision_and_without_hidden_layers_there_is_only_autograd() -> None:
-    near, types = surroundings(1)
+    near, types = environments(1)
     assert network(near, types, 1).energy_and_pair_gradients(near, types) is None
     bare = network(near, types, 1, fitting=()).float()
     assert bare.energy_and_pair_gradients(single(near), types) is None
 
 
 def test_beads_without_neighbors_have_an_energy_and_no_pulls() -> None:
-    near, types = surroundings(1)
+    near, types = environments(1)
     net = network(near, types, 1)
     alone = replace(near, displacement=torch.full_like(near.displacement, 1.0))
     energy, _ = plain(net, alone, types)
@@ -91,7 +91,7 @@ def test_beads_without_neighbors_have_an_energy_and_no_pulls() -> None:
 
 
 def test_types_looked_up_before_serve_the_plain_definition() -> None:
-    near, types = surroundings(2)
+    near, types = environments(2)
     net = network(near, types, 2, plain=True)
     listed = PairList(near.index, torch.zeros_like(near.displacement), near.count)
     known = replace(near, kinds=listed.with_kinds(types).kinds)
@@ -99,13 +99,13 @@ def test_types_looked_up_before_serve_the_plain_definition() -> None:
 
 
 def test_new_weights_are_noticed() -> None:
-    near, types = surroundings(2)
+    near, types = environments(2)
     net = network(near, types, 2).float()
     near = single(near)
     before, _ = net.energy_and_pair_gradients(near, types)
     again, _ = net.energy_and_pair_gradients(near, types)
     assert torch.equal(before, again)
-    other = network(surroundings(2)[0], types, 2, channels=16).float()
+    other = network(environments(2)[0], types, 2, channels=16).float()
     with torch.no_grad():
         other.radial.mul_(1.5)
     net.load_state_dict(other.state_dict())
@@ -115,7 +115,7 @@ def test_new_weights_are_noticed() -> None:
 
 
 def test_a_copy_does_not_take_what_was_made_of_the_original() -> None:
-    near, types = surroundings(1)
+    near, types = environments(1)
     net = network(near, types, 1).float()
     near = single(near)
     before, _ = net.energy_and_pair_gradients(near, types)

@@ -181,7 +181,7 @@ def test_energy_is_extensive(potential: NetworkPotential):
 def test_a_longer_list_of_pairs_changes_nothing(potential: NetworkPotential):
     positions, box = liquid(5)
     pairs = find_pairs(positions, box, CUTOFF + 0.06)
-    near = potential.surroundings(positions, pairs)
+    near = potential.environments(positions, pairs)
     assert float(near.distance[near.mask].max()) > CUTOFF
     energy, forces = potential.forces(near)
     wanted, wanted_forces = energy_and_forces(potential, positions, box)
@@ -193,7 +193,7 @@ def test_a_longer_list_of_pairs_changes_nothing(potential: NetworkPotential):
 def test_forces_need_no_autograd(potential: NetworkPotential):
     """The loops that go from displacements to pulls at once are the derivatives of the energy."""
     positions, box = liquid(4)
-    near = potential.surroundings(positions, find_pairs(positions, box, CUTOFF + 0.05))
+    near = potential.environments(positions, find_pairs(positions, box, CUTOFF + 0.05))
     energy, forces = potential.forces(near)
     slow, others = potential.forces(near, create_graph=True)
     assert not energy.requires_grad

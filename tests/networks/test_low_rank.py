@@ -28,7 +28,7 @@ def beads() -> Tensor:
     return grid + 0.12 * torch.rand(2, N, 3, generator=generator, dtype=torch.float64)
 
 
-def surroundings(dtype: torch.dtype, cutoff: float = CUTOFF + 0.03) -> Neighbors:
+def environments(dtype: torch.dtype, cutoff: float = CUTOFF + 0.03) -> Neighbors:
     return neighbors(beads().to(dtype), BOX.to(dtype).expand(2, 3, 3), cutoff)
 
 
@@ -37,7 +37,7 @@ def network(dtype: torch.dtype, n_types: int = 1, two_sided: bool = False) -> De
     made = DeepPotSE(
         CUTOFF, n_types, embedding=(16, 32, 64), axis=24, fitting=(40, 40), two_sided=two_sided
     ).to(dtype)
-    made.standardise(surroundings(dtype), torch.arange(N) % n_types)
+    made.standardise(environments(dtype), torch.arange(N) % n_types)
     return made
 
 
@@ -50,7 +50,7 @@ def difference(found: Tensor, wanted: Tensor) -> float:
 def test_twins_are_the_pairs_of_one_type_the_other_way(n_types: int):
     types, dtype = torch.arange(N) % n_types, torch.float32
     whole = network(dtype, n_types)
-    near = surroundings(dtype)
+    near = environments(dtype)
     pairs = Pairs.within(near, types, whole.scales)
     where = Rows.of(pairs, near, types, n_types)
     owner = torch.repeat_interleave(torch.arange(len(pairs.counts)), pairs.counts.sum(1))
@@ -79,13 +79,13 @@ def test_few_channels_give_the_forces_of_the_definition(
     whole = network(dtype, n_types, two_sided)
     exact = copy.deepcopy(whole).double()
     exact.plain = True
-    near = surroundings(dtype)
+    near = environments(dtype)
     # four nets of other scales, or 13 digits of two, need too many channels
     fewer = n_types == 1 or (dtype == torch.float32 and not two_sided)
     assert (whole._ways.few is not None) == fewer
     energy, pulled = NetworkPotential([whole], CUTOFF, types).forces(near)
     wanted_energy, wanted = NetworkPotential([exact], CUTOFF, types).forces(
-        surroundings(torch.float64)
+        environments(torch.float64)
     )
     assert difference(pulled, wanted) < limit
     torch.testing.assert_close(energy.double(), wanted_energy, rtol=limit, atol=0)

@@ -110,7 +110,7 @@ def test_forces_from_a_kept_list_are_those_of_the_frames(
     positions, box = frames
     pairs = find_pairs(positions, box, 0.55)
     some = torch.tensor([2, 0])
-    near = potential.surroundings(positions, pairs)[some]
+    near = potential.environments(positions, pairs)[some]
     _, forces = potential.forces(near)
     _, wanted = energy_and_forces(potential, positions[some], box[some])
     torch.testing.assert_close(forces, wanted, rtol=0, atol=1e-10)

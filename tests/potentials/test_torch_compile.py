@@ -57,7 +57,7 @@ def listed(positions: Tensor, reach: float = 0.55) -> PairList:
 def network(kind: str, options: dict[str, Any], plain: bool = True) -> nn.Module:
     torch.manual_seed(0)
     made = NETWORKS[kind](CUTOFF, 2, plain=plain, **options).double()
-    near = NetworkPotential([made], CUTOFF, TYPES).surroundings(liquid(0), listed(liquid(0)))
+    near = NetworkPotential([made], CUTOFF, TYPES).environments(liquid(0), listed(liquid(0)))
     made.standardise(near, TYPES)
     return made
 
@@ -99,7 +99,7 @@ def test_compiled_forces_are_those_of_the_potential(
     u = potential(network(kind, TINY[kind]))
     compiled = CompiledPotential(u, refuse)
     for seed in (1, 2):
-        near = u.surroundings(liquid(seed), listed(liquid(seed)))
+        near = u.environments(liquid(seed), listed(liquid(seed)))
         assert float(u.terms[1](near, TYPES).max()) > 1
         assert_same_forces(compiled, liquid(seed), listed(liquid(seed)))
 

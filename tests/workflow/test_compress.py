@@ -48,7 +48,7 @@ def liquid(n_types: int, dtype: torch.dtype, periodic: bool = True) -> tuple[Ten
     return positions.to(dtype), box.to(dtype) if periodic else None, types
 
 
-def surroundings(n_types: int, dtype: torch.dtype, periodic: bool = True) -> Neighbors:
+def environments(n_types: int, dtype: torch.dtype, periodic: bool = True) -> Neighbors:
     """The list reaches beyond the cutoff, as in sampling."""
     positions, box, _ = liquid(n_types, dtype, periodic)
     return neighbors(positions, box, CUTOFF + 0.03)
@@ -60,7 +60,7 @@ def network(n_types: int, two_sided: bool, dtype: torch.dtype, axis: int = 3) ->
     made = DeepPotSE(
         CUTOFF, n_types, embedding=(9, 18), axis=axis, fitting=(20, 20), two_sided=two_sided
     ).to(dtype)
-    made.standardise(surroundings(n_types, dtype), torch.arange(N) % n_types)
+    made.standardise(environments(n_types, dtype), torch.arange(N) % n_types)
     return made
 
 
@@ -80,7 +80,7 @@ def test_forces_are_those_of_the_network(
     n_types: int, two_sided: bool, periodic: bool, dtype: torch.dtype
 ):
     whole = network(n_types, two_sided, dtype)
-    near = surroundings(n_types, dtype, periodic)
+    near = environments(n_types, dtype, periodic)
     accuracy, limit = (1e-7, 1e-5) if dtype == torch.float32 else (1e-9, 1e-9)
     small, error = compressed(whole, 0.1, accuracy)
     assert 0 < error <= accuracy
@@ -95,7 +95,7 @@ def test_forces_are_those_of_the_network(
 def test_loops_do_what_the_definition_says(n_types: int, two_sided: bool, compress_it: bool):
     whole = network(n_types, two_sided, torch.float64)
     term = compressed(whole, 0.1, 1e-7)[0] if compress_it else whole
-    near = surroundings(n_types, torch.float64)
+    near = environments(n_types, torch.float64)
     energy, pulled = forces(term, near, n_types)
     term.plain = True
     assert term.energy_and_pair_gradients(near, torch.arange(N) % n_types) is None
@@ -109,7 +109,7 @@ def test_training_follows_the_definition(n_types: int, two_sided: bool):
     """A loss on energies and forces has the same gradient in all weights."""
     whole = network(n_types, two_sided, torch.float64)
     potential = NetworkPotential([whole], CUTOFF, torch.arange(N) % n_types)
-    near = surroundings(n_types, torch.float64)
+    near = environments(n_types, torch.float64)
     gradients = []
     for plain in (True, False):
         whole.plain = plain
@@ -122,7 +122,7 @@ def test_training_follows_the_definition(n_types: int, two_sided: bool):
 
 def test_hessians_are_those_of_the_definition_alone():
     whole = network(1, False, torch.float64)
-    near = surroundings(1, torch.float64)
+    near = environments(1, torch.float64)
     d = near.displacement.requires_grad_()
     energy = whole(replace(near, displacement=d), torch.zeros(N, dtype=torch.long)).sum()
     (pull,) = torch.autograd.grad(energy, d, create_graph=True)
@@ -187,7 +187,7 @@ def test_a_compressed_network_is_not_trained():
     potential = NetworkPotential([small], CUTOFF, torch.zeros(N, dtype=torch.long))
     potential.requires_grad_(True)
     with pytest.raises(InputError, match="for inference: train the one that it was made of"):
-        potential.forces(surroundings(1, torch.float64), create_graph=True)
+        potential.forces(environments(1, torch.float64), create_graph=True)
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def write_model(folder: Path, name: str, options: dict[str, object]) -> None:
     architecture = Architecture(name, options, CUTOFF, 2, True)
     types = torch.arange(N) % 2
     potential = architecture.build(types, 300.0)
-    potential.terms[0].standardise(surroundings(2, torch.float32), types)
+    potential.terms[0].standardise(environments(2, torch.float32), types)
     model = Model(architecture, potential, ("A", "B"), torch.full((N,), 18.0), "oxygens", 300.0)
     save_model(folder / "model.pt", model)
 

@@ -17,7 +17,7 @@ from deepcg.compute.tensor_cache import Kept
 from deepcg.geometry.neighbor_list import Neighbors
 from deepcg.networks.deeppot_se import table_loops
 from deepcg.networks.deeppot_se.descriptor import Fitting, Products, energies_of
-from deepcg.networks.deeppot_se.environment import Surrounded, at_infinity, plain_features
+from deepcg.networks.deeppot_se.environment import EnvironmentModule, at_infinity, plain_features
 from deepcg.networks.deeppot_se.low_rank import reduced, widths_of
 from deepcg.networks.deeppot_se.model import DeepPotSE
 from deepcg.networks.deeppot_se.tables import (
@@ -35,7 +35,7 @@ from deepcg.runtime.errors import InputError
 Numbers = NDArray[np.floating[Any]]
 
 
-class CompressedDeepPotSE(Surrounded):
+class CompressedDeepPotSE(EnvironmentModule):
     """DeepPot-SE whose G(s) are tables: what ``compressed`` makes of one that is trained.
 
     Parameters

@@ -70,7 +70,7 @@ class Scales:
         return s, rows * neighbors.mask[..., None]
 
 
-class Surrounded(nn.Module):
+class EnvironmentModule(nn.Module):
     """What sees beads by s and R: the constants of ``Scales``, kept with its weights.
 
     Parameters

@@ -12,7 +12,7 @@ from deepcg.geometry.neighbor_list import Neighbors
 from deepcg.networks.by_type import joined
 from deepcg.networks.deeppot_se.descriptor import Fitting, Products, energies_of
 from deepcg.networks.deeppot_se.environment import (
-    Surrounded,
+    EnvironmentModule,
     at_infinity,
     completed,
     plain_features,
@@ -29,7 +29,7 @@ from deepcg.networks.layers import Perceptron, Residual
 from deepcg.runtime.errors import InputError
 
 
-class DeepPotSE(Surrounded):
+class DeepPotSE(EnvironmentModule):
     """u_i = fitting(D_i), D_i = (G^T R)(R^T G_<) / n^2, with G = embedding(s(r)).
 
     R has the rows (s, s x/r, s y/r, s z/r), s(r) = switch(r) / r, standardised by the mean and

@@ -48,7 +48,7 @@ KNOWN_FRAMES = 500
 """Of the run's own, from which trust levels and noise are found."""
 
 ENVIRONMENT = 12
-"""Nearest beads by which the surroundings of beads in a box are told apart."""
+"""Nearest beads by which the environments of beads in a box are told apart."""
 
 
 class BeadsJob:

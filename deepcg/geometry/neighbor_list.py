@@ -29,7 +29,7 @@ class PairList:
         (n_frames, n_beads), the number of neighbors before the padding.
     kinds
         (n_frames, n_beads, width), the types of the neighbors, -1 in padding; ``None`` where
-        nobody has looked them up yet (``with_kinds``).
+        nobody has looked them up yet (``with_types``).
     """
 
     index: Tensor
@@ -37,7 +37,7 @@ class PairList:
     count: Tensor
     kinds: Tensor | None = None
 
-    def with_kinds(self, types: Tensor) -> PairList:
+    def with_types(self, types: Tensor) -> PairList:
         """Return the list with the types (n_beads,) looked up, for use in many steps."""
         if self.index.device.type == "cpu":
             return replace(self, kinds=cell_list.kinds(self.index, self.count, types))
@@ -98,7 +98,7 @@ class Neighbors:
         distance: Tensor = self.displacement.norm(dim=-1)
         return distance
 
-    def species(self, types: Tensor) -> Tensor:
+    def neighbor_types(self, types: Tensor) -> Tensor:
         """Return the types of the neighbors (n_frames, n_beads, width), -1 in padding."""
         if self.kinds is not None:
             return self.kinds

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-class ByKind:
+class ByType:
     """The order in which beads of one type follow one another, in all frames of a batch.
 
     Parameters

@@ -9,19 +9,19 @@ from deepcg.compute.simd import LANES, load, maximum, sqrt
 
 
 @njit(fastmath=True, error_model="numpy")
-def near_neighbors(d, species, f, i, limit, away, of, slots):
+def near_neighbors(d, neighbor_types, f, i, limit, away, of, slots):
     """List the neighbors nearer than a limit, given squared, and return how many there are.
 
     ``away`` (3, room) takes displacements, ``of`` types and ``slots`` where they stand in ``d``.
     """
     room, count = len(of), 0
     for j in range(d.shape[2]):
-        if species[f, i, j] < 0:
+        if neighbor_types[f, i, j] < 0:
             break
         x, y, z = d[f, i, j, 0], d[f, i, j, 1], d[f, i, j, 2]
         # written in any case, kept if near: branches that cannot be foreseen cost more
         away[count], away[room + count], away[2 * room + count] = x, y, z
-        of[count], slots[count] = species[f, i, j], j
+        of[count], slots[count] = neighbor_types[f, i, j], j
         if x * x + y * y + z * z < limit:
             count += 1
     return count

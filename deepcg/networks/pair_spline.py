@@ -44,8 +44,8 @@ class PairSpline(nn.Module):
 
     def forward(self, neighbors: Neighbors, types: Tensor) -> Tensor:
         """Return bead energies (n_frames, n_beads), kJ/mol."""
-        species = neighbors.species(types)
-        rho = density(neighbors.displacement, species, self.basis, self.n_types).squeeze(2)
+        neighbor_types = neighbors.neighbor_types(types)
+        rho = density(neighbors.displacement, neighbor_types, self.basis, self.n_types).squeeze(2)
         curves = (self.coefficients + self.coefficients.transpose(0, 1)) / 2
         energy: Tensor = 0.5 * (rho * curves.flatten(1)[types]).sum(-1)
         return energy

@@ -85,7 +85,7 @@ class EnsemblePotential(nn.Module):
 
     def deviations(self, positions: Tensor, box: Tensor | None) -> Tensor:
         """Return the spread of the forces in frames, (n_frames, n_beads, 3); see `deviation`."""
-        pairs = find_pairs(positions, box, self.cutoff).with_kinds(self.types)
+        pairs = find_pairs(positions, box, self.cutoff).with_types(self.types)
         return deviation(self.member_forces(positions, pairs)[1])
 
     def _of_each(self, neighbors: Neighbors, create_graph: bool) -> tuple[Tensor, Tensor]:

@@ -127,7 +127,7 @@ class _Program:
 
     def _listed(self, pairs: PairList) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return copies of the parts of a list, widened."""
-        wide = pairs.widened(self.width).with_kinds(self.types)
+        wide = pairs.widened(self.width).with_types(self.types)
         assert wide.kinds is not None
         return wide.index, wide.shift, wide.count.clone(), wide.kinds
 
@@ -221,8 +221,10 @@ class _EveryPair(nn.Module):
 
     def forward(self, neighbors: Neighbors, types: Tensor) -> Tensor:
         """Return bead energies (n_frames, n_beads), kJ/mol."""
-        species = neighbors.species(types).clamp(min=0)  # padding lies beyond any onset
-        onset = self.onset[types[:, None], species]
+        neighbor_types = neighbors.neighbor_types(types).clamp(
+            min=0
+        )  # padding lies beyond any onset
+        onset = self.onset[types[:, None], neighbor_types]
         inside = ((onset - neighbors.distance) / self.width).clamp(min=0)
         energy = 0.5 * self.height * inside**3
         if self.free is not None:

@@ -39,7 +39,7 @@ class VerletForces:
         if self.pairs is None or self._moved(positions):
             box = None if self.box is None else self.box.expand(len(positions), 3, 3)
             pairs = find_pairs(positions, box, self.potential.cutoff + self.skin)
-            self.pairs = pairs.with_kinds(self.potential.types)
+            self.pairs = pairs.with_types(self.potential.types)
             self.at = positions.clone()
         return self.potential.all_forces(positions, self.pairs)
 

@@ -102,7 +102,7 @@ class Unsearched:
         """Find the environments in all frames."""
         pairs = find_pairs(self.positions, self.box, self.potential.cutoff)
         narrow = PairList(pairs.index.to(torch.int32), pairs.shift, pairs.count)
-        kinds = narrow.with_kinds(self.potential.types)
+        kinds = narrow.with_types(self.potential.types)
         return self.potential.environments(self.positions, kinds)
 
 
@@ -137,7 +137,7 @@ def prepare(
     molecule = frames.box is None
     if not kept:
         return ForceSamples(samples, forces, scale, molecule=molecule)
-    pairs = PairList.join(parts).with_kinds(potential.types)
+    pairs = PairList.join(parts).with_types(potential.types)
     near = potential.environments(frames.positions, pairs)
     return ForceSamples(near, forces, scale, molecule=molecule)
 

@@ -260,7 +260,7 @@ def _spread_in(
     spreads, means = [], []
     for start in range(0, len(frames), CHUNK):
         part = frames[start : start + CHUNK].to(like.device, like.dtype)
-        pairs = find_pairs(part.positions, part.box, ensemble.cutoff).with_kinds(ensemble.types)
+        pairs = find_pairs(part.positions, part.box, ensemble.cutoff).with_types(ensemble.types)
         forces = ensemble.member_forces(part.positions, pairs)[1].double()
         spreads.append(sigma(forces.std(0)).cpu().numpy())
         means.append(forces.mean(0).norm(dim=-1).cpu().numpy())
@@ -298,7 +298,7 @@ def _check_beads(ensemble: EnsemblePotential, path: Path) -> Checked:
     like = next(ensemble.parameters())
     positions = torch.from_numpy(labels.coordinates).to(like)
     box = None if labels.box is None else torch.from_numpy(labels.box).to(like)
-    pairs = find_pairs(positions, box, ensemble.cutoff).with_kinds(ensemble.types)
+    pairs = find_pairs(positions, box, ensemble.cutoff).with_types(ensemble.types)
     forces = ensemble.member_forces(positions, pairs)[1].double().numpy()
     error, spread = forces.mean(0) - labels.forces, forces.std(0, ddof=1)
     what = f"{len(positions)} mean forces of restrained dynamics in {path.name}"

@@ -43,7 +43,7 @@ def two_types(kind: str) -> NetworkPotential:
     walls = Repulsion(torch.tensor([[0.28, 0.3], [0.3, 0.29]]), KT)
     potential = NetworkPotential([network, walls], CUTOFF, types)
     pairs = find_pairs(liquid(2), EDGE * torch.eye(3).expand(2, 3, 3), CUTOFF)
-    network.standardise(potential.environments(liquid(2), pairs.with_kinds(types)), types)
+    network.standardise(potential.environments(liquid(2), pairs.with_types(types)), types)
     return potential.cuda().requires_grad_(False)
 
 
@@ -114,7 +114,7 @@ def test_a_compiled_potential_has_the_same_forces(kind: str) -> None:
     for seed in range(1, 6):
         positions = liquid(REPLICAS, seed).cuda()
         pairs = find_pairs(positions, box.expand(REPLICAS, 3, 3), CUTOFF + 0.03)
-        pairs = pairs.with_kinds(potential.types)
+        pairs = pairs.with_types(potential.types)
         found = compiled.all_forces(positions, pairs)
         results.append((found, potential.all_forces(positions, pairs)))
     for found, wanted in results:  # those of the first calls are still theirs

@@ -158,7 +158,7 @@ def test_padding_comes_last_and_names_the_bead_itself():
     assert near.mask.tolist() == [[[True, False], [True, True], [True, False], [False, False]]]
     assert not (near.distance[~near.mask] != 1.0).any()
     types = torch.tensor([0, 1, 0, 1])
-    assert near.species(types).tolist() == [[[1, -1], [0, 0], [1, -1], [-1, -1]]]
+    assert near.neighbor_types(types).tolist() == [[[1, -1], [0, 0], [1, -1], [-1, -1]]]
 
 
 @pytest.mark.parametrize("search", [find_pairs, all_pairs])

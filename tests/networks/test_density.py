@@ -57,11 +57,11 @@ def sample(of: Basis, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     u = torch.randn(2, 3, len(r), 3, generator=generator)
     u[0, 0, :6] = torch.cat([torch.eye(3), -torch.eye(3)])
     d = r[:, None] * u / u.norm(dim=-1, keepdim=True)
-    species = torch.randint(0, 3, d.shape[:3], generator=generator)
-    species[0, 1, 15:] = -1
-    species[1, 2] = -1
-    d[species < 0] = torch.tensor([1.2, 0, 0])
-    return d.to(dtype), species
+    neighbor_types = torch.randint(0, 3, d.shape[:3], generator=generator)
+    neighbor_types[0, 1, 15:] = -1
+    neighbor_types[1, 2] = -1
+    d[neighbor_types < 0] = torch.tensor([1.2, 0, 0])
+    return d.to(dtype), neighbor_types
 
 
 def assert_close(found: Tensor, wanted: Tensor) -> None:
@@ -73,13 +73,13 @@ def assert_close(found: Tensor, wanted: Tensor) -> None:
 
 def compare_density(l_max: int, dtype: torch.dtype) -> None:
     """Value, gradient in the displacements, and the gradient of a function of that gradient."""
-    d, species = sample(basis(l_max), dtype)
+    d, neighbor_types = sample(basis(l_max), dtype)
     generator = torch.Generator().manual_seed(2)
     q, v = None, torch.randn(d.shape, generator=generator).to(dtype)
     results = []
     for build in (density, plain_density):
         x = d.clone().requires_grad_()
-        rho = build(x, species, basis(l_max), 3)
+        rho = build(x, neighbor_types, basis(l_max), 3)
         if q is None:
             q = torch.randn(rho.shape, generator=generator).to(dtype).requires_grad_()
         (g,) = torch.autograd.grad((rho * q).sum(), x, create_graph=True)
@@ -173,10 +173,11 @@ def test_splines_sum_to_the_switch_from_the_second_knot_on():
 
 def test_the_spectrum_does_not_see_rotations():
     of = basis(4)
-    d, species = sample(of, torch.float64)
+    d, neighbor_types = sample(of, torch.float64)
     turn, _ = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(5)))
     found = [
-        plain_spectrum(plain_density(x, species, of, 3).flatten(0, 1), 4, 3) for x in (d, d @ turn)
+        plain_spectrum(plain_density(x, neighbor_types, of, 3).flatten(0, 1), 4, 3)
+        for x in (d, d @ turn)
     ]
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-12 * float(found[0].abs().max()))
 

@@ -94,7 +94,7 @@ def test_types_looked_up_before_serve_the_plain_definition() -> None:
     near, types = environments(2)
     net = network(near, types, 2, plain=True)
     listed = PairList(near.index, torch.zeros_like(near.displacement), near.count)
-    known = replace(near, kinds=listed.with_kinds(types).kinds)
+    known = replace(near, kinds=listed.with_types(types).kinds)
     assert torch.equal(net(known, types), net(near, types))
 
 

@@ -51,7 +51,7 @@ def liquid(seed: int, n_frames: int = 2) -> Tensor:
 
 def listed(positions: Tensor, reach: float = 0.55) -> PairList:
     box = BOX.expand(len(positions), 3, 3)
-    return find_pairs(positions, box, reach).with_kinds(TYPES)
+    return find_pairs(positions, box, reach).with_types(TYPES)
 
 
 def network(kind: str, options: dict[str, Any], plain: bool = True) -> nn.Module:

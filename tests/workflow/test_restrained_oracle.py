@@ -290,7 +290,7 @@ def bead_error(run: Path, positions: Floats) -> float:
     assert exact is not None
     ensemble = EnsemblePotential([model.potential for model in load_beads(run)])
     x = torch.from_numpy(positions).float()
-    pairs = find_pairs(x, None, ensemble.cutoff).with_kinds(ensemble.types)
+    pairs = find_pairs(x, None, ensemble.cutoff).with_types(ensemble.types)
     return float((ensemble.all_forces(x, pairs)[1] - exact).square().mean().sqrt())
 
 

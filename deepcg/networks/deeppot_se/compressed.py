@@ -109,8 +109,8 @@ class CompressedDeepPotSE(EnvironmentModule):
         d = neighbors.displacement.detach()
         if not self.loops_are_for(d):
             return None
-        species = neighbors.species(types).to(torch.int32)
-        known = d, species, types, self._scales, self._tables
+        neighbor_types = neighbors.neighbor_types(types).to(torch.int32)
+        known = d, neighbor_types, types, self._scales, self._tables
         features = d.new_empty(d.shape[0] * d.shape[1], 4, self.channels)
         run_loop(table_loops.features, *known, features)
         fitting = self._kept.get(list(self.fitting.parameters()), 0, self._packed)

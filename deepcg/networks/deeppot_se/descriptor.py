@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from deepcg.compute.loops import run_loop
 from deepcg.compute.tensor_cache import Kept
-from deepcg.networks.by_type import ByKind, joined
+from deepcg.networks.by_type import ByType, joined
 from deepcg.networks.deeppot_se import product_loops
 from deepcg.networks.fitting import (
     Groups,
@@ -69,7 +69,7 @@ def energies_of(
         What D is made of.
     """
     nets, descriptor = list(fitting), products.of(features)
-    kinds = ByKind(types, len(nets), len(descriptor) // len(types))
+    kinds = ByType(types, len(nets), len(descriptor) // len(types))
     rows = kinds.rows(descriptor.view(*kinds.shape, -1))
     return kinds.restored(kinds.each(lambda some, net: net(some), rows, nets))
 
@@ -116,7 +116,7 @@ class Fitting:
             return energies.view(n_frames, -1), slopes
         descriptor = features.new_empty(len(features), len(self.products))
         run_loop(product_loops.products, features, *which, descriptor)
-        kinds = ByKind(types, len(self.nets), n_frames)
+        kinds = ByType(types, len(self.nets), n_frames)
         rows = kinds.rows(descriptor.view(*kinds.shape, -1)).split(kinds.counts)
         parts = [net.values_and_slopes(part) for part, net in zip(rows, self.nets, strict=True)]
         by_energy, by_kind = zip(*parts, strict=True)

@@ -105,13 +105,13 @@ class EnvironmentModule(nn.Module):
 def plain_features(neighbors: Neighbors, types: Tensor, scales: Scales, embed: Embed) -> Tensor:
     """Return F = G^T R / n (f * i, 4, channels); a bead lacks no neighbors: the rest is far."""
     s, rows = scales.environment(neighbors, types)
-    species, far = neighbors.species(types), scales.infinity
+    neighbor_types, far = neighbors.neighbor_types(types), scales.infinity
     of_kinds, order = [], []
     for here in range(scales.n_types):
         beads = (types == here).nonzero().squeeze(1)
         total: Tensor | float = 0.0
         for there in range(scales.n_types):
-            net, found = scales.net(here, there), species[:, beads] == there
+            net, found = scales.net(here, there), neighbor_types[:, beads] == there
             g = embed(net, s[:, beads]) * found[..., None]  # (f, i, j, m)
             near = torch.einsum("fijm,fijc->ficm", g, rows[:, beads])
             absent = scales.slots[there] - found.sum(-1)  # (f, i)

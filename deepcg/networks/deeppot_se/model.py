@@ -119,13 +119,13 @@ class DeepPotSE(EnvironmentModule):
         self.get_buffer("mean").zero_()
         self.get_buffer("spread").fill_(1)
         s, rows = self.scales.environment(neighbors, types)
-        species = neighbors.species(types)
+        neighbor_types = neighbors.neighbor_types(types)
         if not self.n_neighbors_given:
             for t in range(self.n_types):
-                most = int((species == t).sum(-1).max())
+                most = int((neighbor_types == t).sum(-1).max())
                 self.get_buffer("slots")[t] = max(1, round(1.2 * most))
         for kind in range(self.n_types):
-            found = (species >= 0) & (types == kind)[:, None]
+            found = (neighbor_types >= 0) & (types == kind)[:, None]
             if found.any():
                 self.get_buffer("mean")[kind] = s[found].mean()
                 self.get_buffer("spread")[kind, 0] = s[found].std(correction=0).clamp(min=1e-2)

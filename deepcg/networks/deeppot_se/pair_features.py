@@ -49,10 +49,13 @@ class Pairs:
     @classmethod
     def within(cls, neighbors: Neighbors, types: Tensor, scales: Scales) -> Pairs:
         """Return the pairs of neighbors of beads of these types (n_beads,)."""
-        d, species = neighbors.displacement.detach(), neighbors.species(types).to(torch.int32)
+        d, neighbor_types = (
+            neighbors.displacement.detach(),
+            neighbors.neighbor_types(types).to(torch.int32),
+        )
         f, n, _, _ = d.shape
         counts = torch.empty(f * n, scales.n_types, dtype=torch.int64)
-        run_loop(pair_loops.count_pairs, d, species, scales.cutoff**2, counts)
+        run_loop(pair_loops.count_pairs, d, neighbor_types, scales.cutoff**2, counts)
         first = torch.zeros(f * n + 1, dtype=torch.int64)
         torch.cumsum(counts.sum(1), 0, out=first[1:])
         total = int(first[-1])
@@ -60,7 +63,7 @@ class Pairs:
         geometry = d.new_empty(total, pair_loops.NUMBERS)
         run_loop(
             pair_loops.fill_pairs,
-            *(d, species, types, scales.two_sided, scales.mean, scales.spread),
+            *(d, neighbor_types, types, scales.two_sided, scales.mean, scales.spread),
             *((scales.switch_on, scales.cutoff), first, slots, nets, geometry),
         )
         return cls(first, slots, nets, geometry, counts)

@@ -17,22 +17,24 @@ NUMBERS = 8
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
-def count_pairs(d, species, limit, counts):
+def count_pairs(d, neighbor_types, limit, counts):
     """Set ``counts`` (beads, types) to the neighbors of each type nearer than a limit, squared."""
     n = d.shape[1]
     for bead in prange(d.shape[0] * n):
         f, i = bead // n, bead % n
         counts[bead] = 0
         for j in range(d.shape[2]):
-            if species[f, i, j] < 0:
+            if neighbor_types[f, i, j] < 0:
                 break
             x, y, z = d[f, i, j, 0], d[f, i, j, 1], d[f, i, j, 2]
             if x * x + y * y + z * z < limit:
-                counts[bead, species[f, i, j]] += 1
+                counts[bead, neighbor_types[f, i, j]] += 1
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
-def fill_pairs(d, species, types, two_sided, mean, spread, numbers, first, slots, nets, geometry):
+def fill_pairs(
+    d, neighbor_types, types, two_sided, mean, spread, numbers, first, slots, nets, geometry
+):
     """Describe pairs, those of a bead after one another from ``first`` (beads + 1,) on.
 
     ``slots`` (pairs,) are their places in ``d``, ``nets`` (pairs,) their embedding nets,
@@ -62,7 +64,7 @@ def fill_pairs(d, species, types, two_sided, mean, spread, numbers, first, slots
             own[4] = s / spread[here, 1] / r
             own[5], own[6], own[7] = x / r, y / r, z / r
             slots[pair] = j
-            nets[pair] = here * n_types * two_sided + species[f, i, j]
+            nets[pair] = here * n_types * two_sided + neighbor_types[f, i, j]
             pair += 1
 
 

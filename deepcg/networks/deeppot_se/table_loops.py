@@ -19,7 +19,7 @@ scaled, the unit vector u, and in which interval of the table s is and how far i
 
 
 @njit(parallel=True, cache=True, fastmath=True, error_model="numpy")
-def features(d, species, types, scales, tables, out):
+def features(d, neighbor_types, types, scales, tables, out):
     """Set ``out`` (beads, 4, channels) to F.
 
     Parameters
@@ -43,7 +43,7 @@ def features(d, species, types, scales, tables, out):
         seen, counts = np.zeros(ROWS * len(of), d.dtype), np.zeros(len(slots), d.dtype)
         f = np.zeros((4, padded(channels)), d.dtype)
         for bead in range(*share(chunk, n_frames * n)):
-            near, here = (d, species, bead // n, bead % n), types[bead % n]
+            near, here = (d, neighbor_types, bead // n, bead % n), types[bead % n]
             count = _look(near, here, scales, numbers, away, of, places, seen)
             _add_up(count, here * two_sided, of, seen, table, numbers, f.ravel())
             counts[:] = slots
@@ -56,7 +56,7 @@ def features(d, species, types, scales, tables, out):
 
 
 @njit(parallel=True, cache=True, fastmath=True, error_model="numpy")
-def pulls(d, species, types, scales, tables, slopes, out):
+def pulls(d, neighbor_types, types, scales, tables, slopes, out):
     """Set ``out`` (beads, width, 3) to the gradient of sum(slopes F) in displacements.
 
     ``slopes`` (beads, 4, channels); the rest is as in ``features``.
@@ -67,7 +67,7 @@ def pulls(d, species, types, scales, tables, slopes, out):
         away, of, places = lists_of(width, d.dtype)
         seen, f = np.zeros(ROWS * len(of), d.dtype), np.zeros((4, padded(channels)), d.dtype)
         for bead in range(*share(chunk, n_frames * n)):
-            near, here = (d, species, bead // n, bead % n), types[bead % n]
+            near, here = (d, neighbor_types, bead // n, bead % n), types[bead % n]
             count = _look(near, here, scales, numbers, away, of, places, seen)
             f[:, :channels] = slopes[bead] * share_of_one
             out[bead] = 0
@@ -79,8 +79,8 @@ def _look(near, here, scales, numbers, away, of, places, seen):
     """List and describe the near neighbors of a bead of type ``here``; return how many."""
     mean, spread, _, on, cutoff, _ = scales
     low, widths, n_rows, _ = numbers
-    d, species, frame, i = near
-    count = near_neighbors(d, species, frame, i, cutoff * cutoff, away, of, places)
+    d, neighbor_types, frame, i = near
+    count = near_neighbors(d, neighbor_types, frame, i, cutoff * cutoff, away, of, places)
     room, inverse_width = len(of), 1 / (cutoff - on)
     of_s, of_q = 1 / spread[here, 0], 1 / spread[here, 1]
     for j in range(0, count, LANES):

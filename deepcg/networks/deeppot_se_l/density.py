@@ -60,15 +60,17 @@ def splines(r: Tensor, basis: Basis) -> Tensor:
     return b * switch(r, basis.switch_on, basis.cutoff)[..., None]
 
 
-def plain_density(displacement: Tensor, species: Tensor, basis: Basis, n_types: int) -> Tensor:
+def plain_density(
+    displacement: Tensor, neighbor_types: Tensor, basis: Basis, n_types: int
+) -> Tensor:
     """Return sum_j B_k(r_ij) Y_c(r_ij / |r_ij|) over neighbors j of each type.
 
     (n_frames, n_beads, n_harmonics, n_types * n_splines), the types one after the other;
-    ``species`` (n_frames, n_beads, width) holds the types of the neighbors, -1 in padding.
+    ``neighbor_types`` (n_frames, n_beads, width) holds the types of the neighbors, -1 in padding.
     """
     r = displacement.norm(dim=-1)
     y = harmonics(displacement / r[..., None], basis.l_max)
-    of_type = torch.nn.functional.one_hot((species + 1).long(), n_types + 1)[..., 1:].to(r)
+    of_type = torch.nn.functional.one_hot((neighbor_types + 1).long(), n_types + 1)[..., 1:].to(r)
     radial = (of_type[..., None] * splines(r, basis)[..., None, :]).flatten(-2)
     return torch.einsum("fijc,fijk->fick", y, radial)
 
@@ -79,11 +81,11 @@ def plain_spectrum(a: Tensor, l_max: int, n_axis: int) -> Tensor:
     return torch.stack([p[:, :, :n_axis].mT @ p for p in parts], dim=1)
 
 
-def density(displacement: Tensor, species: Tensor, basis: Basis, n_types: int) -> Tensor:
+def density(displacement: Tensor, neighbor_types: Tensor, basis: Basis, n_types: int) -> Tensor:
     """Return ``plain_density`` by the fastest way that the device has."""
     if displacement.device.type != "cpu":
-        return plain_density(displacement, species, basis, n_types)
-    return apply(_Density, displacement, species.to(torch.int32), basis, n_types)
+        return plain_density(displacement, neighbor_types, basis, n_types)
+    return apply(_Density, displacement, neighbor_types.to(torch.int32), basis, n_types)
 
 
 def spectrum(a: Tensor, l_max: int, n_axis: int) -> Tensor:
@@ -95,12 +97,12 @@ def spectrum(a: Tensor, l_max: int, n_axis: int) -> Tensor:
 
 class _Density(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, d: Tensor, species: Tensor, basis: Basis, n_types: int) -> Tensor:
-        ctx.save_for_backward(d, species)
+    def forward(ctx: Any, d: Tensor, neighbor_types: Tensor, basis: Basis, n_types: int) -> Tensor:
+        ctx.save_for_backward(d, neighbor_types)
         ctx.basis = basis
         shape = (*d.shape[:2], basis.n_harmonics, n_types * basis.n_splines)
         rho = d.new_empty(shape)
-        run_loop(density_loops.density, d, species, basis.numbers, basis.n_harmonics, rho)
+        run_loop(density_loops.density, d, neighbor_types, basis.numbers, basis.n_harmonics, rho)
         return rho
 
     @staticmethod
@@ -116,17 +118,17 @@ class _DensityGradient(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, d: Tensor, species: Tensor, q: Tensor, basis: Basis) -> Tensor:
-        ctx.save_for_backward(d, species, q)
+    def forward(ctx: Any, d: Tensor, neighbor_types: Tensor, q: Tensor, basis: Basis) -> Tensor:
+        ctx.save_for_backward(d, neighbor_types, q)
         ctx.basis = basis
-        return pulls_of(d, species, q, basis)
+        return pulls_of(d, neighbor_types, q, basis)
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor, None, Tensor, None]:
-        d, species, q = ctx.saved_tensors
+        d, neighbor_types, q = ctx.saved_tensors
         along = torch.empty_like(q, memory_format=torch.contiguous_format)
         numbers, n = ctx.basis.numbers, ctx.basis.n_harmonics
-        run_loop(density_loops.directional, d, species, numbers, n, v, along)
+        run_loop(density_loops.directional, d, neighbor_types, numbers, n, v, along)
         return d.new_full((), torch.nan).expand_as(d), None, along, None
 
 
@@ -157,11 +159,13 @@ class _SpectrumGradient(torch.autograd.Function):
         return contracted(v, g, *ctx.sizes), 2 * polarised(a, v, *ctx.sizes), None, None
 
 
-def pulls_of(displacement: Tensor, species: Tensor, q: Tensor, basis: Basis) -> Tensor:
+def pulls_of(displacement: Tensor, neighbor_types: Tensor, q: Tensor, basis: Basis) -> Tensor:
     """Return sum_kc q_ikc d(B_k Y_c)/d(r_ij), shaped as the displacements, detached."""
     pulls = torch.empty_like(displacement, memory_format=torch.contiguous_format)
     numbers, n = basis.numbers, basis.n_harmonics
-    run_loop(density_loops.gradient, displacement, species.to(torch.int32), numbers, n, q, pulls)
+    run_loop(
+        density_loops.gradient, displacement, neighbor_types.to(torch.int32), numbers, n, q, pulls
+    )
     return pulls
 
 

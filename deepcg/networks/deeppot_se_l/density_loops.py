@@ -259,7 +259,7 @@ def _write_rows(sums, width, wide, out):
 
 
 @njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
-def density(d, species, numbers, n, rho):
+def density(d, neighbor_types, numbers, n, rho):
     """Set ``rho`` to that of ``plain_density``, for n harmonics and the numbers of the basis."""
     wide = padded(n)
     width, cutoff, n_beads = numbers[0], numbers[4], d.shape[1]
@@ -271,14 +271,14 @@ def density(d, species, numbers, n, rho):
         begin, end = share(chunk, d.shape[0] * n_beads)
         for bead in range(begin, end):
             f, i = bead // n_beads, bead % n_beads
-            count = near_neighbors(d, species, f, i, cutoff * cutoff, away, of, slots)
+            count = near_neighbors(d, neighbor_types, f, i, cutoff * cutoff, away, of, slots)
             sums[:] = 0
             add_neighbors(away, of, count, numbers, n, wide, work, sums)
             _write_rows(sums, width, wide, rho[f, i])
 
 
 @njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
-def gradient(d, species, numbers, n, q, g):
+def gradient(d, neighbor_types, numbers, n, q, g):
     """Set g_ij to sum_kc q_ikc d(B_k Y_c)/d(r_ij), for n harmonics and the numbers of the basis."""
     wide = padded(n)
     width, cutoff, n_beads = numbers[0], numbers[4], d.shape[1]
@@ -296,12 +296,12 @@ def gradient(d, species, numbers, n, q, g):
                     for c in range(n):
                         table[at + c] = q[f, i, c, t * width + k]
             g[f, i] = 0
-            count = near_neighbors(d, species, f, i, cutoff * cutoff, away, of, slots)
+            count = near_neighbors(d, neighbor_types, f, i, cutoff * cutoff, away, of, slots)
             pull_neighbors(away, of, slots, count, numbers, n, wide, work, table, g[f, i])
 
 
 @njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
-def directional(d, species, numbers, n, v, out):
+def directional(d, neighbor_types, numbers, n, v, out):
     """Set ``out`` to sum_j v_ij . d(B_k Y_c)/d(r_ij), for n harmonics."""
     wide = padded(n)
     width, first, spacing, on, cutoff = numbers
@@ -313,7 +313,7 @@ def directional(d, species, numbers, n, v, out):
         begin, end = share(chunk, d.shape[0] * n_beads)
         for bead in range(begin, end):
             f, i = bead // n_beads, bead % n_beads
-            count = near_neighbors(d, species, f, i, cutoff * cutoff, away, of, slots)
+            count = near_neighbors(d, neighbor_types, f, i, cutoff * cutoff, away, of, slots)
             sums[:] = 0
             for j in range(0, count, LANES):
                 ux, uy, uz, r, inverse = polar(away, len(of), j)

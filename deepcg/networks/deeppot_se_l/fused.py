@@ -63,7 +63,7 @@ def run(
     packed: Packed,
     groups: Groups,
     displacement: Tensor,
-    species: Tensor,
+    neighbor_types: Tensor,
     basis: Basis,
     axis: int,
     triples: int,
@@ -74,7 +74,7 @@ def run(
     energy, pulls = displacement.new_empty(displacement.shape[:2]), torch.empty_like(displacement)
     energies_and_pulls(
         displacement.numpy(),
-        species.numpy(),
+        neighbor_types.numpy(),
         basis.numbers,
         basis.n_harmonics,
         *groups,

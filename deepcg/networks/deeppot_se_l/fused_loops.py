@@ -122,7 +122,7 @@ def _turn(about, n, wide, x, back):
 
 @njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
 def energies_and_pulls(
-    d, species, numbers, n_harmonics, beads, kinds, channels, mixing, net, couplings, e, g
+    d, neighbor_types, numbers, n_harmonics, beads, kinds, channels, mixing, net, couplings, e, g
 ):
     """Set bead energies e and dU/dr_ij g.
 
@@ -149,7 +149,7 @@ def energies_and_pulls(
         for lane in range(LANES):
             f, i = beads[group, lane] // n_beads, beads[group, lane] % n_beads
             lists = away[lane], of[lane], slots[lane]
-            count[lane] = near_neighbors(d, species, f, i, cutoff * cutoff, *lists)
+            count[lane] = near_neighbors(d, neighbor_types, f, i, cutoff * cutoff, *lists)
             sums[:] = 0
             add_neighbors(*lists[:2], count[lane], numbers, n_harmonics, wide, work, sums)
             linear(sums, n_rows, mix[kind], 0, strips, about[lane], wide)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from deepcg.compute.tensor_cache import Kept
 from deepcg.geometry.neighbor_list import Neighbors
-from deepcg.networks.by_type import ByKind, joined
+from deepcg.networks.by_type import ByType, joined
 from deepcg.networks.deeppot_se_l import fused
 from deepcg.networks.deeppot_se_l.bispectrum import (
     bispectrum,
@@ -139,11 +139,11 @@ class DeepPotSEL(nn.Module):
             return None
         n_frames = len(displacement)
         groups = self._groups.get([types], n_frames, lambda: groups_of(types, n_frames))
-        species = neighbors.species(types).to(torch.int32).contiguous()
+        neighbor_types = neighbors.neighbor_types(types).to(torch.int32).contiguous()
         packed = self._packed.get(self._weights(), 0, self._pack)
         which = products_of(self.basis.l_max, self.triples)
         return fused.run(
-            packed, groups, displacement, species, self.basis, self.axis, self.triples, which
+            packed, groups, displacement, neighbor_types, self.basis, self.axis, self.triples, which
         )
 
     @torch.no_grad()
@@ -167,12 +167,12 @@ class DeepPotSEL(nn.Module):
                 spread = part.std(0, correction=0)
                 self.get_buffer("feature_scale")[kind] = 1 / spread.clamp(min=1e-3)
 
-    def _densities(self, neighbors: Neighbors, types: Tensor) -> tuple[ByKind, Tensor]:
+    def _densities(self, neighbors: Neighbors, types: Tensor) -> tuple[ByType, Tensor]:
         """Return the densities about beads (beads, harmonics, splines), sorted by type."""
         build = plain_density if self.plain else density
-        species = neighbors.species(types)
-        rho = build(neighbors.displacement, species, self.basis, self.n_types)
-        kinds = ByKind(types, self.n_types, len(rho))
+        neighbor_types = neighbors.neighbor_types(types)
+        rho = build(neighbors.displacement, neighbor_types, self.basis, self.n_types)
+        kinds = ByType(types, self.n_types, len(rho))
         return kinds, kinds.rows(rho)
 
     def _weights(self) -> list[Tensor]:
@@ -195,7 +195,7 @@ class DeepPotSEL(nn.Module):
         """Return the mean of the mixed l = 0 (types, channels)."""
         return torch.einsum("tk,tkm->tm", self.get_buffer("density_mean"), self._mix())
 
-    def _mixed(self, rows: Tensor, kinds: ByKind) -> Tensor:
+    def _mixed(self, rows: Tensor, kinds: ByType) -> Tensor:
         """Return A (beads, harmonics, channels)."""
         mean = self._offset()
         # only l = 0 has a mean

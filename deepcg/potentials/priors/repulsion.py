@@ -96,15 +96,15 @@ def onset_of_contacts(
 
     Zero for types that never meet within the cutoff of the list, but as ``excluded`` pairs.
     """
-    distance, species = neighbors.distance.detach(), neighbors.species(types)
+    distance, neighbor_types = neighbors.distance.detach(), neighbors.neighbor_types(types)
     if excluded is not None and len(excluded):
-        beads = torch.arange(len(types), device=types.device)[:, None].expand(species.shape)
+        beads = torch.arange(len(types), device=types.device)[:, None].expand(neighbor_types.shape)
         held = _is_among(beads, neighbors.index.long(), excluded, len(types))
-        species = torch.where(held, -1, species)
+        neighbor_types = torch.where(held, -1, neighbor_types)
     onset = distance.new_zeros(n_types, n_types)
     for a in range(n_types):
         for b in range(n_types):
-            met = distance[:, types == a][species[:, types == a] == b]
+            met = distance[:, types == a][neighbor_types[:, types == a] == b]
             if len(met):
                 onset[a, b] = met.min()
     return onset

@@ -12,10 +12,10 @@ from deepcg.networks.deeppot_se_l.bispectrum import (
     COUPLINGS,
     bispectrum,
     gaunt,
-    plain_bispectrum,
     products_of,
+    reference_bispectrum,
 )
-from deepcg.networks.deeppot_se_l.density import harmonics, plain_spectrum
+from deepcg.networks.deeppot_se_l.density import harmonics, reference_power_spectrum
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}  # of the largest value; rounding only
 
@@ -44,7 +44,7 @@ def test_coefficients_couple_harmonics_as_their_products_do(coupling):
     assert float(table.norm()) == pytest.approx(1, abs=1e-12)
 
 
-@pytest.mark.parametrize("build", [bispectrum, plain_bispectrum])
+@pytest.mark.parametrize("build", [bispectrum, reference_bispectrum])
 def test_rotations_reflections_and_inversion_change_nothing(build):
     generator = torch.Generator().manual_seed(1)
     u = torch.randn(6, 3, generator=generator, dtype=torch.float64)
@@ -64,7 +64,7 @@ def test_products_are_all_different_and_complete():
     assert products_of(1, 3).n_columns == 0
     assert products_of(3, 0).n_columns == 0
     a = densities(400, 2)
-    b = plain_bispectrum(a, 3)
+    b = reference_bispectrum(a, 3)
     assert torch.linalg.matrix_rank(b) == b.shape[1]
 
 
@@ -77,9 +77,9 @@ def test_it_tells_apart_what_the_power_spectrum_cannot():
         phi = places.double() * (2 * torch.pi / 8)
         u = torch.stack([phi.cos(), phi.sin(), 0 * phi], dim=1)
         rings.append(environment(u, torch.ones(4, 1, dtype=torch.float64)))
-    power = [plain_spectrum(a, 3, 1) for a in rings]
+    power = [reference_power_spectrum(a, 3, 1) for a in rings]
     torch.testing.assert_close(power[0], power[1], rtol=1e-12, atol=1e-12)
-    triples = [plain_bispectrum(a, 3) for a in rings]
+    triples = [reference_bispectrum(a, 3) for a in rings]
     assert (triples[0] - triples[1]).abs().max() > 0.01 * triples[0].abs().max()
 
 
@@ -96,7 +96,7 @@ def test_fused_loops_give_the_definition_and_its_derivatives(n_beads, n, l_max, 
         (slope,) = torch.autograd.grad((b * g).sum(), a, create_graph=True)
         return [b, slope, *torch.autograd.grad((slope * v).sum(), (a, g))]
 
-    for fused, plain in zip(values(bispectrum), values(plain_bispectrum), strict=True):
+    for fused, plain in zip(values(bispectrum), values(reference_bispectrum), strict=True):
         scale = float(plain.detach().abs().max())
         torch.testing.assert_close(fused, plain, rtol=0, atol=TOLERANCE[dtype] * scale)
 

@@ -18,8 +18,8 @@ from deepcg.networks.base import switch
 from deepcg.networks.deeppot_se_l.density import (
     density,
     harmonics,
-    plain_density,
-    plain_spectrum,
+    reference_density,
+    reference_power_spectrum,
     spectrum,
     splines,
 )
@@ -77,7 +77,7 @@ def compare_density(l_max: int, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(2)
     q, v = None, torch.randn(d.shape, generator=generator).to(dtype)
     results = []
-    for build in (density, plain_density):
+    for build in (density, reference_density):
         x = d.clone().requires_grad_()
         rho = build(x, neighbor_types, basis(l_max), 3)
         if q is None:
@@ -93,7 +93,7 @@ def compare_spectrum(l_max: int, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(3)
     a0 = torch.randn(5, (l_max + 1) ** 2, 7, generator=generator).to(dtype)
     results = []
-    for contract in (spectrum, plain_spectrum):
+    for contract in (spectrum, reference_power_spectrum):
         a = a0.clone().requires_grad_()
         scale = torch.ones((), dtype=dtype, requires_grad=True)
         d = contract(a * scale, l_max, 3)
@@ -176,7 +176,7 @@ def test_the_spectrum_does_not_see_rotations():
     d, neighbor_types = sample(of, torch.float64)
     turn, _ = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(5)))
     found = [
-        plain_spectrum(plain_density(x, neighbor_types, of, 3).flatten(0, 1), 4, 3)
+        reference_power_spectrum(reference_density(x, neighbor_types, of, 3).flatten(0, 1), 4, 3)
         for x in (d, d @ turn)
     ]
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-12 * float(found[0].abs().max()))

@@ -17,7 +17,11 @@ from deepcg.compute.tensor_cache import Kept
 from deepcg.geometry.neighbor_list import Neighbors
 from deepcg.networks.deeppot_se import table_loops
 from deepcg.networks.deeppot_se.descriptor import Fitting, Products, energies_of
-from deepcg.networks.deeppot_se.environment import EnvironmentModule, at_infinity, plain_features
+from deepcg.networks.deeppot_se.environment import (
+    EnvironmentModule,
+    at_infinity,
+    reference_features,
+)
 from deepcg.networks.deeppot_se.low_rank import reduced, widths_of
 from deepcg.networks.deeppot_se.model import DeepPotSE
 from deepcg.networks.deeppot_se.tables import (
@@ -95,7 +99,7 @@ class CompressedDeepPotSE(EnvironmentModule):
             raise InputError(
                 "a compressed network is for inference: train the one that it was made of"
             )
-        features = plain_features(neighbors, types, self.scales, self._embed)
+        features = reference_features(neighbors, types, self.scales, self._embed)
         return energies_of(features, types, self.fitting, self.products)
 
     @torch.no_grad()

@@ -102,7 +102,7 @@ class EnvironmentModule(nn.Module):
         return not self.plain and displacement.device.type == "cpu"
 
 
-def plain_features(neighbors: Neighbors, types: Tensor, scales: Scales, embed: Embed) -> Tensor:
+def reference_features(neighbors: Neighbors, types: Tensor, scales: Scales, embed: Embed) -> Tensor:
     """Return F = G^T R / n (f * i, 4, channels); a bead lacks no neighbors: the rest is far."""
     s, rows = scales.environment(neighbors, types)
     neighbor_types, far = neighbors.neighbor_types(types), scales.infinity

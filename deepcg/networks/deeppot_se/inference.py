@@ -33,7 +33,7 @@ LEAST = 1e-13
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Way:
+class EvaluationPath:
     """From G and its slopes to energies and forces.
 
     Parameters
@@ -76,14 +76,14 @@ class Way:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ways:
+class EvaluationPaths:
     """That of all channels, and that of few for s up to ``high``, if there is one."""
 
-    whole: Way
-    few: Way | None
+    whole: EvaluationPath
+    few: EvaluationPath | None
     high: float
 
-    def at(self, s: Sequence[Tensor]) -> Way:
+    def at(self, s: Sequence[Tensor]) -> EvaluationPath:
         """Return the way for these."""
         if self.few is None or any(len(some) and float(some.max()) > self.high for some in s):
             return self.whole
@@ -91,7 +91,7 @@ class Ways:
 
 
 @torch.no_grad()
-def ways(embeddings: nn.ModuleList, whole: Way, scales: Scales) -> Ways:
+def ways(embeddings: nn.ModuleList, whole: EvaluationPath, scales: Scales) -> EvaluationPaths:
     """Return how a network of these embedding nets may be evaluated."""
     high = float(scales.at(CLOSEST).max())
     accuracy = max(torch.finfo(whole.far.dtype).eps, LEAST)
@@ -99,8 +99,8 @@ def ways(embeddings: nn.ModuleList, whole: Way, scales: Scales) -> Ways:
     ends = float(scales.infinity.min()), high
     made = reduced(nets, fitting, whole.fitting.products.axis, ends, accuracy)
     if made is None:
-        return Ways(whole, None, high)
+        return EvaluationPaths(whole, None, high)
     basis = made.basis.to(whole.far)
     wide = pad(basis, (0, -basis.shape[1] % LANES)).contiguous()
-    few = Way(wide, Fitting.of(made.fitting, made.products), whole.far @ basis)
-    return Ways(whole, few, high)
+    few = EvaluationPath(wide, Fitting.of(made.fitting, made.products), whole.far @ basis)
+    return EvaluationPaths(whole, few, high)

@@ -15,9 +15,9 @@ from deepcg.networks.deeppot_se.environment import (
     EnvironmentModule,
     at_infinity,
     completed,
-    plain_features,
+    reference_features,
 )
-from deepcg.networks.deeppot_se.inference import Way, Ways, ways
+from deepcg.networks.deeppot_se.inference import EvaluationPath, EvaluationPaths, ways
 from deepcg.networks.deeppot_se.pair_features import (
     Embedded,
     Pairs,
@@ -86,12 +86,12 @@ class DeepPotSE(EnvironmentModule):
         self.fitting = nn.ModuleList(
             Perceptron(embedding[-1] * axis, fitting, residual=True) for _ in range(n_types)
         )
-        self._kept: Kept[Ways] = Kept()
+        self._kept: Kept[EvaluationPaths] = Kept()
 
     def forward(self, neighbors: Neighbors, types: Tensor) -> Tensor:
         """Return bead energies (n_frames, n_beads), kJ/mol."""
         if not self.loops_are_for(neighbors.displacement):
-            features = plain_features(neighbors, types, self.scales, self._embed)
+            features = reference_features(neighbors, types, self.scales, self._embed)
         else:
             pairs, g = self._embedded(neighbors, types)
             features = features_of(neighbors.displacement, pairs, g)
@@ -150,15 +150,15 @@ class DeepPotSE(EnvironmentModule):
         return Products(self.channels, self.axis)
 
     @property
-    def _ways(self) -> Ways:
+    def _ways(self) -> EvaluationPaths:
         """How to evaluate the network, kept while weights are the same."""
         made_of = *self.parameters(), self.get_buffer("mean"), self.get_buffer("spread")
         return self._kept.get(made_of, 0, self._make_ways)
 
     @torch.no_grad()
-    def _make_ways(self) -> Ways:
+    def _make_ways(self) -> EvaluationPaths:
         far = at_infinity(self.scales, self._embed)
-        whole = Way(None, Fitting.of(self.fitting, self._products), far)
+        whole = EvaluationPath(None, Fitting.of(self.fitting, self._products), far)
         return ways(self.embeddings, whole, self.scales)
 
 

@@ -92,7 +92,7 @@ def products_of(l_max: int, n_channels: int) -> Products:
     )
 
 
-def plain_bispectrum(a: Tensor, l_max: int) -> Tensor:
+def reference_bispectrum(a: Tensor, l_max: int) -> Tensor:
     """Return the invariants (beads, columns) of densities a (beads, (l_max + 1)^2, channels)."""
     which = products_of(l_max, a.shape[2])
     out = a.new_empty(len(a), which.n_columns)
@@ -105,9 +105,9 @@ def plain_bispectrum(a: Tensor, l_max: int) -> Tensor:
 
 
 def bispectrum(a: Tensor, l_max: int) -> Tensor:
-    """Return ``plain_bispectrum`` by the fastest way that the device has."""
+    """Return ``reference_bispectrum`` by the fastest way that the device has."""
     if a.device.type != "cpu" or not a.shape[2]:
-        return plain_bispectrum(a, l_max)
+        return reference_bispectrum(a, l_max)
     return apply(_Bispectrum, a, products_of(l_max, a.shape[2]))
 
 

@@ -60,7 +60,7 @@ def splines(r: Tensor, basis: Basis) -> Tensor:
     return b * switch(r, basis.switch_on, basis.cutoff)[..., None]
 
 
-def plain_density(
+def reference_density(
     displacement: Tensor, neighbor_types: Tensor, basis: Basis, n_types: int
 ) -> Tensor:
     """Return sum_j B_k(r_ij) Y_c(r_ij / |r_ij|) over neighbors j of each type.
@@ -75,23 +75,23 @@ def plain_density(
     return torch.einsum("fijc,fijk->fick", y, radial)
 
 
-def plain_spectrum(a: Tensor, l_max: int, n_axis: int) -> Tensor:
+def reference_power_spectrum(a: Tensor, l_max: int, n_axis: int) -> Tensor:
     """Return D_lnm = sum_m' A_lm'n A_lm'm, (n, l_max + 1, n_axis, n_channels), n < n_axis."""
     parts = a.split([2 * l + 1 for l in range(l_max + 1)], dim=1)
     return torch.stack([p[:, :, :n_axis].mT @ p for p in parts], dim=1)
 
 
 def density(displacement: Tensor, neighbor_types: Tensor, basis: Basis, n_types: int) -> Tensor:
-    """Return ``plain_density`` by the fastest way that the device has."""
+    """Return ``reference_density`` by the fastest way that the device has."""
     if displacement.device.type != "cpu":
-        return plain_density(displacement, neighbor_types, basis, n_types)
+        return reference_density(displacement, neighbor_types, basis, n_types)
     return apply(_Density, displacement, neighbor_types.to(torch.int32), basis, n_types)
 
 
 def spectrum(a: Tensor, l_max: int, n_axis: int) -> Tensor:
-    """Return ``plain_spectrum`` by the fastest way that the device has."""
+    """Return ``reference_power_spectrum`` by the fastest way that the device has."""
     if a.device.type != "cpu":
-        return plain_spectrum(a, l_max, n_axis)
+        return reference_power_spectrum(a, l_max, n_axis)
     return apply(_Spectrum, a, l_max, n_axis)
 
 
@@ -114,7 +114,8 @@ class _DensityGradient(torch.autograd.Function):
     """g_ij = sum_kc q_ikc d(B_k Y_c)/d(r_ij): linear in q, the way back to q by autograd.
 
     Its dependence on the displacements is not followed, since force matching differentiates
-    forces in the parameters only: whoever asks for it gets NaN. ``plain_density`` gives Hessians.
+    forces in the parameters only: whoever asks for it gets NaN. ``reference_density`` gives
+    Hessians.
     """
 
     @staticmethod

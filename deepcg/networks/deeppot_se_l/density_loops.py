@@ -260,7 +260,7 @@ def _write_rows(sums, width, wide, out):
 
 @njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
 def density(d, neighbor_types, numbers, n, rho):
-    """Set ``rho`` to that of ``plain_density``, for n harmonics and the numbers of the basis."""
+    """Set ``rho`` to that of ``reference_density``: n harmonics, and the numbers of the basis."""
     wide = padded(n)
     width, cutoff, n_beads = numbers[0], numbers[4], d.shape[1]
     n_types = rho.shape[3] // width
@@ -363,7 +363,7 @@ def directional(d, neighbor_types, numbers, n, v, out):
 
 @cache
 def spectrum(width: int) -> Loop:
-    """Return the loop (a, b, d): set d to (D(a, b) + D(b, a)) / 2 of ``plain_spectrum``.
+    """Return the loop (a, b, d): set d to (D(a, b) + D(b, a)) / 2 of ``reference_power_spectrum``.
 
     ``width`` divides the number of channels: see ``divisor``.
     """

@@ -24,7 +24,7 @@ from deepcg.networks.neighbor_loops import near_neighbors
 
 
 @njit(fastmath=True, error_model="numpy")
-def _spectrum(x, n_l, n_axis, n, out, at):
+def _power_spectrum(x, n_l, n_axis, n, out, at):
     """Write D_lij = sum_c x_ci x_cj, i < n_axis, to ``out`` from row ``at`` on."""
     for l in range(n_l):
         for i in range(n_axis):
@@ -91,7 +91,7 @@ def _energies_and_slopes(x, n_l, channels, net, threes, back):
     dtype, once, first = x.dtype, n * LANES, n * (1 + n_l * n_axis) * LANES
     inputs = np.zeros(-(-sizes[0] // STRIP) * STRIP * LANES, dtype)
     inputs[:once] = x[:once]
-    _spectrum(x, n_l, n_axis, n, inputs, n)
+    _power_spectrum(x, n_l, n_axis, n, inputs, n)
     some = np.empty(n_l * n_l * n_some * LANES, dtype)
     s, t, slopes = np.empty_like(some), np.empty_like(some), np.zeros_like(some)
     if n_some:

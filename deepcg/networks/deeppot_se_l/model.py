@@ -14,13 +14,13 @@ from deepcg.networks.by_type import ByType, joined
 from deepcg.networks.deeppot_se_l import fused
 from deepcg.networks.deeppot_se_l.bispectrum import (
     bispectrum,
-    plain_bispectrum,
     products_of,
+    reference_bispectrum,
 )
 from deepcg.networks.deeppot_se_l.density import (
     density,
-    plain_density,
-    plain_spectrum,
+    reference_density,
+    reference_power_spectrum,
     spectrum,
 )
 from deepcg.networks.deeppot_se_l.density_loops import Basis
@@ -169,7 +169,7 @@ class DeepPotSEL(nn.Module):
 
     def _densities(self, neighbors: Neighbors, types: Tensor) -> tuple[ByType, Tensor]:
         """Return the densities about beads (beads, harmonics, splines), sorted by type."""
-        build = plain_density if self.plain else density
+        build = reference_density if self.plain else density
         neighbor_types = neighbors.neighbor_types(types)
         rho = build(neighbors.displacement, neighbor_types, self.basis, self.n_types)
         kinds = ByType(types, self.n_types, len(rho))
@@ -205,10 +205,10 @@ class DeepPotSEL(nn.Module):
 
     def _invariants(self, a: Tensor) -> list[Tensor]:
         """Return A_0, D_l and, if there are triples, the bispectrum, (beads, some) each."""
-        twofold = plain_spectrum if self.plain else spectrum
+        twofold = reference_power_spectrum if self.plain else spectrum
         features = [a[:, 0], twofold(a, self.basis.l_max, self.axis).flatten(1)]
         if self.triples:
-            threefold = plain_bispectrum if self.plain else bispectrum
+            threefold = reference_bispectrum if self.plain else bispectrum
             features.append(threefold(a[:, :, : self.triples], self.basis.l_max))
         return features
 

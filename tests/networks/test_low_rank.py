@@ -55,11 +55,11 @@ def test_twins_are_the_pairs_of_one_type_the_other_way(n_types: int):
     where = Rows.of(pairs, near, types, n_types)
     owner = torch.repeat_interleave(torch.arange(len(pairs.counts)), pairs.counts.sum(1))
     alike = types[owner % len(types)] == types[where.others % len(types)]
-    has = where.twins >= 0
+    has = where.reverse_pairs >= 0
     assert bool((has == alike).all())
     assert bool(alike.any())
-    mine, its = torch.arange(len(owner))[has], where.twins[has]
-    assert bool((where.twins[its] == mine).all())
+    mine, its = torch.arange(len(owner))[has], where.reverse_pairs[has]
+    assert bool((where.reverse_pairs[its] == mine).all())
     assert bool((owner[its] == where.others[has]).all())
     assert bool((where.rows[its] == where.rows[has]).all())
     d = near.displacement.flatten(0, 1)[owner, pairs.slots]

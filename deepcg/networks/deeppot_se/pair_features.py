@@ -85,7 +85,7 @@ class Rows:
         Those of the rows of each net.
     """
 
-    twins: Tensor
+    reverse_pairs: Tensor
     others: Tensor
     rows: Tensor
     s: tuple[Tensor, ...]
@@ -94,14 +94,14 @@ class Rows:
     def of(cls, pairs: Pairs, neighbors: Neighbors, types: Tensor, n_nets: int) -> Rows:
         """Return the rows of pairs, of so many embedding nets."""
         total = len(pairs.slots)
-        twins, others, rows = torch.empty(3, total, dtype=torch.int64)
-        twins.fill_(-1)
+        reverse_pairs, others, rows = torch.empty(3, total, dtype=torch.int64)
+        reverse_pairs.fill_(-1)
         given = pairs.first, pairs.slots, types, neighbors.index
-        run_loop(pair_loops.find_twins, *given, others.numpy(), twins)
+        run_loop(pair_loops.find_twins, *given, others.numpy(), reverse_pairs)
         s, ends = np.empty(total, pairs.geometry.numpy().dtype), np.zeros(n_nets, np.int64)
-        run_loop(pair_loops.number_rows, pairs.nets, twins, pairs.geometry, s, ends, rows)
+        run_loop(pair_loops.number_rows, pairs.nets, reverse_pairs, pairs.geometry, s, ends, rows)
         parts = torch.from_numpy(s[: ends[-1]]).tensor_split(torch.from_numpy(ends[:-1]))
-        return cls(twins, others, rows, tuple(parts))
+        return cls(reverse_pairs, others, rows, tuple(parts))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,7 +151,7 @@ class _Features(torch.autograd.Function):
     def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor, None, None]:
         pairs, where = ctx.pairs, ctx.where
         back = slopes.new_empty(ctx.shape)
-        places = pairs.first, where.rows, where.twins, where.others
+        places = pairs.first, where.rows, where.reverse_pairs, where.others
         run_loop(pair_loops.features_back, *places, pairs.geometry, slopes, back)
         return back, None, None
 
@@ -201,7 +201,7 @@ class _Pulls(torch.autograd.Function):
         d, g, change, slopes = ctx.saved_tensors
         pairs, where = ctx.pairs, ctx.where
         outs = torch.empty_like(g), torch.empty_like(g), slopes.new_empty(slopes.shape)
-        places = pairs.first, where.rows, where.twins, where.others, pairs.slots
+        places = pairs.first, where.rows, where.reverse_pairs, where.others, pairs.slots
         run_loop(
             pair_loops.pulls_back,
             *places,

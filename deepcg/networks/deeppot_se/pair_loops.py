@@ -69,8 +69,8 @@ def fill_pairs(
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
-def find_twins(first, slots, types, index, others, twins):
-    """Set ``twins`` (pairs,), where it is -1, to the pair of j and i for that of i and j.
+def find_twins(first, slots, types, index, others, reverse_pairs):
+    """Set ``reverse_pairs`` (pairs,), where it is -1, to the pair of j and i for that of i and j.
 
     Of beads of different types they stay; of a neighbor there is one image. ``others`` (pairs,) are
     the beads j.
@@ -85,23 +85,23 @@ def find_twins(first, slots, types, index, others, twins):
                 continue
             for back in range(first[f * n + j], first[f * n + j + 1]):
                 if index[f, j, slots[back]] == i:
-                    twins[pair], twins[back] = back, pair
+                    reverse_pairs[pair], reverse_pairs[back] = back, pair
                     break
 
 
 @njit(cache=True, error_model="numpy")
-def number_rows(nets, twins, geometry, s, ends, rows):
+def number_rows(nets, reverse_pairs, geometry, s, ends, rows):
     """Set ``rows`` (pairs,) to places in which pairs, twins as one, are sorted by net.
 
     ``s`` are those of the places, ``ends`` (nets,), at first 0, where each net's places end. A
     counting sort, which keeps the order within a net.
     """
     for pair, net in enumerate(nets):
-        ends[net] += not 0 <= twins[pair] < pair
+        ends[net] += not 0 <= reverse_pairs[pair] < pair
     place = np.cumsum(ends) - ends
     for pair, net in enumerate(nets):
-        if 0 <= twins[pair] < pair:
-            rows[pair] = rows[twins[pair]]
+        if 0 <= reverse_pairs[pair] < pair:
+            rows[pair] = rows[reverse_pairs[pair]]
         else:
             rows[pair] = place[net]
             s[place[net]] = geometry[pair, 0]
@@ -154,11 +154,11 @@ def _features_back_of(width: int) -> Loop:
     """Return the way back of ``_features_of`` to G."""
 
     @njit(fastmath=True, error_model="numpy")
-    def block(m, begin, end, rows, twins, others, r, q, slopes, n, at, back):
+    def block(m, begin, end, rows, reverse_pairs, others, r, q, slopes, n, at, back):
         f0, f1 = load(slopes, at + m, width), load(slopes, at + n + m, width)
         f2, f3 = load(slopes, at + 2 * n + m, width), load(slopes, at + 3 * n + m, width)
         for pair in range(begin, end):
-            k, twin = pair - begin, twins[pair]
+            k, twin = pair - begin, reverse_pairs[pair]
             if 0 <= twin < pair:
                 continue
             value = f0 * r[0, k] + f1 * r[1, k] + f2 * r[2, k] + f3 * r[3, k]
@@ -177,13 +177,13 @@ def _pulls_back_of(width: int) -> Loop:
 
     @njit(fastmath=True, error_model="numpy")
     def block(m, begin, end, places, r, t, q, w, given, n, at, nothing, back, back_g, back_dg):
-        rows, twins, others = places
+        rows, reverse_pairs, others = places
         g, dg, slopes = given
         f0, f1 = load(slopes, at + m, width), load(slopes, at + n + m, width)
         f2, f3 = load(slopes, at + 2 * n + m, width), load(slopes, at + 3 * n + m, width)
         s0 = s1 = s2 = s3 = load(nothing, 0, width)
         for pair in range(begin, end):
-            k, place, twin = pair - begin, rows[pair] * n + m, twins[pair]
+            k, place, twin = pair - begin, rows[pair] * n + m, reverse_pairs[pair]
             r0, r1, r2, r3 = r[0, k], r[1, k], r[2, k], r[3, k]
             t0, t1, t2, t3 = t[0, k], t[1, k], t[2, k], t[3, k]
             value, moved = load(g, place, width), load(dg, place, width) * t0
@@ -232,15 +232,15 @@ def features(first, rows, geometry, g, out):
 
 
 @njit(inline="always")
-def _fill_twins_rows(begin, end, twins, geometry, r):
+def _fill_twins_rows(begin, end, reverse_pairs, geometry, r):
     """Set ``r`` (4, room) to R of the twins of the pairs of a bead, where they have any."""
     for pair in range(begin, end):
-        if twins[pair] >= 0:
-            _fill_row(geometry[twins[pair]], pair - begin, r)
+        if reverse_pairs[pair] >= 0:
+            _fill_row(geometry[reverse_pairs[pair]], pair - begin, r)
 
 
 @njit(parallel=True, cache=True, fastmath=True, error_model="numpy")
-def features_back(first, rows, twins, others, geometry, slopes, back):
+def features_back(first, rows, reverse_pairs, others, geometry, slopes, back):
     """Set ``back`` (rows, channels) to the gradient of sum(slopes F) in G."""
     n, room, n_beads = back.shape[1], longest(first), len(slopes)
     whole, given, target = n - n % LANES, slopes.ravel(), back.ravel()
@@ -249,8 +249,8 @@ def features_back(first, rows, twins, others, geometry, slopes, back):
         for bead in range(*share(chunk, n_beads)):
             begin, end, at = first[bead], first[bead + 1], 4 * n * bead
             fill_rows(begin, end, geometry, r)
-            _fill_twins_rows(begin, end, twins, geometry, q)
-            known = begin, end, rows, twins, others, r, q, given, n, at, target
+            _fill_twins_rows(begin, end, reverse_pairs, geometry, q)
+            known = begin, end, rows, reverse_pairs, others, r, q, given, n, at, target
             for m in range(0, whole, LANES):
                 _features_back_many(m, *known)
             for m in range(whole, n):
@@ -327,10 +327,10 @@ def _speed(own, speed, k, t):
 
 
 @njit(inline="always")
-def _fill_speeds(begin, end, bead, slots, twins, others, geometry, v, t, w):
+def _fill_speeds(begin, end, bead, slots, reverse_pairs, others, geometry, v, t, w):
     """Set ``t`` (4, room) to the changes of R of a bead's pairs, ``w`` to those of their twins."""
     for pair in range(begin, end):
-        twin = twins[pair]
+        twin = reverse_pairs[pair]
         _speed(geometry[pair], v[bead, slots[pair]], pair - begin, t)
         if twin >= 0:
             _speed(geometry[twin], v[others[pair], slots[twin]], pair - begin, w)
@@ -338,7 +338,19 @@ def _fill_speeds(begin, end, bead, slots, twins, others, geometry, v, t, w):
 
 @njit(parallel=True, cache=True, fastmath=True, error_model="numpy")
 def pulls_back(
-    first, rows, twins, others, slots, geometry, g, dg, slopes, v, back_g, back_dg, back_slopes
+    first,
+    rows,
+    reverse_pairs,
+    others,
+    slots,
+    geometry,
+    g,
+    dg,
+    slopes,
+    v,
+    back_g,
+    back_dg,
+    back_slopes,
 ):
     """Set the gradients of sum(v pulls) in G, dG/ds and the slopes; ``v`` (beads, width, 3)."""
     n, room, n_beads = g.shape[1], longest(first), len(slopes)
@@ -347,12 +359,12 @@ def pulls_back(
     for chunk in prange(CHUNKS):
         r, t = np.empty((4, room), g.dtype), np.empty((4, room), g.dtype)
         q, w = np.empty((4, room), g.dtype), np.empty((4, room), g.dtype)
-        nothing, places = np.zeros(LANES, g.dtype), (rows, twins, others)
+        nothing, places = np.zeros(LANES, g.dtype), (rows, reverse_pairs, others)
         for bead in range(*share(chunk, n_beads)):
             begin, end, at = first[bead], first[bead + 1], 4 * n * bead
             fill_rows(begin, end, geometry, r)
-            _fill_twins_rows(begin, end, twins, geometry, q)
-            _fill_speeds(begin, end, bead, slots, twins, others, geometry, v, t, w)
+            _fill_twins_rows(begin, end, reverse_pairs, geometry, q)
+            _fill_speeds(begin, end, bead, slots, reverse_pairs, others, geometry, v, t, w)
             known = places, r, t, q, w, given, n, at, nothing, on_slopes, on_g, on_dg
             for m in range(0, whole, LANES):
                 _pulls_back_many(m, begin, end, *known)

@@ -10,7 +10,7 @@ from torch import Tensor
 Made = TypeVar("Made")
 
 
-class Kept(Generic[Made]):
+class TensorCache(Generic[Made]):
     """What was made of tensors and a number, for as long as these are the same."""
 
     def __init__(self) -> None:
@@ -28,6 +28,6 @@ class Kept(Generic[Made]):
             self._tensors, self._number, self._made = found, number, make()
         return self._made
 
-    def __reduce__(self) -> tuple[type[Kept[Made]], tuple[()]]:
+    def __reduce__(self) -> tuple[type[TensorCache[Made]], tuple[()]]:
         """Let copies begin with nothing: their tensors count versions of their own."""
-        return Kept, ()
+        return TensorCache, ()

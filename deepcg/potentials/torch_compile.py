@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from deepcg.compute.graph_capture import traced
-from deepcg.compute.tensor_cache import Kept
+from deepcg.compute.tensor_cache import TensorCache
 from deepcg.geometry.neighbor_list import Neighbors, PairList
 from deepcg.potentials.beads import NetworkPotential, ShortRanged
 from deepcg.potentials.ensemble import EnsemblePotential
@@ -51,7 +51,7 @@ class CompiledPotential:
         self.potential, self.cutoff = potential, potential.cutoff
         self._tell, self._works = tell, True
         self._weights = _weights(potential)
-        self._programs: Kept[dict[tuple[int, int], _Program]] = Kept()
+        self._programs: TensorCache[dict[tuple[int, int], _Program]] = TensorCache()
 
     @property
     def types(self) -> Tensor:

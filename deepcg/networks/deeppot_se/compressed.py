@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from deepcg.compute.loops import run_loop
 from deepcg.compute.simd import LANES
-from deepcg.compute.tensor_cache import Kept
+from deepcg.compute.tensor_cache import TensorCache
 from deepcg.geometry.neighbor_list import Neighbors
 from deepcg.networks.deeppot_se import table_loops
 from deepcg.networks.deeppot_se.descriptor import Fitting, Products, energies_of
@@ -85,7 +85,7 @@ class CompressedDeepPotSE(EnvironmentModule):
         shape = n_nets, self.knots.rows, n_blocks, DEGREE + 1, LANES
         self.register_buffer("table", torch.zeros(shape))
         self.register_buffer("far", torch.zeros(n_types, n_types, channels))
-        self._kept: Kept[Fitting] = Kept()
+        self._kept: TensorCache[Fitting] = TensorCache()
 
     def forward(self, neighbors: Neighbors, types: Tensor) -> Tensor:
         """Return bead energies (n_frames, n_beads), kJ/mol, by the plain definition.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from deepcg.compute.loops import run_loop
-from deepcg.compute.tensor_cache import Kept
+from deepcg.compute.tensor_cache import TensorCache
 from deepcg.networks.by_type import ByType, joined
 from deepcg.networks.deeppot_se import product_loops
 from deepcg.networks.fitting import (
@@ -91,7 +91,7 @@ class Fitting:
     nets: Sequence[Perceptron]
     products: Products
     packed: PackedNets | None
-    _groups: Kept[Groups] = field(default_factory=Kept)
+    _groups: TensorCache[Groups] = field(default_factory=TensorCache)
 
     @classmethod
     @torch.no_grad()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from deepcg.compute.tensor_cache import Kept
+from deepcg.compute.tensor_cache import TensorCache
 from deepcg.geometry.neighbor_list import Neighbors
 from deepcg.networks.by_type import joined
 from deepcg.networks.deeppot_se.descriptor import Fitting, Products, energies_of
@@ -86,7 +86,7 @@ class DeepPotSE(EnvironmentModule):
         self.fitting = nn.ModuleList(
             Perceptron(embedding[-1] * axis, fitting, residual=True) for _ in range(n_types)
         )
-        self._kept: Kept[EvaluationPaths] = Kept()
+        self._kept: TensorCache[EvaluationPaths] = TensorCache()
 
     def forward(self, neighbors: Neighbors, types: Tensor) -> Tensor:
         """Return bead energies (n_frames, n_beads), kJ/mol."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from deepcg.compute.tensor_cache import Kept
+from deepcg.compute.tensor_cache import TensorCache
 from deepcg.geometry.neighbor_list import Neighbors
 from deepcg.networks.by_type import ByType, joined
 from deepcg.networks.deeppot_se_l import fused
@@ -115,8 +115,8 @@ class DeepPotSEL(nn.Module):
         self.register_buffer("density_scale", torch.ones(n_types, width))
         self.register_buffer("feature_mean", torch.zeros(n_types, n_features))
         self.register_buffer("feature_scale", torch.ones(n_types, n_features))
-        self._groups: Kept[Groups] = Kept()
-        self._packed: Kept[fused.Packed] = Kept()
+        self._groups: TensorCache[Groups] = TensorCache()
+        self._packed: TensorCache[fused.Packed] = TensorCache()
 
     def forward(self, neighbors: Neighbors, types: Tensor) -> Tensor:
         """Return bead energies (n_frames, n_beads), kJ/mol."""

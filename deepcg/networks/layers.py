@@ -101,7 +101,7 @@ class Perceptron(nn.Module):
         y: Tensor = last(x)
         return y.squeeze(-1), slope
 
-    def entrance(self, mean: Tensor, scale: Tensor, sizes: Sequence[int]) -> Entrance:
+    def first_layer(self, mean: Tensor, scale: Tensor, sizes: Sequence[int]) -> FirstLayer:
         """Return the first layer for inputs that come in parts and are not standardised yet.
 
         A mean (n_in,) is taken off them, and the rest is scaled: as a part of the weights that
@@ -110,16 +110,16 @@ class Perceptron(nn.Module):
         first = self.layers[0]
         assert isinstance(first, nn.Linear)
         weight = first.weight * scale
-        return Entrance(weight.split(list(sizes), dim=1), first.bias - weight @ mean)
+        return FirstLayer(weight.split(list(sizes), dim=1), first.bias - weight @ mean)
 
-    def beyond(self, hidden: Tensor) -> Tensor:
+    def after_first_layer(self, hidden: Tensor) -> Tensor:
         """Map what the first layer's weights make of an input onto (...)."""
         y: Tensor = self.layers[1:](hidden)
         return y.squeeze(-1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Entrance:
+class FirstLayer:
     """A linear layer of parts: weights (n_out, size of the part) for each, and a bias (n_out,)."""
 
     weights: Sequence[Tensor]

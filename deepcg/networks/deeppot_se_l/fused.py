@@ -14,7 +14,7 @@ from deepcg.networks.deeppot_se_l.bispectrum import Products, tables
 from deepcg.networks.deeppot_se_l.density_loops import MARGIN, Basis
 from deepcg.networks.deeppot_se_l.fused_loops import energies_and_pulls
 from deepcg.networks.fitting import Groups, Layer, Numbers, PackedNets, layers_of, pack_nets, strips
-from deepcg.networks.layers import Entrance, Perceptron
+from deepcg.networks.layers import FirstLayer, Perceptron
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +42,7 @@ def pack(
     mix: Tensor,
     offset: Tensor,
     n_splines: int,
-    entrances: Sequence[Entrance],
+    entrances: Sequence[FirstLayer],
     nets: Sequence[Perceptron],
 ) -> Packed:
     """Lay out weights: mix (sides, splines of all types, channels), offset (types, channels).
@@ -88,8 +88,8 @@ def run(
     return energy, pulls
 
 
-def _entered(entrance: Entrance, net: Perceptron) -> tuple[list[Layer], nn.Linear]:
+def _entered(first_layer: FirstLayer, net: Perceptron) -> tuple[list[Layer], nn.Linear]:
     """Return the layers of a fitting net behind an entrance."""
     (first, *others), last = layers_of(net)
-    weight = torch.cat(list(entrance.weights), dim=1)
-    return [Layer(weight, entrance.bias, first.factor, 0), *others], last
+    weight = torch.cat(list(first_layer.weights), dim=1)
+    return [Layer(weight, first_layer.bias, first.factor, 0), *others], last

@@ -25,7 +25,7 @@ from deepcg.networks.deeppot_se_l.density import (
 )
 from deepcg.networks.deeppot_se_l.density_loops import Basis
 from deepcg.networks.fitting import Groups, groups_of
-from deepcg.networks.layers import Entrance, Perceptron
+from deepcg.networks.layers import FirstLayer, Perceptron
 from deepcg.runtime.errors import InputError
 
 
@@ -123,7 +123,9 @@ class DeepPotSEL(nn.Module):
         kinds, rows = self._densities(neighbors, types)
         invariants = kinds.split(self._invariants(self._mixed(rows, kinds)))
         parts = zip(invariants, self._entrances(), self._nets, strict=True)
-        return kinds.restored(joined([net.beyond(enter(some)) for some, enter, net in parts]))
+        return kinds.restored(
+            joined([net.after_first_layer(enter(some)) for some, enter, net in parts])
+        )
 
     @torch.no_grad()
     def energy_and_pair_gradients(
@@ -216,11 +218,11 @@ class DeepPotSEL(nn.Module):
     def _nets(self) -> list[Perceptron]:
         return [net for net in self.fitting if isinstance(net, Perceptron)]
 
-    def _entrances(self) -> list[Entrance]:
+    def _entrances(self) -> list[FirstLayer]:
         """Return the first layers of the fitting nets, by type."""
         of_type = self.get_buffer("feature_mean"), self.get_buffer("feature_scale")
         return [
-            net.entrance(mean, scale, self.sizes)
+            net.first_layer(mean, scale, self.sizes)
             for net, mean, scale in zip(self._nets, *of_type, strict=True)
         ]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from deepcg.forces.constraints import Constraints
 from deepcg.forces.control_variates import with_rotations
-from deepcg.forces.force_map import ForceEstimator, best_linear, projected
+from deepcg.forces.force_map import ForceEstimator, least_noise_map, projected_map
 from deepcg.mapping.beads import LinearMapping, Mapping
 from deepcg.trajectory.frames import Frames
 from deepcg.units import thermal_energy
@@ -23,10 +23,10 @@ def least_noise(
     Raises
     ------
     InputError
-        As `best_linear`.
+        As `least_noise_map`.
     """
     sample = list(sample)
-    weights = best_linear(mapping, sample, constraints)
+    weights = least_noise_map(mapping, sample, constraints)
     assert isinstance(mapping, LinearMapping)
     return with_rotations(weights, mapping, sample, thermal_energy(temperature))
 
@@ -34,17 +34,17 @@ def least_noise(
 def linear(
     mapping: Mapping, sample: Iterable[Frames], constraints: Constraints, temperature: float
 ) -> ForceEstimator:
-    """Return the constant weights of least noise: `best_linear`."""
+    """Return the constant weights of least noise: `least_noise_map`."""
     del temperature
-    return best_linear(mapping, sample, constraints)
+    return least_noise_map(mapping, sample, constraints)
 
 
 def least_weights(
     mapping: Mapping, sample: Iterable[Frames], constraints: Constraints, temperature: float
 ) -> ForceEstimator:
-    """Return the least weights that make the force of the mapping: `projected`."""
+    """Return the least weights that make the force of the mapping: `projected_map`."""
     del temperature
-    return projected(mapping, sample, constraints)
+    return projected_map(mapping, sample, constraints)
 
 
 ESTIMATORS: dict[str, Build] = {

@@ -31,7 +31,7 @@ from scipy.linalg import solve
 from torch import Tensor
 
 from deepcg.compute.threads import use_torch_threads
-from deepcg.forces.force_map import LinearForces, forces_of
+from deepcg.forces.force_map import LinearForceMap, forces_of
 from deepcg.forces.rotation_loops import rotated_pairs
 from deepcg.geometry.neighbor_list import Neighbors, box_heights, neighbors
 from deepcg.mapping.beads import LinearMapping
@@ -100,7 +100,7 @@ class ControlledForces:
     ``noise`` is the rms force on a bead per component over the sample, kJ/mol/nm.
     """
 
-    linear: LinearForces
+    linear: LinearForceMap
     mapping: LinearMapping
     rotors: Rotors
     thermal_energy: float
@@ -135,8 +135,8 @@ class ControlledForces:
 
 
 def with_rotations(
-    linear: LinearForces, mapping: LinearMapping, sample: Iterable[Frames], thermal_energy: float
-) -> ControlledForces | LinearForces:
+    linear: LinearForceMap, mapping: LinearMapping, sample: Iterable[Frames], thermal_energy: float
+) -> ControlledForces | LinearForceMap:
     """Return the estimator with the best coefficients over the sample.
 
     That is ``linear`` itself where no bead carries a molecule of 2 to 6 atoms by itself, or
@@ -194,7 +194,7 @@ class _Moments:
 
 
 def _moments(
-    linear: LinearForces,
+    linear: LinearForceMap,
     mapping: LinearMapping,
     rotors: Rotors,
     sample: list[Frames],
@@ -214,7 +214,9 @@ def _moments(
     return halves[0], halves[1]
 
 
-def rotors_of(linear: LinearForces, mapping: LinearMapping, sample: list[Frames]) -> Rotors | None:
+def rotors_of(
+    linear: LinearForceMap, mapping: LinearMapping, sample: list[Frames]
+) -> Rotors | None:
     """Find the beads that carry a molecule of their own; ``None`` where there are none.
 
     A block has one bead and no constraint to other blocks: it may be turned about its bead.

@@ -64,7 +64,7 @@ class BlockForces:
         rms force on a bead per component, kJ/mol/nm: weights found on every second frame of
         the sample are tried on the others, and the other way round.
     mapped_noise
-        That of the weights of `projected` without regard to constraints.
+        That of the weights of `projected_map` without regard to constraints.
     atom_names
         (n_atoms of a block,).
     """
@@ -78,7 +78,7 @@ class BlockForces:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LinearForces:
+class LinearForceMap:
     """F = W f, with W sparse (n_beads, n_atoms), and the blocks that W was made of."""
 
     weights: csr_array
@@ -109,15 +109,15 @@ class LinearForces:
         return "\n".join(_describe(block) for block in self.blocks)
 
 
-def best_linear(
+def least_noise_map(
     mapping: Mapping, sample: Iterable[Frames], constraints: Constraints
-) -> LinearForces:
+) -> LinearForceMap:
     """Return the W of least <|W f|^2> over the sample: that of least noise, as all share a mean.
 
     Weights are zero beyond a bead's own block. The covariance of the forces is pooled over
     equivalent blocks and the three directions; with m atoms and N samples of them, m / N of
     their mean variance is added to its diagonal, which is what N samples leave uncertain: few
-    samples draw W towards that of `projected`.
+    samples draw W towards that of `projected_map`.
 
     Raises
     ------
@@ -127,7 +127,9 @@ def best_linear(
     return _build(mapping, sample, constraints, _least_noise_weights)
 
 
-def projected(mapping: Mapping, sample: Iterable[Frames], constraints: Constraints) -> LinearForces:
+def projected_map(
+    mapping: Mapping, sample: Iterable[Frames], constraints: Constraints
+) -> LinearForceMap:
     """Return W = (M M^T)^-1 M, the least weights of all; the sample only tells their noise.
 
     Raises
@@ -170,7 +172,7 @@ _Weigh = Callable[[_Kind, Floats, int], Floats]
 
 def _build(
     mapping: Mapping, sample: Iterable[Frames], constraints: Constraints, weigh: _Weigh
-) -> LinearForces:
+) -> LinearForceMap:
     if not isinstance(mapping, LinearMapping):
         raise InputError(
             f"the mapping {type(mapping).__name__} is not linear in the atoms: "
@@ -181,7 +183,7 @@ def _build(
     blocks = tuple(
         _block(kind, of_kind, weigh) for kind, of_kind in zip(kinds, halves, strict=True)
     )
-    return LinearForces(_assembled(blocks, mapping.weights.shape), blocks)
+    return LinearForceMap(_assembled(blocks, mapping.weights.shape), blocks)
 
 
 def _least_noise_weights(kind: _Kind, moment: Floats, n_samples: int) -> Floats:

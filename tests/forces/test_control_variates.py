@@ -20,7 +20,7 @@ from deepcg.forces.control_variates import (
     rotors_of,
     with_rotations,
 )
-from deepcg.forces.force_map import LinearForces, best_linear
+from deepcg.forces.force_map import LinearForceMap, least_noise_map
 from deepcg.mapping.beads import LinearMapping, build_mapping
 from deepcg.trajectory.frames import Frames
 
@@ -75,7 +75,7 @@ def scores(
     frames: Frames, weights: np.ndarray, mapping: LinearMapping, temperature: float
 ) -> np.ndarray:
     """Return how many standard errors the weighted mean of every variate is away from zero."""
-    linear = best_linear(mapping, [frames[:50]], RIGID)
+    linear = least_noise_map(mapping, [frames[:50]], RIGID)
     rotors = rotors_of(linear, mapping, [frames[:50]])
     assert rotors is not None
     total, square = 0.0, 0.0
@@ -104,7 +104,7 @@ def test_the_mean_force_stays_and_its_noise_falls():
         torch.tensor(weights), 8000, replacement=True, generator=torch.Generator().manual_seed(1)
     )
     frames = frames[chosen]
-    linear = best_linear(mapping, [frames[:2000]], RIGID)
+    linear = least_noise_map(mapping, [frames[:2000]], RIGID)
     built = with_rotations(linear, mapping, [frames[:2000]], kT)
     assert isinstance(built, ControlledForces)
     fresh = frames[2000:]
@@ -120,7 +120,7 @@ def test_the_mean_force_stays_and_its_noise_falls():
 
 def test_coefficients_solve_the_regression():
     frames, _, mapping = turning_molecules(300, "com")
-    linear = best_linear(mapping, [frames], RIGID)
+    linear = least_noise_map(mapping, [frames], RIGID)
     built = with_rotations(linear, mapping, [frames[:100], frames[100:]], kT)
     assert isinstance(built, ControlledForces)
     variates = control_variates(frames, built.rotors, mapping, kT)
@@ -136,7 +136,7 @@ def test_independent_molecules_gain_nothing_and_stay_linear():
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(frames.positions.shape, generator=generator, dtype=torch.float64)
     sample = Frames(100 * frames.positions, None, noise, frames.types)  # nobody is near
-    linear = best_linear(mapping, [sample], RIGID)
+    linear = least_noise_map(mapping, [sample], RIGID)
     assert with_rotations(linear, mapping, [sample], kT) is linear
     assert with_rotations(linear, mapping, [sample[:1]], kT) is linear
 
@@ -152,7 +152,7 @@ def test_a_solute_of_many_beads_has_no_rotors():
         mapping.atom_names,
     )
     built = ESTIMATORS["least-noise"](every, [frames], frozenset(), 300.0)
-    assert isinstance(built, LinearForces)
+    assert isinstance(built, LinearForceMap)
 
 
 @pytest.fixture(scope="module")

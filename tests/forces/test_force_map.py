@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 
 from deepcg.forces.bead_estimators import ESTIMATORS
 from deepcg.forces.constraints import Constraints, from_system, from_water
-from deepcg.forces.force_map import best_linear, project, projected
+from deepcg.forces.force_map import least_noise_map, project, projected_map
 from deepcg.mapping.beads import LinearMapping, build_mapping
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.frames import Frames
@@ -102,7 +102,7 @@ def test_mean_force_under_a_rigid_constraint():
     mapping = linear([[1, 0, 0]])
 
     def z(constraints: Constraints) -> float:
-        estimate = best_linear(mapping, [atoms[:5000]], constraints)
+        estimate = least_noise_map(mapping, [atoms[:5000]], constraints)
         residual = estimate(atoms)[:, 0] - exact
         product = (residual * atoms.positions[:, 0]).sum(1)
         return float(product.mean() / product.std() * len(product) ** 0.5)
@@ -114,7 +114,7 @@ def test_mean_force_under_a_rigid_constraint():
 def test_free_atoms_take_over_what_is_noise():
     # f_c = -k_c g, and the optimum cancels g: w_c = 1; w_b = w_a = 1 by the constraint
     atoms, _ = rigid_dimer(20_000)
-    weights = best_linear(linear([[1, 0, 0]]), [atoms], groups([0, 1])).weights.toarray()
+    weights = least_noise_map(linear([[1, 0, 0]]), [atoms], groups([0, 1])).weights.toarray()
     assert weights[0, :2].tolist() == pytest.approx([1, 1], abs=1e-12)
     # standard error of a regression: noise 12 on the rest of the force, signal 31, 60 000 values
     assert weights[0, 2] == pytest.approx(1, abs=4 * 45 / 31 / 60_000**0.5)
@@ -124,7 +124,7 @@ def test_flexible_water_gets_the_exact_optimum():
     # with w_O = 1 the two stretches vanish for w_H = 1 and leave soft motions of variance 16;
     # w_H = 1 + x, 1 + y: (4 + 2 x + y)^2 + 81 (x^2 + y^2) is least at x = -8/86, y = -4/86
     mapping, sample = waters(50, torch.Generator().manual_seed(1), 400)
-    built = best_linear(mapping, [sample], NONE)
+    built = least_noise_map(mapping, [sample], NONE)
     # standard error: residual rms 3.9 over stretches of 9 in 60 000 values
     error = 3.9 / 9 / 60_000**0.5
     assert built.weights.toarray()[0, :3] == pytest.approx([1, 78 / 86, 82 / 86], abs=4 * error)
@@ -161,7 +161,7 @@ def pooled_covariance(sample: Frames) -> NDArray[np.float64]:
 
 def test_blocks_give_the_weights_of_one_dense_solve():
     mapping, sample, constraints = random_molecules(0)
-    built = best_linear(mapping, [sample[:11], sample[11:]], constraints)
+    built = least_noise_map(mapping, [sample[:11], sample[11:]], constraints)
     assert sorted(len(block.atoms) for block in built.blocks) == [1, 2]
     c, m = pooled_covariance(sample), mapping.weights.toarray()
     equal = np.array(
@@ -176,7 +176,7 @@ def test_blocks_give_the_weights_of_one_dense_solve():
 
 def test_an_independent_optimizer_agrees():
     mapping, sample, constraints = random_molecules(5)
-    weights = best_linear(mapping, [sample], constraints).weights.toarray()
+    weights = least_noise_map(mapping, [sample], constraints).weights.toarray()
     c, m = pooled_covariance(sample), mapping.weights.toarray()
     for bead in (0, 5):
         conditions = [{"type": "eq", "fun": lambda w, b=bead: m @ w - np.eye(6)[b]}]
@@ -199,15 +199,15 @@ def test_projected_weights_are_the_pseudoinverse():
     mapping, sample, _ = random_molecules(2)
     m = mapping.weights.toarray()
     expected = np.linalg.solve(m @ m.T, m)
-    built = projected(mapping, [sample], NONE)
+    built = projected_map(mapping, [sample], NONE)
     np.testing.assert_allclose(built.weights.toarray(), expected, atol=1e-12)
     assert built.noise == built.mapped_noise
-    assert best_linear(mapping, [sample], NONE).noise < built.noise
+    assert least_noise_map(mapping, [sample], NONE).noise < built.noise
 
 
 def test_equal_molecules_that_are_held_differently_have_their_own_weights():
     mapping, sample = waters(2, torch.Generator().manual_seed(6), 50)
-    built = best_linear(mapping, [sample], groups([0, 1]))
+    built = least_noise_map(mapping, [sample], groups([0, 1]))
     assert len(built.blocks) == 2
     w = built.weights.toarray()
     assert w[0, 1] == pytest.approx(1, abs=1e-12)
@@ -216,7 +216,7 @@ def test_equal_molecules_that_are_held_differently_have_their_own_weights():
 
 def test_constraints_between_molecules_are_respected():
     mapping, sample = waters(2, torch.Generator().manual_seed(6), 50)
-    w = best_linear(mapping, [sample], groups([1, 5])).weights.toarray()
+    w = least_noise_map(mapping, [sample], groups([1, 5])).weights.toarray()
     np.testing.assert_allclose(w[:, 1], w[:, 5], atol=1e-12)
     np.testing.assert_allclose(w[:, [0, 3]], np.eye(2), atol=1e-12)
     assert np.abs(w[:, 1]).min() > 0.01
@@ -228,7 +228,7 @@ def test_few_samples_draw_the_weights_towards_the_least():
     forces = torch.randn(500, 40, 3, generator=generator, dtype=torch.float64)
     fresh = forces[100:]
     # independent forces: all other weights are zero at the optimum, of rms 1
-    built = best_linear(mapping, [frames(forces[:4])], NONE)
+    built = least_noise_map(mapping, [frames(forces[:4])], NONE)
     assert built(frames(fresh)).square().mean().sqrt() < 1.5
     # tried on frames that they were not made from, weights of two frames do worse than none
     assert 1 < built.noise < 1.5
@@ -239,7 +239,7 @@ def test_rigid_water_gets_the_net_force_exactly():
     constraints = from_water(topology)
     forces = torch.randn(2, 648, 3)
     for name in ("oxygens", "com"):
-        built = best_linear(build_mapping(name, topology), [frames(forces)], constraints)
+        built = least_noise_map(build_mapping(name, topology), [frames(forces)], constraints)
         assert built.weights.nnz == 648
         # masses over their sum add up to 1 within rounding only
         assert np.abs(built.weights.data - 1).max() <= (0 if name == "oxygens" else 1e-15)
@@ -261,7 +261,7 @@ def test_noise_of_tip3p_is_that_of_molecules():
         context.setPositions(x.astype(float))
         forces.append(context.getState(getForces=True).getForces(asNumpy=True)._value)
     sample = frames(torch.tensor(np.array(forces), dtype=torch.float32))
-    built = best_linear(build_mapping("oxygens", topology), [sample], from_system(system))
+    built = least_noise_map(build_mapping("oxygens", topology), [sample], from_system(system))
     assert built.noise == pytest.approx(223, rel=0.032)
     assert built.mapped_noise == pytest.approx(804, rel=0.032)
     assert "216 x HOH" in built.describe()
@@ -286,7 +286,7 @@ def test_four_site_water_feels_what_moving_it_costs(four_site, query):
     context.setPositions(x)
     state = context.getState(getForces=True)
     forces = torch.tensor(state.getForces(asNumpy=True)._value)[None]
-    built = best_linear(
+    built = least_noise_map(
         build_mapping(f"select:{query}", topology),
         [frames(forces)],
         from_system(context.getSystem()),
@@ -319,7 +319,7 @@ def test_projected_refuses_a_part_of_a_rigid_molecule(name):
     topology = pdb("water/tip3p216").topology
     message = r"'projected' would weight atoms 0 \(HOH O\), 1 .*use 'linear' or 'least-noise'"
     with pytest.raises(InputError, match=message) as caught:
-        projected(
+        projected_map(
             build_mapping(name, topology), [frames(torch.randn(1, 648, 3))], from_water(topology)
         )
     assert "constraint forces between them" in str(caught.value)
@@ -328,7 +328,7 @@ def test_projected_refuses_a_part_of_a_rigid_molecule(name):
 
 def test_projected_takes_whole_rigid_groups():
     mapping = linear([[1 / 3, 1 / 3, 1 / 3]])
-    built = projected(mapping, [frames(torch.randn(1, 3, 3))], groups([0, 1, 2]))
+    built = projected_map(mapping, [frames(torch.randn(1, 3, 3))], groups([0, 1, 2]))
     np.testing.assert_allclose(built.weights.toarray(), [[1, 1, 1]])
 
 
@@ -343,7 +343,7 @@ def test_projected_takes_whole_rigid_groups():
 )
 def test_no_legal_weights_are_an_error_with_the_reason(weights, constraints, message):
     with pytest.raises(InputError, match=message) as caught:
-        best_linear(linear(weights), [frames(torch.randn(5, 3, 3))], constraints)
+        least_noise_map(linear(weights), [frames(torch.randn(5, 3, 3))], constraints)
     assert "\n" not in str(caught.value)
 
 
@@ -359,18 +359,18 @@ def test_useless_samples_are_refused():
         ([frames(forces * 0)], "all zero or not finite"),
     ]:
         with pytest.raises(InputError, match=message):
-            best_linear(mapping, sample, NONE)
+            least_noise_map(mapping, sample, NONE)
     with pytest.raises(InputError, match="no forces"):
-        list(project([bare], mapping, best_linear(mapping, [frames(forces)], NONE)))
+        list(project([bare], mapping, least_noise_map(mapping, [frames(forces)], NONE)))
     with pytest.raises(InputError, match="not linear in the atoms"):
-        best_linear(lambda x: x, [frames(forces)], NONE)
+        least_noise_map(lambda x: x, [frames(forces)], NONE)
 
 
 def test_bead_frames_keep_box_weights_and_precision():
     mapping, sample = waters(4, torch.Generator().manual_seed(0), 6)
     box, weight = torch.eye(3).repeat(6, 1, 1), torch.arange(6.0)
     atoms = Frames(sample.positions.float(), box, sample.forces.float(), sample.types, weight)
-    estimate = best_linear(mapping, [atoms], NONE)
+    estimate = least_noise_map(mapping, [atoms], NONE)
     beads = Frames.join(project([atoms[:4], atoms[4:]], mapping, estimate))
     assert beads.positions.dtype == beads.forces.dtype == torch.float32
     assert torch.equal(beads.positions, atoms.positions[:, ::3])
@@ -391,10 +391,10 @@ def test_flexible_ab_initio_water_finds_how_much_of_the_hydrogens_to_take():
     assert (np.bincount(molecules) == 3).all()
     names = ("HOH O",) * 64 + ("HOH H",) * 128
     sample = frames(torch.tensor(f * 964.853))
-    built = best_linear(
+    built = least_noise_map(
         linear(np.eye(192)[:64], molecules=molecules, atom_names=names), [sample], NONE
     )
-    net = best_linear(
+    net = least_noise_map(
         linear(np.eye(192)[:64], molecules=molecules, atom_names=names),
         [sample],
         groups(*(np.flatnonzero(molecules == i).tolist() for i in range(64))),
@@ -411,10 +411,10 @@ def test_alanine_maps_build_in_one_block_per_molecule():
     topology = pdb("alanine/alanine").topology
     forces = torch.randn(40, topology.n_atoms, 3)
     constraints = from_water(topology)
-    built = best_linear(build_mapping("solute", topology), [frames(forces)], constraints)
+    built = least_noise_map(build_mapping("solute", topology), [frames(forces)], constraints)
     assert [block.atoms.shape for block in built.blocks] == [(1, 22)]
     torch.testing.assert_close(built(frames(forces)), forces[:, :22])
-    built = best_linear(build_mapping("heavy", topology), [frames(forces)], constraints)
+    built = least_noise_map(build_mapping("heavy", topology), [frames(forces)], constraints)
     assert [block.weights.shape for block in built.blocks] == [(10, 22), (1, 3)]
 
 
@@ -431,7 +431,7 @@ def test_memory_grows_with_the_atoms_and_not_their_square():
     )
     forces = torch.randn(2, 3 * n, 3)
     constraints = frozenset(frozenset(range(i, i + 3)) for i in range(0, 3 * n, 3))
-    built = best_linear(mapping, [frames(forces)], constraints)
+    built = least_noise_map(mapping, [frames(forces)], constraints)
     net = forces.reshape(2, n, 3, 3).sum(2)
     torch.testing.assert_close(built(frames(forces)), net)
 

@@ -22,7 +22,7 @@ from deepcg.compute.allocator import keep_freed_memory
 from deepcg.forces.cv_estimators import VARIABLE_ESTIMATORS
 from deepcg.mapping.collective_variables import build_variables
 from deepcg.trajectory.frames import Frames
-from deepcg.trajectory.reader import open_source, read
+from deepcg.trajectory.reader import iter_frames, open_trajectory
 from deepcg.trajectory.topology import atomic_masses
 
 N_FRAMES, CHUNK = 10_000, 500
@@ -75,9 +75,9 @@ def main() -> None:
     torch.set_num_threads(int(sys.argv[1]) if len(sys.argv) > 1 else torch.get_num_threads())
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
-        source = open_source(write_trajectory(Path(folder)))
-        reading = thousands_per_second(lambda: list(read(source, chunk=CHUNK)))
-        chunks = list(read(source, chunk=CHUNK))
+        source = open_trajectory(write_trajectory(Path(folder)))
+        reading = thousands_per_second(lambda: list(iter_frames(source, chunk=CHUNK)))
+        chunks = list(iter_frames(source, chunk=CHUNK))
     variables, masses = build_variables("dihedrals", peptide()), atomic_masses(peptide())
     sample = Frames.join(chunks)[:: N_FRAMES // 200]
     print(f"{N_FRAMES} frames of 22 atoms, {torch.get_num_threads()} threads, 1000 frames/s")

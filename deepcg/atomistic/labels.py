@@ -29,7 +29,7 @@ from deepcg.runtime.locks import folder_locked
 from deepcg.runtime.progress import Progress, silent
 from deepcg.runtime.provenance import file_hash
 from deepcg.trajectory.frames import Frames
-from deepcg.trajectory.reader import Source, open_source, read
+from deepcg.trajectory.reader import Trajectory, iter_frames, open_trajectory
 
 _log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ def label(
             labels.parts.remove()
             return labels
         _make_room(labels)
-        source = open_source(path, topology=topology, system=system_path, trust=trust)
+        source = open_trajectory(path, topology=topology, system=system_path, trust=trust)
         work = _Work.on(source, task, labels, open_platform(platform), threads)
         try:
             work.run(chunk or min(500, max(1, 4_000_000 // source.n_atoms)), progress)
@@ -220,7 +220,7 @@ def _make_room(labels: Labels) -> None:
 class _Work:
     """A labelling under way: its results lie in ``parts`` until they are complete."""
 
-    source: Source
+    source: Trajectory
     task: dict[str, object]
     labels: Labels
     parts: Labels
@@ -230,7 +230,7 @@ class _Work:
     @classmethod
     def on(
         cls,
-        source: Source,
+        source: Trajectory,
         task: dict[str, object],
         labels: Labels,
         platform: openmm.Platform,
@@ -253,7 +253,7 @@ class _Work:
         done = self.begin()
         forces = np.lib.format.open_memmap(self.parts.forces, mode="r+")
         energies = np.lib.format.open_memmap(self.parts.energies, mode="r+")
-        for frames in read(self.source, chunk=chunk, start=done, with_forces=False):
+        for frames in iter_frames(self.source, chunk=chunk, start=done, with_forces=False):
             block = slice(done, done + len(frames))
             energies[block], forces[block] = self.evaluate(frames, first=done)
             energies.flush()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from deepcg.dynamics.enhanced_sampling import Enhancement
 from deepcg.runtime.files import write_arrays
-from deepcg.trajectory.formats import open_recording
+from deepcg.trajectory.formats import open_trajectory_file
 from sampling import Metadynamics, Springs
 
 
@@ -62,7 +62,7 @@ def write_values(path: Path, enhanced: Enhancement, trajectories: Sequence[Path]
 
 def _positions(trajectory: Path) -> Tensor:
     """Return positions (n_frames, n_beads, 3), nm."""
-    recording = open_recording(trajectory)
+    recording = open_trajectory_file(trajectory)
     block = next(recording.blocks(recording.n_frames, 0, recording.n_frames))
     return torch.from_numpy(np.array(block.positions, np.float64))
 

@@ -16,7 +16,7 @@ from deepcg.potentials.beads import ShortRanged
 from deepcg.potentials.ensemble import EnsemblePotential, load_beads, sigma
 from deepcg.runtime.errors import InputError, pick
 from deepcg.runtime.files import write_array
-from deepcg.trajectory.formats import open_recording
+from deepcg.trajectory.formats import open_trajectory_file
 from sampling import Fence, Method, Trespass
 
 CHECKED_STEPS = 10
@@ -142,7 +142,7 @@ def spread_along(
     trajectory: Path, ensemble: EnsemblePotential, box: Tensor | None
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     """Return the spread in the frames of one file, (n_frames, n_beads, 3), kJ/mol/nm."""
-    recording = open_recording(trajectory)
+    recording = open_trajectory_file(trajectory)
     like = next(ensemble.parameters())
     parts = []
     for block in recording.blocks(CHUNK, 0, recording.n_frames):

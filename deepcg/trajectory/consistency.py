@@ -14,7 +14,7 @@ import numpy as np
 
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.provenance import file_hash
-from deepcg.trajectory.formats import NpyFile, Recording
+from deepcg.trajectory.formats import NpyFile, TrajectoryFile
 from deepcg.trajectory.formats.recording import Floats, Integers
 from deepcg.trajectory.topology import atomic_numbers
 
@@ -22,7 +22,7 @@ SAME_PLACE = 0.005  # nm; .xtc rounds to 0.001 nm
 HELD = 0.001  # nm, root mean square: rounding makes 0.0004, bonds of hydrogen swing by 0.0023
 
 
-def check_elements(recording: Recording, numbers: Integers, whose: str) -> None:
+def check_elements(recording: TrajectoryFile, numbers: Integers, whose: str) -> None:
     """Check the elements of a recording, where it knows them, against ``numbers`` (n_atoms,)."""
     if recording.numbers is None or np.array_equal(recording.numbers, numbers):
         return
@@ -75,7 +75,7 @@ def check_held(path: Path, positions: Floats, trajectory: Path) -> None:
     )
 
 
-def check_forces(forces: Recording, trajectory: Recording, numbers: Integers) -> None:
+def check_forces(forces: TrajectoryFile, trajectory: TrajectoryFile, numbers: Integers) -> None:
     """Check that a file of forces is for the atoms and the number of frames of a trajectory."""
     if not forces.has_forces:
         raise InputError(f"{forces.path} has no forces")
@@ -92,7 +92,7 @@ def check_forces(forces: Recording, trajectory: Recording, numbers: Integers) ->
     check_elements(forces, numbers, "the topology")
 
 
-def check_same_origin(forces: Recording, trajectory: Path, system: Path | None) -> None:
+def check_same_origin(forces: TrajectoryFile, trajectory: Path, system: Path | None) -> None:
     """Check that labels were computed from these positions and this System, where they say so."""
     note = forces.note if isinstance(forces, NpyFile) else None
     if not note:
@@ -169,7 +169,7 @@ def _constraints(path: Path) -> tuple[Integers, Floats]:
     return np.array(pairs, np.int64).reshape(-1, 2), np.array(lengths)
 
 
-def _another_origin(forces: Recording, what: str) -> InputError:
+def _another_origin(forces: TrajectoryFile, what: str) -> InputError:
     return InputError(
         f"{forces.path} was computed from another {what}: remove it, or give --forces FILE"
     )

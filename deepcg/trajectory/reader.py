@@ -28,11 +28,11 @@ from deepcg.trajectory.formats import (
     FIXED_UNITS,
     Block,
     NpyFile,
-    Recording,
+    TrajectoryFile,
     check_readable,
     ending_of,
     in_units,
-    open_recording,
+    open_trajectory_file,
 )
 from deepcg.trajectory.formats.recording import Floats, Integers
 from deepcg.trajectory.frame_weights import weights_beside
@@ -52,8 +52,8 @@ TOPOLOGIES = (".pdb", ".cif", ".gro", ".prmtop", ".parm7", ".psf", ".mol2", ".h5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Source:
-    """A trajectory and what belongs to it; see `open_source`.
+class Trajectory:
+    """A trajectory and what belongs to it; see `open_trajectory`.
 
     Parameters
     ----------
@@ -87,8 +87,8 @@ class Source:
     forces: Path | None
     n_frames: int
     atoms: Integers | None
-    recording: Recording
-    force_recording: Recording | None
+    recording: TrajectoryFile
+    force_recording: TrajectoryFile | None
     weights: Floats | None
     trust: bool = False
 
@@ -110,7 +110,7 @@ class Source:
 
     def describe(self) -> dict[str, object]:
         """Return what there is to tell about the files, as plain values."""
-        first = next(read(self, chunk=1, stop=1))
+        first = next(iter_frames(self, chunk=1, stop=1))
         return {
             "trajectory": str(self.trajectory),
             "system": None if self.system is None else str(self.system),
@@ -125,7 +125,7 @@ class Source:
         }
 
 
-def open_source(
+def open_trajectory(
     trajectory: str | Path,
     *,
     topology: str | Path | None = None,
@@ -133,7 +133,7 @@ def open_source(
     forces: str | Path | None = None,
     units: str | None = None,
     trust: bool = False,
-) -> Source:
+) -> Trajectory:
     """Open a trajectory, find what belongs to it and check that it fits together.
 
     What is not named is looked for beside the trajectory: ``X.pdb`` (or another topology),
@@ -174,10 +174,10 @@ def open_source(
     own = forces is None and recording.has_forces
     force_recording = None
     if force_path is not None and not own:
-        force_recording = open_recording(force_path, units=units)
+        force_recording = open_trajectory_file(force_path, units=units)
         check_forces(force_recording, recording, atomic_numbers(complete))
         check_same_origin(force_recording, path, system_path)
-    return Source(
+    return Trajectory(
         path,
         complete,
         system_path,
@@ -191,8 +191,8 @@ def open_source(
     )
 
 
-def read(
-    source: Source,
+def iter_frames(
+    source: Trajectory,
     *,
     chunk: int = 500,
     start: int = 0,
@@ -238,7 +238,7 @@ def read(
         )
 
 
-def check_forces_available(source: Source) -> None:
+def check_forces_available(source: Trajectory) -> None:
     """Refuse a source that has neither forces nor a System to compute them from.
 
     Raises
@@ -294,10 +294,14 @@ def _load_topology(path: Path) -> mdtraj.Topology:
         raise InputError(f"{path} cannot be read as a topology: {reason}") from error
 
 
-def _open_trajectory(path: Path, topology: mdtraj.Topology | None, units: str | None) -> Recording:
+def _open_trajectory(
+    path: Path, topology: mdtraj.Topology | None, units: str | None
+) -> TrajectoryFile:
     if topology is None and not in_units(path) and ending_of(path) not in FIXED_UNITS:
         raise _no_topology(path)
-    recording = open_recording(path, units=units if in_units(path) else None, topology=topology)
+    recording = open_trajectory_file(
+        path, units=units if in_units(path) else None, topology=topology
+    )
     if not recording.has_positions:
         raise InputError(f"{path} has no positions: give it as --forces, beside a trajectory")
     return recording
@@ -311,7 +315,7 @@ def _no_topology(path: Path) -> InputError:
 
 
 def _trajectory_atoms(
-    recording: Recording, full: mdtraj.Topology | None, path: Path | None
+    recording: TrajectoryFile, full: mdtraj.Topology | None, path: Path | None
 ) -> tuple[Integers | None, mdtraj.Topology | None]:
     """Return which atoms of the topology the trajectory has, and their topology."""
     if full is None:
@@ -336,7 +340,7 @@ def _trajectory_atoms(
     return solute, part
 
 
-def _complete(recording: Recording, topology: mdtraj.Topology | None) -> mdtraj.Topology:
+def _complete(recording: TrajectoryFile, topology: mdtraj.Topology | None) -> mdtraj.Topology:
     """Return the topology with all bonds, from the first frame where it lacks some."""
     block, _ = _upright(recording.path, 0, next(recording.blocks(1, 0, 1)))
     check_finite(recording.path, "positions", 0, block.positions)
@@ -353,19 +357,19 @@ def _complete(recording: Recording, topology: mdtraj.Topology | None) -> mdtraj.
     return complete
 
 
-def _first_whole(recording: Recording, topology: mdtraj.Topology) -> Floats:
+def _first_whole(recording: TrajectoryFile, topology: mdtraj.Topology) -> Floats:
     """Return the first frame (n_atoms, 3), nm, with its molecules whole."""
     block, _ = _upright(recording.path, 0, next(recording.blocks(1, 0, 1)))
     whole: Floats = make_whole(_present(block.positions), block.box, spanning_tree(topology))[0]
     return whole
 
 
-def _labelled(forces: Recording | None) -> bool:
+def _labelled(forces: TrajectoryFile | None) -> bool:
     return isinstance(forces, NpyFile) and forces.note is not None
 
 
 def _paired(
-    source: Source, chunk: int, start: int, stop: int, with_forces: bool
+    source: Trajectory, chunk: int, start: int, stop: int, with_forces: bool
 ) -> Iterator[tuple[int, Block, Block | None]]:
     """Yield the index of the first frame, positions, and forces of another file (if there is)."""
     blocks = source.recording.blocks(chunk, start, stop)
@@ -402,7 +406,7 @@ def _upright(path: Path, first: int, block: Block) -> tuple[Block, bool]:
 
 
 def _matching_forces(
-    trajectory: Path, file: Recording, first: int, block: Block, apart: Block, *, rotated: bool
+    trajectory: Path, file: TrajectoryFile, first: int, block: Block, apart: Block, *, rotated: bool
 ) -> Floats | None:
     """Return forces from another file, in the axes of the positions.
 

@@ -22,7 +22,7 @@ from deepcg.runtime.files import check_place
 from deepcg.runtime.progress import Progress, silent
 from deepcg.runtime.provenance import file_hash
 from deepcg.training.quality import quality_from_json
-from deepcg.trajectory.formats import open_recording
+from deepcg.trajectory.formats import open_trajectory_file
 from deepcg.trajectory.frames import Frames
 from deepcg.units import thermal_energy
 from deepcg.workflow.dataset.beads import DataConfig, map_positions, open_data
@@ -123,7 +123,7 @@ def samples_of(run: Path, name: str | None = None) -> Ensemble:
         raise InputError(f"the samples in {folder} are of another model than {run / 'model.pt'}")
     replicas = []
     for path in trajectories_in(folder):
-        recording = open_recording(path)
+        recording = open_trajectory_file(path)
         block = next(recording.blocks(recording.n_frames, 0, recording.n_frames))
         positions = torch.from_numpy(np.array(block.positions, np.float32))
         box = None if block.box is None else torch.from_numpy(np.array(block.box, np.float32))

@@ -29,9 +29,9 @@ from deepcg.trajectory.formats import (
     check_readable,
     ending_of,
     in_units,
-    open_recording,
+    open_trajectory_file,
 )
-from deepcg.trajectory.reader import TOPOLOGIES, open_source
+from deepcg.trajectory.reader import TOPOLOGIES, open_trajectory
 
 Facts = dict[str, Any]
 
@@ -128,7 +128,7 @@ def _value(value: object) -> str:
 
 def _trajectory(path: Path, topology: Path | None = None, units: str | None = None) -> Facts:
     if topology is None and ending_of(path) in {*FIXED_UNITS, *IN_UNITS}:
-        recording = open_recording(path, units=units if in_units(path) else None)
+        recording = open_trajectory_file(path, units=units if in_units(path) else None)
         beside = (path.with_suffix(ending) for ending in TOPOLOGIES)
         if recording.numbers is None and not any(file.exists() for file in beside):
             return {
@@ -138,7 +138,10 @@ def _trajectory(path: Path, topology: Path | None = None, units: str | None = No
                 "atoms": recording.n_atoms,
                 "topology": f"none beside it ({path.stem}.pdb): give --topology FILE",
             }
-    return {"kind": "trajectory", **open_source(path, topology=topology, units=units).describe()}
+    return {
+        "kind": "trajectory",
+        **open_trajectory(path, topology=topology, units=units).describe(),
+    }
 
 
 def _structure(path: Path) -> Facts:

@@ -28,7 +28,7 @@ from deepcg.potentials.model_file import Model, SurfaceModel
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import check_place, make_folder, read_arrays, replacing
 from deepcg.runtime.progress import Progress, silent
-from deepcg.trajectory.formats import open_recording
+from deepcg.trajectory.formats import open_trajectory_file
 from deepcg.trajectory.frames import Frames
 from deepcg.units import thermal_energy
 from deepcg.workflow.dataset.beads import map_positions, open_data
@@ -234,7 +234,7 @@ def _own_samples(config: VarianceConfig) -> tuple[Frames, str] | None:
     each = max(1, config.frames // len(files))
     parts = []
     for path in files:
-        recording = open_recording(path)
+        recording = open_trajectory_file(path)
         block = next(recording.blocks(recording.n_frames, 0, recording.n_frames))
         positions = torch.from_numpy(np.array(block.positions, np.float32))
         box = None if block.box is None else torch.from_numpy(np.array(block.box, np.float32))

@@ -26,7 +26,7 @@ from deepcg.atomistic.alanine.molecule import (
 from deepcg.atomistic.alanine.simulation import simulate_alanine
 from deepcg.atomistic.system import open_context, open_platform, read_system
 from deepcg.runtime.errors import InputError
-from deepcg.trajectory.reader import open_source, read
+from deepcg.trajectory.reader import iter_frames, open_trajectory
 
 ALANINE = SHARED / "alanine"
 NAMES = "CH3 H1 H2 H3 C O N H CA HA CB HB1 HB2 HB3 C O N H C H1 H2 H3"
@@ -204,8 +204,8 @@ def test_solute_frames_have_the_forces_of_the_whole_system(stored: tuple[Path, P
 
 def test_what_is_stored_can_be_read_back(stored: tuple[Path, Path]) -> None:
     for path, n_atoms in zip(stored, (22, 22 + 180), strict=True):
-        source = open_source(path)
-        frames = next(read(source))
+        source = open_trajectory(path)
+        frames = next(iter_frames(source))
         assert len(frames) == 5
         assert source.system == path.with_suffix(".system.xml")
         assert frames.positions.shape[1] == n_atoms
@@ -245,7 +245,7 @@ def test_solute_frames_can_be_read_while_the_run_goes_on(tmp_path: Path) -> None
         simulate_alanine(small(tmp_path, store="solute"), cut_at("simulate", 24))
     with np.load(tmp_path / "traj.npz") as saved:
         assert len(saved["positions"]) == len(saved["bias"]) == 20  # two segments of ten
-    assert open_source(tmp_path / "traj.npz").n_frames == 20
+    assert open_trajectory(tmp_path / "traj.npz").n_frames == 20
 
 
 def test_walkers_are_independent_runs_with_files_of_their_own(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from deepcg.atomistic.equilibration import Thermostat, minimise
 from deepcg.atomistic.system import open_context, open_platform, read_system
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.progress import silent
-from deepcg.trajectory.reader import open_source, read
+from deepcg.trajectory.reader import iter_frames, open_trajectory
 from deepcg.units import thermal_energy
 
 
@@ -263,16 +263,18 @@ def test_whole_frames_have_the_weights_of_solute_frames(
     whole: tuple[Path, ...], tmp_path: Path
 ) -> None:
     dcd = simulate_alanine(small(tmp_path, META, walkers=2, store="all"))[0]
-    (ours,), (theirs,) = ([f.weights for f in read(open_source(p))] for p in (dcd, whole[0]))
+    (ours,), (theirs,) = (
+        [f.weights for f in iter_frames(open_trajectory(p))] for p in (dcd, whole[0])
+    )
     assert ours is not None
     assert ours.std() > 0.05
     np.testing.assert_allclose(ours, theirs, rtol=1e-4)
-    some = next(read(open_source(dcd), start=3, stop=9))
+    some = next(iter_frames(open_trajectory(dcd), start=3, stop=9))
     np.testing.assert_array_equal(some.weights, ours[3:9])
     with dcd.with_suffix(".log.csv").open("a") as file:
         file.write("1,2\n")
     with pytest.raises(InputError, match="has 21 rows for the 20 frames"):
-        open_source(dcd)
+        open_trajectory(dcd)
 
 
 def test_every_window_has_a_trajectory_that_stays_near(tmp_path: Path) -> None:

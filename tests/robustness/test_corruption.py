@@ -40,9 +40,9 @@ from deepcg.potentials.model_file import Architecture, Model, load_model, save_m
 from deepcg.runtime.config import read_toml, write_toml
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import read_arrays, read_json, read_tensors, write_tensors
-from deepcg.trajectory.formats import open_recording
+from deepcg.trajectory.formats import open_trajectory_file
 from deepcg.trajectory.frames import Frames
-from deepcg.trajectory.reader import open_source, read
+from deepcg.trajectory.reader import iter_frames, open_trajectory
 from deepcg.trajectory.sanity_checks import warn_of_forces
 from deepcg.workflow.dataset.beads import DataConfig
 from deepcg.workflow.fit.config import FitConfig, absolute
@@ -162,8 +162,8 @@ def some_model() -> Model:
 
 def frames_of(path: Path) -> list[Frames]:
     """Return all frames; a trajectory has its topology, and forces if it lacks them, beside it."""
-    source = open_source(path)
-    return list(read(source, chunk=2, with_forces=source.forces is not None))
+    source = open_trajectory(path)
+    return list(iter_frames(source, chunk=2, with_forces=source.forces is not None))
 
 
 def of_trajectory(good: Path, bad: Path) -> None:
@@ -201,15 +201,15 @@ def of_system(good: Path, bad: Path) -> None:
     system = read_system(bad)
     for ending in (".dcd", ".pdb", ".forces.npy"):
         shutil.copy(good.with_name(f"x{ending}"), bad.parent / f"x{ending}")
-    frames_of_system = open_source(bad.parent / "x.dcd", system=bad)
+    frames_of_system = open_trajectory(bad.parent / "x.dcd", system=bad)
     assert system.getNumParticles() == frames_of_system.n_atoms
 
 
 def of_topology(good: Path, bad: Path) -> None:
     for ending in (".dcd", ".forces.npy"):
         shutil.copy(good.with_name(f"x{ending}"), bad.parent / f"x{ending}")
-    source = open_source(bad.parent / "x.dcd", topology=bad)
-    list(read(source, chunk=3))
+    source = open_trajectory(bad.parent / "x.dcd", topology=bad)
+    list(iter_frames(source, chunk=3))
 
 
 def of_model(good: Path, bad: Path) -> None:
@@ -238,7 +238,7 @@ READERS: dict[str, Callable[[Path, Path], object]] = {
 
 
 def answer(good: Path, damage: Damage, folder: Path) -> str:
-    """Return ``refused``, ``read``, or ``unchanged``; fail at all other answers."""
+    """Return ``refused``, ``iter_frames``, or ``unchanged``; fail at all other answers."""
     data = good.read_bytes()
     spoilt = damage(data)
     shutil.rmtree(folder, ignore_errors=True)
@@ -382,7 +382,7 @@ def test_constraints_that_contradict_the_frames_are_found(files: Path, tmp_path:
     text = (files / "x.system.xml").read_text().replace(".0957", ".1001")
     (tmp_path / "x.system.xml").write_text(text)
     with pytest.raises(InputError, match=r"holds atoms .* at 0\.1001 nm, but .* 0\.0957 nm"):
-        open_source(tmp_path / "x.dcd")
+        open_trajectory(tmp_path / "x.dcd")
 
 
 @pytest.mark.parametrize(
@@ -422,11 +422,11 @@ HUGE = (10**9, 1000, 3)  # 12 terabytes
 def test_a_header_that_claims_terabytes_is_refused(files: Path, tmp_path: Path) -> None:
     (tmp_path / "x.forces.npy").write_bytes(claiming(HUGE))
     with pytest.raises(InputError, match=r"no \.npy file that can be read"):
-        open_recording(tmp_path / "x.forces.npy")
+        open_trajectory_file(tmp_path / "x.forces.npy")
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
         archive.writestr("positions.npy", claiming(HUGE))
     with pytest.raises(InputError, match=r"does not have the .* numbers that it says"):
-        open_recording(tmp_path / "x.npz")
+        open_trajectory_file(tmp_path / "x.npz")
     with pytest.raises(InputError, match="not a whole"):
         read_arrays(tmp_path / "x.npz")
     dcd = bytearray((files / "x.dcd").read_bytes())
@@ -434,7 +434,7 @@ def test_a_header_that_claims_terabytes_is_refused(files: Path, tmp_path: Path) 
     dcd[at : at + 4] = struct.pack("<i", 2**31 - 1)
     (tmp_path / "x.dcd").write_bytes(dcd)
     with pytest.raises(InputError, match="its header says 2147483647 atoms"):
-        open_recording(tmp_path / "x.dcd")
+        open_trajectory_file(tmp_path / "x.dcd")
 
 
 def test_an_archive_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None:
@@ -445,7 +445,7 @@ def test_an_archive_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None
         for _ in range(1025):
             member.write(bytes(2**20))
     assert (tmp_path / "x.npz").stat().st_size < 2**21
-    for reader in (open_recording, read_arrays, load_labels, read_tensors):
+    for reader in (open_trajectory_file, read_arrays, load_labels, read_tensors):
         with pytest.raises(InputError, match=r"claim to unpack to 1|not a file of deepcg"):
             reader(tmp_path / "x.npz")
 
@@ -471,7 +471,14 @@ def test_no_file_runs_code(kind: str, tmp_path: Path) -> None:
         np.savez(path, positions=mischief, bias=mischief, temperature=mischief)
     else:
         np.save(path, mischief)
-    for reader in (load_model, open_recording, read_arrays, read_tensors, load_labels, describe):
+    for reader in (
+        load_model,
+        open_trajectory_file,
+        read_arrays,
+        read_tensors,
+        load_labels,
+        describe,
+    ):
         with pytest.raises(InputError):
             reader(path)
     assert not victim.exists()

@@ -22,7 +22,7 @@ from torsions import write_torsions
 
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.locks import locked
-from deepcg.trajectory.formats import open_recording
+from deepcg.trajectory.formats import open_trajectory_file
 
 SIGKILL = -9
 SMALL = {"channels": 4, "fitting": [4], "n_splines": 6, "l_max": 1}
@@ -327,17 +327,17 @@ def test_a_second_command_in_the_same_place_is_refused(
 
 def test_what_a_killed_simulation_leaves_is_whole_frames(made: Made, tmp_path: Path) -> None:
     job, whole = made["simulate"]
-    frames = open_recording(whole.folder / "traj.dcd").n_frames
+    frames = open_trajectory_file(whole.folder / "traj.dcd").n_frames
     first = begin(job.words(tmp_path), tmp_path / "told", strike=(signal.SIGKILL, 30))
     assert finish(first) == SIGKILL
     data = (tmp_path / "traj.dcd").read_bytes()
-    left = open_recording(tmp_path / "traj.dcd").n_frames
+    left = open_trajectory_file(tmp_path / "traj.dcd").n_frames
     assert 0 < left < frames
     header = 276  # it counts frames and steps
     assert data[header:] == (whole.folder / "traj.dcd").read_bytes()[header : len(data)]
     (tmp_path / "traj.dcd").write_bytes(data[:-1])
     with pytest.raises(InputError, match=f"the last good frame is {left - 2}, from 0"):
-        open_recording(tmp_path / "traj.dcd")
+        open_trajectory_file(tmp_path / "traj.dcd")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -12,7 +12,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from deepcg.runtime.errors import InputError
-from deepcg.trajectory.formats import Block, Recording, open_recording, parse_units
+from deepcg.trajectory.formats import Block, TrajectoryFile, open_trajectory_file, parse_units
 
 N_FRAMES, N_ATOMS = 7, 5
 EV, KCAL = 96.48533212331, 4.184
@@ -30,12 +30,12 @@ def forces() -> np.ndarray:
     return np.random.default_rng(2).normal(0, 500, (N_FRAMES, N_ATOMS, 3)).astype(np.float32)
 
 
-def all_of(recording: Recording) -> Block:
+def all_of(recording: TrajectoryFile) -> Block:
     return next(recording.blocks(100, 0, recording.n_frames))
 
 
 def check(
-    recording: Recording, positions: np.ndarray, forces: np.ndarray, rtol: float = 3e-7
+    recording: TrajectoryFile, positions: np.ndarray, forces: np.ndarray, rtol: float = 3e-7
 ) -> None:
     """Whole, in chunks and from the middle; float32 rounds at 6e-8, text by its digits."""
     assert (recording.n_frames, recording.n_atoms) == (N_FRAMES, N_ATOMS)
@@ -82,7 +82,7 @@ def test_an_unknown_unit_names_the_choices(text: str, says: str) -> None:
 def test_npz(save, names, tmp_path: Path, positions: np.ndarray, forces: np.ndarray) -> None:
     path = tmp_path / "x.npz"
     save(path, **{names[0]: positions * 10, names[1]: forces / 10 / KCAL, "box": CELL * 10})
-    recording = open_recording(path, units="A,kcal/mol")
+    recording = open_trajectory_file(path, units="A,kcal/mol")
     check(recording, positions, forces)
     box = all_of(recording).box
     assert box is not None
@@ -93,7 +93,7 @@ def test_npz_boxes_of_every_shape(tmp_path: Path, positions: np.ndarray) -> None
     edges = np.array([1.0, 2.0, 3.0])
     for box in (edges, np.diag(edges), np.tile(edges, (N_FRAMES, 1)), [np.diag(edges)] * N_FRAMES):
         np.savez(tmp_path / "x.npz", positions=positions, box=box)
-        read = all_of(open_recording(tmp_path / "x.npz")).box
+        read = all_of(open_trajectory_file(tmp_path / "x.npz")).box
         assert read is not None
         np.testing.assert_array_equal(read, [np.diag(edges)] * N_FRAMES)
 
@@ -101,13 +101,13 @@ def test_npz_boxes_of_every_shape(tmp_path: Path, positions: np.ndarray) -> None
 def test_npz_bias_becomes_weights(tmp_path: Path, positions: np.ndarray) -> None:
     bias = np.arange(N_FRAMES) / 2
     np.savez(tmp_path / "x.npz", positions=positions, bias=bias, temperature=300.0)
-    weights = all_of(open_recording(tmp_path / "x.npz")).weights
+    weights = all_of(open_trajectory_file(tmp_path / "x.npz")).weights
     assert weights == pytest.approx(np.exp((bias - bias[-1]) / (8.31446261815324e-3 * 300)))
 
 
 def test_npy_is_in_the_units_given(tmp_path: Path, forces: np.ndarray) -> None:
     np.save(tmp_path / "f.npy", forces / 10 / EV)
-    recording = open_recording(tmp_path / "f.npy", units="A,eV")
+    recording = open_trajectory_file(tmp_path / "f.npy", units="A,eV")
     assert not recording.has_positions
     np.testing.assert_allclose(all_of(recording).forces, forces, rtol=3e-7)
 
@@ -118,12 +118,12 @@ def test_npy_units_that_its_json_contradicts_are_refused(
     np.save(tmp_path / "x.forces.npy", forces)
     note = tmp_path / "x.forces.json"
     note.write_text(json.dumps({"units": "kJ/mol/nm"}))
-    assert open_recording(tmp_path / "x.forces.npy").n_frames == N_FRAMES
+    assert open_trajectory_file(tmp_path / "x.forces.npy").n_frames == N_FRAMES
     with pytest.raises(InputError, match="no other units"):
-        open_recording(tmp_path / "x.forces.npy", units="A,eV")
+        open_trajectory_file(tmp_path / "x.forces.npy", units="A,eV")
     note.write_text(json.dumps({"units": "eV/A"}))
     with pytest.raises(InputError, match="'eV/A'"):
-        open_recording(tmp_path / "x.forces.npy")
+        open_trajectory_file(tmp_path / "x.forces.npy")
 
 
 def write_deepmd(folder: Path, positions: np.ndarray, forces: np.ndarray, types: str) -> None:
@@ -141,11 +141,11 @@ def test_deepmd_folder_of_systems(
 ) -> None:
     write_deepmd(tmp_path / "data_0", positions[:3], forces[:3], "0 1 1 0 2")
     write_deepmd(tmp_path / "data_1", positions[3:], forces[3:], "0\n1\n1\n0\n2\n")
-    recording = open_recording(tmp_path)
+    recording = open_trajectory_file(tmp_path)
     assert recording.numbers is not None
     assert recording.numbers.tolist() == NUMBERS.tolist()
     check(recording, positions, forces)
-    assert open_recording(tmp_path / "data_1").n_frames == 4
+    assert open_trajectory_file(tmp_path / "data_1").n_frames == 4
 
 
 def test_deepmd_systems_of_different_atoms_are_refused(
@@ -154,10 +154,10 @@ def test_deepmd_systems_of_different_atoms_are_refused(
     write_deepmd(tmp_path / "a", positions, forces, "0 1 1 0 2")
     write_deepmd(tmp_path / "b", positions, forces, "1 0 1 0 2")
     with pytest.raises(InputError, match="do not have the same atoms"):
-        open_recording(tmp_path)
+        open_trajectory_file(tmp_path)
     write_deepmd(tmp_path / "c", positions, forces, "0 1 1 0")
     with pytest.raises(InputError, match=r"has shape \(7, 15\), not \(7, 12\)"):
-        open_recording(tmp_path / "c")
+        open_trajectory_file(tmp_path / "c")
 
 
 def ase_frames(positions: np.ndarray, forces: np.ndarray, cell: np.ndarray) -> list[Atoms]:
@@ -171,7 +171,7 @@ def ase_frames(positions: np.ndarray, forces: np.ndarray, cell: np.ndarray) -> l
 
 def test_extended_xyz(tmp_path: Path, positions: np.ndarray, forces: np.ndarray) -> None:
     ase.io.write(tmp_path / "x.xyz", ase_frames(positions, forces, CELL), format="extxyz")
-    recording = open_recording(tmp_path / "x.xyz")
+    recording = open_trajectory_file(tmp_path / "x.xyz")
     check(recording, positions, forces, rtol=1e-7)  # eight decimals
     assert recording.numbers is not None
     assert recording.numbers.tolist() == NUMBERS.tolist()
@@ -188,10 +188,10 @@ def test_a_cut_extended_xyz_names_the_last_good_frame(
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:-2]))
     with pytest.raises(InputError, match="truncated within frame 6; the last good frame is 5"):
-        open_recording(path)
+        open_trajectory_file(path)
     path.write_text("".join(lines[:-1]) + lines[-1][:30])
     with pytest.raises(InputError, match=r"frame 6 cannot be read, it may be cut .* is 5, from 0"):
-        list(open_recording(path).blocks(2, 0, N_FRAMES))
+        list(open_trajectory_file(path).blocks(2, 0, N_FRAMES))
 
 
 def test_atoms_that_change_order_are_refused(
@@ -201,7 +201,7 @@ def test_atoms_that_change_order_are_refused(
     frames[4] = frames[4][[1, 0, 2, 3, 4]]
     ase.io.write(tmp_path / "x.extxyz", frames, format="extxyz")
     with pytest.raises(InputError, match="the atoms of frame 4"):
-        all_of(open_recording(tmp_path / "x.extxyz"))
+        all_of(open_trajectory_file(tmp_path / "x.extxyz"))
 
 
 def write_dump(path: Path, positions: np.ndarray, forces: np.ndarray, ids: bool = True) -> None:
@@ -226,7 +226,7 @@ def write_dump(path: Path, positions: np.ndarray, forces: np.ndarray, ids: bool 
 def test_lammps_dump(tmp_path: Path, positions: np.ndarray, forces: np.ndarray) -> None:
     path = tmp_path / "x.dump"
     write_dump(path, positions, forces)
-    recording = open_recording(path, units="A,kcal/mol")
+    recording = open_trajectory_file(path, units="A,kcal/mol")
     check(recording, positions, forces)
     box = all_of(recording).box
     assert box is not None
@@ -241,14 +241,14 @@ def test_lammps_dump_needs_units_ids_and_its_last_line(
     path = tmp_path / "x.dump"
     write_dump(path, positions, forces)
     with pytest.raises(InputError, match="give --units"):
-        open_recording(path)
+        open_trajectory_file(path)
     text = path.read_text()
     path.write_text(text[: text.rstrip().rfind(" ")])
     with pytest.raises(InputError, match=r"frame 6 is cut or damaged .* last good frame is 5"):
-        open_recording(path, units="A,eV")
+        open_trajectory_file(path, units="A,eV")
     write_dump(path, positions, forces, ids=False)
     with pytest.raises(InputError, match="no column 'id'"):
-        open_recording(path, units="A,eV")
+        open_trajectory_file(path, units="A,eV")
 
 
 def write_trr(path: Path, positions: np.ndarray, forces: np.ndarray) -> None:
@@ -264,7 +264,7 @@ def write_trr(path: Path, positions: np.ndarray, forces: np.ndarray) -> None:
 def test_gromacs_trr(tmp_path: Path, positions: np.ndarray, forces: np.ndarray) -> None:
     path = tmp_path / "x.trr"
     write_trr(path, positions, forces)
-    recording = open_recording(path)
+    recording = open_trajectory_file(path)
     check(recording, positions, forces, rtol=0)
     assert recording.frame_time == 0.5
     box = all_of(recording).box
@@ -286,12 +286,12 @@ def test_trr_frames_without_forces_are_passed_over(
     path = tmp_path / "x.trr"
     pairs = zip(positions, forces, strict=True)
     path.write_bytes(b"".join(trr_frame(x, f) + trr_frame(x + 1, None) for x, f in pairs))
-    recording = open_recording(path)
+    recording = open_trajectory_file(path)
     check(recording, positions, forces, rtol=0)
     assert all_of(recording).box is None
     path.write_bytes(trr_frame(positions[0], None) + trr_frame(None, forces[0]))
     with pytest.raises(InputError, match="no frame has positions and forces together"):
-        open_recording(path)
+        open_trajectory_file(path)
 
 
 @pytest.mark.parametrize("cut", [1, 60, 160, 190])
@@ -304,13 +304,13 @@ def test_a_cut_trr_names_the_last_good_frame(
     size = len(data) // N_FRAMES
     path.write_bytes(data[: 6 * size + cut])
     with pytest.raises(InputError, match=f"last good frame is 5, .*truncate -s {6 * size} "):
-        open_recording(path)
+        open_trajectory_file(path)
 
 
 def test_an_unknown_ending_names_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "x.xtcc").touch()
     with pytest.raises(InputError, match=r"'\.xtcc' are not known; did you mean '\.xtc'"):
-        open_recording(tmp_path / "x.xtcc")
+        open_trajectory_file(tmp_path / "x.xtcc")
 
 
 @pytest.mark.parametrize("ending", ["npy", "npz", "trr", "xyz", "dump", "dcd"])
@@ -318,7 +318,7 @@ def test_a_file_of_something_else_gets_one_line(ending: str, tmp_path: Path) -> 
     path = tmp_path / f"x.{ending}"
     path.write_text("this is not the file you are looking for\n" * 5)
     with pytest.raises(InputError) as error:
-        open_recording(path, units=None if ending in ("trr", "dcd") else "A,eV")
+        open_trajectory_file(path, units=None if ending in ("trr", "dcd") else "A,eV")
     assert "\n" not in str(error.value)
     assert str(path) in str(error.value)
 
@@ -326,4 +326,4 @@ def test_a_file_of_something_else_gets_one_line(ending: str, tmp_path: Path) -> 
 def test_pickled_objects_are_not_loaded(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array([{}, {}], dtype=object))
     with pytest.raises(InputError, match=r"is no .npy file that can be read"):
-        open_recording(tmp_path / "x.npy")
+        open_trajectory_file(tmp_path / "x.npy")

@@ -18,7 +18,12 @@ from paths import SHARED
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.provenance import file_hash
 from deepcg.trajectory.frames import Frames
-from deepcg.trajectory.reader import Source, check_forces_available, open_source, read
+from deepcg.trajectory.reader import (
+    Trajectory,
+    check_forces_available,
+    iter_frames,
+    open_trajectory,
+)
 from deepcg.trajectory.topology import guessed_topology
 
 N_FRAMES, N_WATERS = 6, 8
@@ -80,12 +85,12 @@ def write_system(path: Path, masses: list[float]) -> None:
     path.write_text(openmm.XmlSerializer.serialize(system))
 
 
-def frames_of(source: Source, **options: int) -> Frames:
-    return Frames.join(read(source, **options))
+def frames_of(source: Trajectory, **options: int) -> Frames:
+    return Frames.join(iter_frames(source, **options))
 
 
 def test_what_belongs_to_a_trajectory_is_found_beside_it(dcd: Path, forces: np.ndarray) -> None:
-    source = open_source(dcd)
+    source = open_trajectory(dcd)
     assert source.system == dcd.with_name("x.system.xml")
     assert source.forces == dcd.with_name("x.forces.npy")
     assert (source.n_frames, source.n_atoms, source.atoms) == (N_FRAMES, N_ATOMS, None)
@@ -100,7 +105,7 @@ def test_what_belongs_to_a_trajectory_is_found_beside_it(dcd: Path, forces: np.n
 
 
 def test_chunks_and_ranges_give_the_same_frames(dcd: Path) -> None:
-    source = open_source(dcd)
+    source = open_trajectory(dcd)
     whole = frames_of(source)
     part = frames_of(source, chunk=2, start=1, stop=4)
     assert len(part) == 3
@@ -108,7 +113,7 @@ def test_chunks_and_ranges_give_the_same_frames(dcd: Path) -> None:
     assert part.forces is not None
     assert whole.forces is not None
     assert torch.equal(part.forces, whole.forces[1:4])
-    assert next(read(source, with_forces=False)).forces is None
+    assert next(iter_frames(source, with_forces=False)).forces is None
 
 
 @pytest.mark.filterwarnings("ignore:.*netCDF4:UserWarning")  # MDTraj then uses scipy's reader
@@ -122,7 +127,7 @@ def test_everything_mdtraj_writes_is_read(
     path = tmp_path / f"y.{ending}"
     trajectory.save(str(path))
     trajectory[0].save_pdb(str(tmp_path / "y.pdb")) if ending != "pdb" else None
-    source = open_source(path)
+    source = open_trajectory(path)
     frames = frames_of(source, chunk=4)
     assert source.forces is None
     tolerance = {"xtc": 6e-4, "pdb": 6e-5, "gro": 6e-4}.get(ending, 3e-7)
@@ -136,7 +141,7 @@ def test_everything_mdtraj_writes_is_read(
 
 
 def test_reading_says_nothing(dcd: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    frames_of(open_source(dcd))
+    frames_of(open_trajectory(dcd))
     assert capfd.readouterr() == ("", "")
 
 
@@ -148,7 +153,7 @@ def test_broken_molecules_are_whole_in_frames(
     shifts[:, ::3] = 0
     trajectory.xyz = (trajectory.xyz + shifts @ CELL).astype(np.float32)
     trajectory.save_dcd(str(dcd))
-    np.testing.assert_allclose(frames_of(open_source(dcd)).positions, waters(), atol=2e-6)
+    np.testing.assert_allclose(frames_of(open_trajectory(dcd)).positions, waters(), atol=2e-6)
 
 
 def test_boxes_in_other_forms_are_reduced_and_vectors_turn_with_them(
@@ -164,7 +169,7 @@ def test_boxes_in_other_forms_are_reduced_and_vectors_turn_with_them(
         atoms.calc = SinglePointCalculator(atoms, forces=f)
         frames.append(atoms)
     ase.io.write(tmp_path / "x.extxyz", frames)
-    read_back = frames_of(open_source(tmp_path / "x.extxyz"))
+    read_back = frames_of(open_trajectory(tmp_path / "x.extxyz"))
     assert read_back.box is not None
     assert read_back.forces is not None
     box = read_back.box.numpy()
@@ -187,10 +192,10 @@ def test_forces_without_axes_are_refused_for_a_rotated_box(
     ase.io.write(tmp_path / "x.extxyz", atoms)
     np.save(tmp_path / "x.forces.npy", forces)
     with pytest.raises(InputError, match="the axes of its forces are not known"):
-        frames_of(open_source(tmp_path / "x.extxyz"))
+        frames_of(open_trajectory(tmp_path / "x.extxyz"))
     note = {"units": "kJ/mol/nm"}  # written for the positions as they are read
     (tmp_path / "x.forces.json").write_text(json.dumps(note))
-    read_back = frames_of(open_source(tmp_path / "x.extxyz")).forces
+    read_back = frames_of(open_trajectory(tmp_path / "x.extxyz")).forces
     assert read_back is not None
     np.testing.assert_array_equal(read_back, forces)
 
@@ -198,12 +203,12 @@ def test_forces_without_axes_are_refused_for_a_rotated_box(
 def test_forces_of_a_named_file_are_matched_by_its_positions(dcd: Path, forces: np.ndarray) -> None:
     shifted = waters() + np.float32(0.3)  # another origin is no other configuration
     np.savez(dcd.with_name("f.npz"), positions=shifted * 10, forces=forces / 41.84, box=CELL * 10)
-    source = open_source(dcd, forces=dcd.with_name("f.npz"), units="A,kcal/mol")
+    source = open_trajectory(dcd, forces=dcd.with_name("f.npz"), units="A,kcal/mol")
     read_back = frames_of(source, chunk=4).forces
     assert read_back is not None
     np.testing.assert_allclose(read_back, forces, rtol=1e-6)
     np.savez(dcd.with_name("f.npz"), positions=shifted[[0, 1, 2, 3, 5, 4]], forces=forces)
-    source = open_source(dcd, forces=dcd.with_name("f.npz"))
+    source = open_trajectory(dcd, forces=dcd.with_name("f.npz"))
     with pytest.raises(InputError, match="of frame 4 is not in the same place"):
         frames_of(source, chunk=3)
 
@@ -222,7 +227,7 @@ def test_solute_of_a_wet_topology(tmp_path: Path, topology: mdtraj.Topology) -> 
     mdtraj.Trajectory(xyz, wet).save_pdb(str(tmp_path / "wet.pdb"))
     np.savez(tmp_path / "dry.npz", positions=np.tile(xyz[:2], (4, 1, 1)))
     write_system(tmp_path / "wet.xml", [12.011] * 2 + [15.999, 1.008, 1.008] * N_WATERS)
-    source = open_source(
+    source = open_trajectory(
         tmp_path / "dry.npz", topology=tmp_path / "wet.pdb", system=tmp_path / "wet.xml"
     )
     assert source.atoms is not None
@@ -235,7 +240,7 @@ def test_a_dcd_whose_header_counts_wrong_is_read(dcd: Path, stale: int) -> None:
     data = bytearray(dcd.read_bytes())
     data[8:12] = stale.to_bytes(4, "little")
     dcd.write_bytes(data)
-    assert len(frames_of(open_source(dcd))) == N_FRAMES
+    assert len(frames_of(open_trajectory(dcd))) == N_FRAMES
 
 
 @pytest.mark.parametrize("cut", [1, 50, 70, FRAME - 1])
@@ -247,18 +252,18 @@ def test_a_truncated_dcd_names_its_last_good_frame_and_the_remedy_works(
     with pytest.raises(
         InputError, match=r"frame 4 is cut .* last good frame is 3, from 0"
     ) as error:
-        open_source(dcd)
+        open_trajectory(dcd)
     size = int(str(error.value).split("truncate -s ")[1].split()[0])
     dcd.write_bytes(data[:size])
     np.save(dcd.with_name("x.forces.npy"), forces[:4])
-    assert open_source(dcd).n_frames == 4
+    assert open_trajectory(dcd).n_frames == 4
 
 
 @pytest.mark.parametrize("size", [0, 40, 90, 200, HEADER - 1])
 def test_a_dcd_cut_in_its_header_is_refused(dcd: Path, size: int) -> None:
     dcd.write_bytes(dcd.read_bytes()[:size])
     with pytest.raises(InputError, match="header"):
-        open_source(dcd)
+        open_trajectory(dcd)
 
 
 def test_a_dcd_of_openmm_tells_the_time_between_frames(
@@ -271,7 +276,7 @@ def test_a_dcd_of_openmm_tells_the_time_between_frames(
         for xyz in waters().astype(float):
             writer.writeModel(xyz * unit.nanometer, periodicBoxVectors=CELL * unit.nanometer)
     trajectory[0].save_pdb(str(tmp_path / "x.pdb"))
-    source = open_source(tmp_path / "x.dcd")
+    source = open_trajectory(tmp_path / "x.dcd")
     assert source.frame_time == pytest.approx(0.5, rel=1e-6)
     frames = frames_of(source)
     np.testing.assert_allclose(frames.positions, waters(), atol=3e-7)
@@ -284,7 +289,7 @@ def test_a_damaged_dcd_names_the_frame(dcd: Path) -> None:
     data[HEADER + 2 * FRAME + 56] ^= 1
     dcd.write_bytes(data)
     with pytest.raises(InputError, match="frame 2 is damaged"):
-        frames_of(open_source(dcd), chunk=2)
+        frames_of(open_trajectory(dcd), chunk=2)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -294,7 +299,7 @@ def test_a_force_that_is_no_number_names_frame_and_atom(
     forces[4, 7, 1] = bad
     np.save(dcd.with_name("x.forces.npy"), forces)
     with pytest.raises(InputError, match=r"x\.forces\.npy: the forces of atom 7 in frame 4"):
-        frames_of(open_source(dcd), chunk=2)
+        frames_of(open_trajectory(dcd), chunk=2)
 
 
 def test_a_position_that_is_no_number_names_frame_and_atom(
@@ -303,7 +308,7 @@ def test_a_position_that_is_no_number_names_frame_and_atom(
     trajectory.xyz[3, 2, 0] = np.nan
     trajectory.save_dcd(str(dcd))
     with pytest.raises(InputError, match=r"x\.dcd: the positions of atom 2 in frame 3"):
-        frames_of(open_source(dcd), chunk=2)
+        frames_of(open_trajectory(dcd), chunk=2)
 
 
 @pytest.mark.parametrize("edges", [[0, 1, 1], [1, -1, 1], [np.nan, 1, 1]])
@@ -312,36 +317,36 @@ def test_a_box_without_volume_names_the_frame(edges: list[float], tmp_path: Path
     box[5] = np.diag(edges)
     np.savez(tmp_path / "x.npz", positions=waters(), box=box, numbers=NUMBERS)
     with pytest.raises(InputError, match="the box of frame 5 has volume"):
-        frames_of(open_source(tmp_path / "x.npz"), chunk=2)
+        frames_of(open_trajectory(tmp_path / "x.npz"), chunk=2)
 
 
 def test_a_missing_package_is_named(dcd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dcd.with_name("y.h5").touch()
     monkeypatch.setattr("deepcg.trajectory.formats.mdtraj_file.find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install tables"):
-        open_source(dcd.with_name("y.h5"))
+        open_trajectory(dcd.with_name("y.h5"))
 
 
 def test_no_topology(dcd: Path) -> None:
     dcd.with_name("x.pdb").unlink()
     with pytest.raises(InputError, match=r"no topology beside it \(x\.pdb\): give --topology"):
-        open_source(dcd)
+        open_trajectory(dcd)
 
 
 def test_neither_forces_nor_system(dcd: Path) -> None:
-    check_forces_available(open_source(dcd))
+    check_forces_available(open_trajectory(dcd))
     dcd.with_name("x.forces.npy").unlink()
-    check_forces_available(open_source(dcd))
+    check_forces_available(open_trajectory(dcd))
     dcd.with_name("x.system.xml").unlink()
     with pytest.raises(InputError, match="--forces FILE or --system FILE"):
-        check_forces_available(open_source(dcd))
+        check_forces_available(open_trajectory(dcd))
 
 
 @pytest.mark.parametrize("what", ["trajectory", "topology", "system", "forces"])
 def test_a_missing_file_is_named(dcd: Path, what: str) -> None:
     options = {"trajectory": dcd, what: dcd.with_name("not-there.dat")}
     with pytest.raises(InputError, match=r"there is no .*not-there\.dat"):
-        open_source(**options)
+        open_trajectory(**options)
 
 
 def test_wrong_numbers_of_atoms_and_frames(
@@ -349,69 +354,69 @@ def test_wrong_numbers_of_atoms_and_frames(
 ) -> None:
     np.save(dcd.with_name("x.forces.npy"), forces[:, :-3])
     with pytest.raises(InputError, match=r"forces on 21 atoms, .* has 24 atoms"):
-        open_source(dcd)
+        open_trajectory(dcd)
     np.save(dcd.with_name("x.forces.npy"), forces[:-1])
     with pytest.raises(InputError, match=r"forces for 5 frames, .* has 6 frames"):
-        open_source(dcd)
+        open_trajectory(dcd)
     np.save(dcd.with_name("x.forces.npy"), forces)
     write_system(dcd.with_name("x.system.xml"), [16.0, 1.0, 1.0, 0.0] * N_WATERS)
     with pytest.raises(InputError, match="has 32 particles, the topology 24 atoms"):
-        open_source(dcd)
+        open_trajectory(dcd)
     trajectory[0].atom_slice(range(21)).save_pdb(str(dcd.with_name("x.pdb")))
     with pytest.raises(InputError, match=r"x\.dcd has 24 atoms, its topology .* 21"):
-        open_source(dcd)
+        open_trajectory(dcd)
 
 
 def test_a_system_in_another_order_is_refused(dcd: Path) -> None:
     write_system(dcd.with_name("x.system.xml"), [15.999] * N_WATERS + [1.008] * 2 * N_WATERS)
     with pytest.raises(InputError, match=r"atom 1 is HOH.-H1 .* mass 15.999 Da .* another order"):
-        open_source(dcd)
+        open_trajectory(dcd)
     moved_to_hydrogens = [10.0, 4.0, 4.0] * N_WATERS
     write_system(dcd.with_name("x.system.xml"), moved_to_hydrogens)
-    open_source(dcd)
+    open_trajectory(dcd)
 
 
 @pytest.mark.parametrize("text", ["<State/>", "<System><Particles><Particle", "no xml at all"])
 def test_a_system_that_is_none_is_refused(dcd: Path, text: str) -> None:
     dcd.with_name("x.system.xml").write_text(text)
     with pytest.raises(InputError, match="OpenMM System"):
-        open_source(dcd)
+        open_trajectory(dcd)
 
 
 def test_forces_of_another_system_are_refused(dcd: Path) -> None:
     system = dcd.with_name("x.system.xml").read_bytes()
     note = {"units": "kJ/mol/nm", "system_sha256": hashlib.sha256(system).hexdigest()}
     dcd.with_name("x.forces.json").write_text(json.dumps(note))
-    open_source(dcd)
+    open_trajectory(dcd)
     dcd.with_name("x.system.xml").write_bytes(system + b"\n")
     with pytest.raises(InputError, match="computed from another System"):
-        open_source(dcd)
+        open_trajectory(dcd)
 
 
 def test_forces_of_another_trajectory_are_refused(dcd: Path) -> None:
     note = {"units": "kJ/mol/nm", "trajectory_hash": file_hash(dcd)}
     dcd.with_name("x.forces.json").write_text(json.dumps(note))
-    open_source(dcd)
+    open_trajectory(dcd)
     data = bytearray(dcd.read_bytes())
     data[HEADER + 100] ^= 1
     dcd.write_bytes(data)
     with pytest.raises(InputError, match="computed from another trajectory"):
-        open_source(dcd)
+        open_trajectory(dcd)
 
 
 def test_units_that_nothing_uses_are_refused(dcd: Path) -> None:
     dcd.with_name("x.forces.npy").unlink()
     with pytest.raises(InputError, match="leave out --units"):
-        open_source(dcd, units="A,eV")
+        open_trajectory(dcd, units="A,eV")
 
 
 def test_forces_alone_are_no_trajectory(dcd: Path) -> None:
     with pytest.raises(InputError, match="has no positions"):
-        open_source(dcd.with_name("x.forces.npy"), topology=dcd.with_name("x.pdb"))
+        open_trajectory(dcd.with_name("x.forces.npy"), topology=dcd.with_name("x.pdb"))
 
 
 def test_a_description_is_plain_values(dcd: Path) -> None:
-    said = open_source(dcd).describe()
+    said = open_trajectory(dcd).describe()
     assert json.loads(json.dumps(said)) == said
     assert said["molecules"] == {"H2O": N_WATERS}
     assert said["frames"] == N_FRAMES
@@ -428,7 +433,7 @@ def test_a_hash_is_that_of_sha256sum_and_sees_every_part(tmp_path: Path) -> None
 
 @pytest.mark.skipif(not (SHARED / "aimd-water").exists(), reason="needs ../shared/data/aimd-water")
 def test_ab_initio_water_is_one_source() -> None:
-    source = open_source(SHARED / "aimd-water")
+    source = open_trajectory(SHARED / "aimd-water")
     frames = frames_of(source, chunk=150)
     assert len(frames) == 400
     assert source.describe()["molecules"] == {"H2O": 64}
@@ -442,14 +447,14 @@ def test_ab_initio_water_is_one_source() -> None:
 @pytest.mark.skipif(not (SHARED / "alanine").exists(), reason="needs ../shared/data/alanine")
 def test_alanine_walkers_are_the_solute_with_weights() -> None:
     folder = SHARED / "alanine"
-    source = open_source(
+    source = open_trajectory(
         folder / "walker-a.npz",
         topology=folder / "alanine.pdb",
         system=folder / "alanine.system.xml",
     )
     assert source.atoms is not None
     assert source.atoms.tolist() == list(range(22))
-    frames = next(read(source, chunk=100, start=12_950))
+    frames = next(iter_frames(source, chunk=100, start=12_950))
     assert len(frames) == 50
     assert frames.weights is not None
     assert (frames.weights > 0).all()
@@ -457,7 +462,7 @@ def test_alanine_walkers_are_the_solute_with_weights() -> None:
 
 @pytest.mark.skipif(not (SHARED / "water").exists(), reason="needs ../shared/data/water")
 def test_the_shared_water_is_read_as_mdtraj_reads_it() -> None:
-    source = open_source(SHARED / "water" / "tip3p216.dcd")
+    source = open_trajectory(SHARED / "water" / "tip3p216.dcd")
     assert source.n_frames == 2000
     frames = frames_of(source, chunk=10, start=1990)
     top = str(SHARED / "water" / "tip3p216.pdb")

@@ -1,4 +1,4 @@
-"""File formats: every one gives a `Recording`, in nm and kJ/mol/nm."""
+"""File formats: every one gives a `TrajectoryFile`, in nm and kJ/mol/nm."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from deepcg.trajectory.formats.mdtraj_file import (
     open_mdtraj,
 )
 from deepcg.trajectory.formats.numpy_files import NpyFile, open_npy, open_npz
-from deepcg.trajectory.formats.recording import Block, Recording
+from deepcg.trajectory.formats.recording import Block, TrajectoryFile
 from deepcg.trajectory.formats.trr import open_trr
 from deepcg.trajectory.formats.units import FileUnits, parse_units
 from deepcg.trajectory.formats.xtc import open_xtc
@@ -29,22 +29,22 @@ __all__ = [
     "Block",
     "FileUnits",
     "NpyFile",
-    "Recording",
+    "TrajectoryFile",
     "check_readable",
     "ending_of",
     "in_units",
-    "open_recording",
+    "open_trajectory_file",
     "parse_units",
 ]
 
-FIXED_UNITS: dict[str, Callable[[Path], Recording]] = {
+FIXED_UNITS: dict[str, Callable[[Path], TrajectoryFile]] = {
     ".dcd": open_dcd,
     ".trr": open_trr,
     ".xtc": open_xtc,
 }
 
 # the second entry is what the numbers are in where the user does not say (None: they must)
-IN_UNITS: dict[str, tuple[Callable[[Path, FileUnits], Recording], str | None]] = {
+IN_UNITS: dict[str, tuple[Callable[[Path, FileUnits], TrajectoryFile], str | None]] = {
     ".npy": (open_npy, "nm,kJ/mol"),
     ".npz": (open_npz, "nm,kJ/mol"),
     ".xyz": (open_extxyz, "A,eV"),
@@ -68,9 +68,9 @@ def in_units(path: Path) -> bool:
     return ending_of(path) in IN_UNITS
 
 
-def open_recording(
+def open_trajectory_file(
     path: Path, *, units: str | None = None, topology: mdtraj.Topology | None = None
-) -> Recording:
+) -> TrajectoryFile:
     """Open a file of frames by its ending.
 
     ``units`` (such as ``"A,eV"``) counts for the formats that do not fix theirs. ``topology`` is

@@ -29,7 +29,7 @@ class Block:
     weights: Floats | None = None
 
 
-class Recording(Protocol):
+class TrajectoryFile(Protocol):
     """A file (or folder) of frames, opened and counted but not read."""
 
     @property

@@ -31,7 +31,12 @@ from deepcg.mapping.collective_variables import BY_TOPOLOGY, KINDS, is_collectiv
 from deepcg.runtime.errors import InputError, pick
 from deepcg.runtime.progress import Progress, silent
 from deepcg.trajectory.frames import Frames
-from deepcg.trajectory.reader import Source, check_forces_available, open_source, read
+from deepcg.trajectory.reader import (
+    Trajectory,
+    check_forces_available,
+    iter_frames,
+    open_trajectory,
+)
 from deepcg.trajectory.sanity_checks import warn_of_forces
 from deepcg.trajectory.topology import atomic_numbers
 
@@ -128,15 +133,15 @@ class Beads:
     frames: Frames
     mapping: Mapping
     topology: mdtraj.Topology | None
-    source: Source | None
+    source: Trajectory | None
     estimate: Described | None
     errors: Tensor | None = None
     lengths: tuple[int, ...] = ()
 
 
-def open_data(trajectory: Path, config: DataConfig) -> Source:
+def open_data(trajectory: Path, config: DataConfig) -> Trajectory:
     """Open a trajectory and what belongs to it."""
-    return open_source(
+    return open_trajectory(
         trajectory,
         topology=config.topology,
         system=config.system,
@@ -148,7 +153,7 @@ def open_data(trajectory: Path, config: DataConfig) -> Source:
 
 def open_labelled(
     trajectory: Path, config: DataConfig, folder: Path, progress: Progress = silent
-) -> Source:
+) -> Trajectory:
     """Open a trajectory with forces, which are computed from its System if there are none.
 
     Computed forces are kept beside the trajectory if that folder can be written, else in
@@ -172,7 +177,7 @@ def open_labelled(
         trust=config.trust,
         progress=progress,
     )
-    return open_source(
+    return open_trajectory(
         trajectory,
         topology=config.topology,
         system=source.system,
@@ -182,7 +187,7 @@ def open_labelled(
     )
 
 
-def map_positions(source: Source, config: DataConfig, progress: Progress = silent) -> Beads:
+def map_positions(source: Trajectory, config: DataConfig, progress: Progress = silent) -> Beads:
     """Map positions alone: for comparisons."""
     mapping = build_mapping(config.map, source.topology)
     parts = (
@@ -194,7 +199,10 @@ def map_positions(source: Source, config: DataConfig, progress: Progress = silen
 
 
 def map_forces(
-    sources: Sequence[Source], config: DataConfig, temperature: float, progress: Progress = silent
+    sources: Sequence[Trajectory],
+    config: DataConfig,
+    temperature: float,
+    progress: Progress = silent,
 ) -> Beads:
     """Map positions and forces of data at a temperature, K: of one trajectory or of several.
 
@@ -225,7 +233,7 @@ def map_forces(
     return Beads(Frames.join(parts), mapping, topology, first, estimate, lengths=lengths)
 
 
-def check_same_system(sources: Sequence[Source]) -> None:
+def check_same_system(sources: Sequence[Trajectory]) -> None:
     """Refuse to put trajectories of different atoms together.
 
     Raises
@@ -242,7 +250,7 @@ def check_same_system(sources: Sequence[Source]) -> None:
             )
 
 
-def constraints_of(source: Source, sample: Frames, choice: str) -> Constraints:
+def constraints_of(source: Trajectory, sample: Frames, choice: str) -> Constraints:
     """Return the groups of atoms that are held together.
 
     Raises
@@ -270,7 +278,7 @@ def constraints_of(source: Source, sample: Frames, choice: str) -> Constraints:
     return known
 
 
-def sample_of(source: Source, config: DataConfig) -> Frames:
+def sample_of(source: Trajectory, config: DataConfig) -> Frames:
     """Return up to ``SAMPLE_FRAMES`` frames, spread over all of those that are used.
 
     Raises
@@ -280,10 +288,10 @@ def sample_of(source: Source, config: DataConfig) -> Frames:
     """
     used = used_frames(source, config)
     some = used[:: max(1, len(used) // SAMPLE_FRAMES)][:SAMPLE_FRAMES]
-    return Frames.join(next(read(source, chunk=1, start=k, stop=k + 1)) for k in some)
+    return Frames.join(next(iter_frames(source, chunk=1, start=k, stop=k + 1)) for k in some)
 
 
-def used_frames(source: Source, config: DataConfig) -> range:
+def used_frames(source: Trajectory, config: DataConfig) -> range:
     """Return the numbers of the frames that are used.
 
     Raises
@@ -301,12 +309,12 @@ def used_frames(source: Source, config: DataConfig) -> range:
 
 
 def read_used(
-    source: Source, config: DataConfig, progress: Progress, *, with_forces: bool
+    source: Trajectory, config: DataConfig, progress: Progress, *, with_forces: bool
 ) -> Iterator[Frames]:
-    """Yield the frames that are used, as ``deepcg.trajectory.reader.read`` does."""
+    """Yield the frames that are used, as ``deepcg.trajectory.reader.iter_frames`` does."""
     stop = source.n_frames if config.stop is None else min(config.stop, source.n_frames)
     done = config.start
-    for part in read(source, start=config.start, stop=stop, with_forces=with_forces):
+    for part in iter_frames(source, start=config.start, stop=stop, with_forces=with_forces):
         first = -(done - config.start) % config.stride
         done += len(part)
         progress(done - config.start, stop - config.start, "mapping")
@@ -314,7 +322,7 @@ def read_used(
             yield part[first :: config.stride]
 
 
-def _joined(parts: Iterable[Frames], source: Source, mapping: Mapping) -> Frames:
+def _joined(parts: Iterable[Frames], source: Trajectory, mapping: Mapping) -> Frames:
     """Join the parts of one trajectory; weights get the mean 1, as only their ratios are known."""
     parts = list(parts)
     if not parts:
@@ -337,7 +345,7 @@ def _is_one_molecule(mapping: Mapping) -> bool:
     return len(np.unique(mapping.molecules[mapping.weights.indices])) == 1
 
 
-def _bead_topology(mapping: Mapping, source: Source) -> mdtraj.Topology | None:
+def _bead_topology(mapping: Mapping, source: Trajectory) -> mdtraj.Topology | None:
     return bead_topology(mapping, source.topology) if isinstance(mapping, LinearMapping) else None
 
 

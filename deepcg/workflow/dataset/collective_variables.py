@@ -20,7 +20,7 @@ from deepcg.mapping.collective_variables import CollectiveVariables, build_varia
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.progress import Progress, silent
 from deepcg.trajectory.frames import Frames, VariableFrames
-from deepcg.trajectory.reader import Source
+from deepcg.trajectory.reader import Trajectory
 from deepcg.trajectory.sanity_checks import warn_of_forces
 from deepcg.trajectory.topology import atomic_masses
 from deepcg.workflow.dataset.beads import (
@@ -98,7 +98,7 @@ def map_variables(
     return MappedVariables(mapped, variables, hashes, estimate)
 
 
-def masses_of(source: Source) -> NDArray[np.float64]:
+def masses_of(source: Trajectory) -> NDArray[np.float64]:
     """Return the masses (n_atoms,), Da: those of the System, or else of the elements."""
     if source.system is None:
         return np.asarray(atomic_masses(source.topology), dtype=float)
@@ -108,7 +108,7 @@ def masses_of(source: Source) -> NDArray[np.float64]:
 
 
 def _mapped(
-    source: Source,
+    source: Trajectory,
     config: DataConfig,
     variables: CollectiveVariables,
     estimate: VariableForces,
@@ -126,7 +126,9 @@ def _mapped(
     return VariableFrames(frames.values, frames.forces, frames.weights / frames.weights.mean())
 
 
-def _check_finite(source: Source, frames: VariableFrames, variables: CollectiveVariables) -> None:
+def _check_finite(
+    source: Trajectory, frames: VariableFrames, variables: CollectiveVariables
+) -> None:
     assert frames.forces is not None
     for what, table in (("value", frames.values), ("force", frames.forces)):
         wrong = torch.nonzero(~torch.isfinite(table))

@@ -22,9 +22,9 @@ from deepcg.potentials.model_file import SurfaceModel, load_any
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import read_arrays
 from deepcg.runtime.progress import Progress, silent
-from deepcg.trajectory.formats import open_recording
+from deepcg.trajectory.formats import open_trajectory_file
 from deepcg.trajectory.frames import VariableFrames
-from deepcg.trajectory.reader import Source
+from deepcg.trajectory.reader import Trajectory
 from deepcg.units import thermal_energy
 from deepcg.workflow.dataset.beads import DataConfig, open_data, read_used
 from deepcg.workflow.dataset.collective_variables import map_variables
@@ -236,13 +236,13 @@ def _explains(table: Floats, frames: VariableFrames, kT: float) -> bool:
     return bool(found.std() < ROUNDING)
 
 
-def _has_forces(source: Source) -> bool:
+def _has_forces(source: Trajectory) -> bool:
     """Return whether forces are in a file already: none are computed for a surface."""
     return source.forces is not None
 
 
 def _values(
-    source: Source, data: DataConfig, variables: CollectiveVariables, progress: Progress
+    source: Trajectory, data: DataConfig, variables: CollectiveVariables, progress: Progress
 ) -> VariableFrames:
     chunks = read_used(source, data, progress, with_forces=False)
     parts = [
@@ -291,7 +291,7 @@ def _umbrella_weights(
 
 
 def _positions(path: Path) -> Iterator[Floats]:
-    recording = open_recording(path)
+    recording = open_trajectory_file(path)
     for block in recording.blocks(1000, 0, recording.n_frames):
         yield from np.array(block.positions, np.float64)
 

@@ -36,7 +36,7 @@ from deepcg.runtime.files import replacing
 from deepcg.runtime.locks import folder_locked
 from deepcg.runtime.progress import Progress, silent
 from deepcg.trajectory.frames import Frames
-from deepcg.trajectory.reader import Source, open_source, read
+from deepcg.trajectory.reader import Trajectory, iter_frames, open_trajectory
 from deepcg.units import thermal_energy
 from deepcg.workflow.dataset.beads import Described, constraints_of, read_used, sample_of
 from deepcg.workflow.label.restrain_config import RestrainConfig
@@ -135,7 +135,7 @@ class _Coordinates:
 class Restraints:
     """All that does not change from label to label; ``none`` are labels without any."""
 
-    source: Source
+    source: Trajectory
     bench: Bench
     coordinates: _Coordinates
     run: Run
@@ -155,7 +155,7 @@ class Restraints:
 
     def label(self, labels: MeanForceLabels, frame: int, seed: int) -> MeanForceLabels:
         """Return the labels, and that of a run from a frame."""
-        start = next(read(self.source, chunk=1, start=frame, stop=frame + 1))
+        start = next(iter_frames(self.source, chunk=1, start=frame, stop=frame + 1))
         try:
             label = self.hold(start, self.coordinates.springs.values(start)[0], seed)
         except InputError as error:
@@ -229,7 +229,7 @@ def prepare(files: Files, config: RestrainConfig, platform: str, threads: int | 
     InputError
         As `label_restrained`.
     """
-    source = open_source(
+    source = open_trajectory(
         files.trajectory, topology=files.topology, system=files.system, trust=files.trust
     )
     place = _bench(source, config, platform, threads)
@@ -251,7 +251,7 @@ def prepare(files: Files, config: RestrainConfig, platform: str, threads: int | 
     return Restraints(source, place, coordinates, run, no_labels(task, coordinates.saved))
 
 
-def _bench(source: Source, config: RestrainConfig, platform: str, threads: int | None) -> Bench:
+def _bench(source: Trajectory, config: RestrainConfig, platform: str, threads: int | None) -> Bench:
     """Return where frames of the source are run, if there are enough, and of all atoms."""
     if config.number > source.n_frames:
         raise InputError(
@@ -272,7 +272,7 @@ def _bench(source: Source, config: RestrainConfig, platform: str, threads: int |
 
 
 def _variables(
-    config: RestrainConfig, source: Source, sample: Frames, held: Constraints, masses: Floats
+    config: RestrainConfig, source: Trajectory, sample: Frames, held: Constraints, masses: Floats
 ) -> _Coordinates:
     variables = build_variables(config.map, source.topology)
     widths = {"nm": config.width_nm, "rad": config.width_rad}
@@ -285,7 +285,7 @@ def _variables(
 
 
 def _beads(
-    config: RestrainConfig, source: Source, sample: Frames, held: Constraints, masses: Floats
+    config: RestrainConfig, source: Trajectory, sample: Frames, held: Constraints, masses: Floats
 ) -> _Coordinates:
     del masses
     mapping = build_mapping(config.map, source.topology)

@@ -28,7 +28,7 @@ from deepcg.training.loss import squared_errors
 from deepcg.training.members import drawn_frames
 from deepcg.training.samples import ForceSamples, joint_weights, prepare
 from deepcg.training.trainer import train
-from deepcg.trajectory.formats import open_recording
+from deepcg.trajectory.formats import open_trajectory_file
 from deepcg.trajectory.frames import Frames
 from deepcg.workflow.dataset.beads import Beads
 from deepcg.workflow.fit.beads import beads_of
@@ -257,6 +257,6 @@ def _largest(models: Sequence[Model], frames: Frames) -> Tensor:
 
 
 def _positions(path: Path) -> Tensor:
-    recording = open_recording(path)
+    recording = open_trajectory_file(path)
     block = next(recording.blocks(recording.n_frames, 0, recording.n_frames))
     return torch.from_numpy(np.array(block.positions))

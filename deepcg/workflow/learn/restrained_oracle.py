@@ -21,7 +21,7 @@ from deepcg.mapping.beads import LinearMapping
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.progress import Progress, silent
 from deepcg.trajectory.frames import Frames
-from deepcg.trajectory.reader import Source, read
+from deepcg.trajectory.reader import Trajectory, iter_frames
 from deepcg.units import thermal_energy
 from deepcg.workflow.dataset.beads import open_data
 from deepcg.workflow.fit.config import FitConfig
@@ -133,7 +133,7 @@ def restrained_dynamics(
 
 
 def _starts(
-    sources: list[Source], springs: Springs, box: Box | None
+    sources: list[Trajectory], springs: Springs, box: Box | None
 ) -> tuple[Starts, tuple[int, ...]]:
     stored = _Stored(sources, springs)
     if not isinstance(springs, BeadSprings):
@@ -161,17 +161,21 @@ def _molecules(mapping: LinearMapping) -> list[int]:
 class _Stored:
     """Frames of trajectories, with their coordinates (n_frames, ...) at hand."""
 
-    def __init__(self, sources: list[Source], springs: Springs) -> None:
+    def __init__(self, sources: list[Trajectory], springs: Springs) -> None:
         self.sources = sources
         self.values = np.concatenate(
-            [springs.values(part) for source in sources for part in read(source, with_forces=False)]
+            [
+                springs.values(part)
+                for source in sources
+                for part in iter_frames(source, with_forces=False)
+            ]
         )
 
     def frame(self, number: int) -> Frames:
         """Return one frame of all of them."""
         for source in self.sources:
             if number < source.n_frames:
-                return next(read(source, chunk=1, start=number, stop=number + 1))
+                return next(iter_frames(source, chunk=1, start=number, stop=number + 1))
             number -= source.n_frames
         raise IndexError(number)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from deepcg.analysis.structure import Comparison, Ensemble, compare_structures
+from deepcg.analysis.structure import Comparison, TrajectorySet, compare_structures
 from deepcg.analysis.structure.report import Training, write_report
 from deepcg.analysis.structure.stein_checks import NoiseFree, check
 from deepcg.dynamics.samples import trajectories_in
@@ -104,7 +104,7 @@ def compare(
     return comparison
 
 
-def samples_of(run: Path, name: str | None = None) -> Ensemble:
+def samples_of(run: Path, name: str | None = None) -> TrajectorySet:
     """Return the samples in a run folder.
 
     Raises
@@ -128,7 +128,7 @@ def samples_of(run: Path, name: str | None = None) -> Ensemble:
         positions = torch.from_numpy(np.array(block.positions, np.float32))
         box = None if block.box is None else torch.from_numpy(np.array(block.box, np.float32))
         replicas.append(Frames(positions, box, None, model.potential.types))
-    return Ensemble(
+    return TrajectorySet(
         name or f"CG, {model.architecture.network}",
         replicas,
         float(summary["interval_ps"]),
@@ -150,7 +150,7 @@ def training_of(run: Path) -> Training | None:
 
 def _reference(
     config: CompareConfig, fitted: FitConfig, type_names: tuple[str, ...], progress: Progress
-) -> Ensemble:
+) -> TrajectorySet:
     path = config.reference or fitted.trajectory
     if not path.exists():
         raise InputError(f"the reference {path} is not there: give --reference FILE")
@@ -160,7 +160,7 @@ def _reference(
     source = open_data(path, data)
     beads = map_positions(source, data, progress)
     step = source.frame_time if config.frame_ps is None else config.frame_ps
-    return Ensemble(
+    return TrajectorySet(
         "microscopic",
         [beads.frames],
         None if step is None else step * data.stride,
@@ -170,7 +170,7 @@ def _reference(
     )
 
 
-def _checked(run: Path, reference: Ensemble) -> NoiseFree:
+def _checked(run: Path, reference: TrajectorySet) -> NoiseFree:
     model = load_model(run)
     kT = thermal_energy(model.temperature)
     return check(model.potential, reference.replicas[0], kT, model.type_names)

@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from deepcg.analysis.structure import Ensemble, compare_structures
+from deepcg.analysis.structure import TrajectorySet, compare_structures
 from deepcg.analysis.structure.report import write_report
 from deepcg.analysis.structure.stein import (
     Identity,
@@ -265,7 +265,7 @@ def test_the_g_of_a_fluid(checked: NoiseFree, fluid: Frames):
 
 
 def test_the_report_shows_the_checks(checked: NoiseFree, fluid: Frames, tmp_path: Path):
-    ensembles = [Ensemble(name, [fluid[:64]], 1.0, "", ("bead",)) for name in ("micro", "CG")]
+    ensembles = [TrajectorySet(name, [fluid[:64]], 1.0, "", ("bead",)) for name in ("micro", "CG")]
     comparison = compare_structures(ensembles[0], ensembles[1:], cutoff=0.4)
     page = write_report(comparison, tmp_path, checks={"CG": checked}).read_text(encoding="utf-8")
     assert "<td>CG</td><td>configurational temperature</td>" in page

@@ -14,9 +14,9 @@ from scipy.special import sph_harm_y
 from deepcg.analysis.structure import (
     Curve,
     Diffusion,
-    Ensemble,
     NotAvailable,
     Sample,
+    TrajectorySet,
     angles,
     averaged_steinhardt,
     bonds_within,
@@ -61,9 +61,9 @@ def frames_of(
     )
 
 
-def ensemble_of(*replicas: Frames, dt: float = 0.1, name: str = "model") -> Ensemble:
+def ensemble_of(*replicas: Frames, dt: float = 0.1, name: str = "model") -> TrajectorySet:
     names = ("O", "Na")[: int(replicas[0].types.max()) + 1]
-    return Ensemble(name, replicas, dt, "made for a test", names)
+    return TrajectorySet(name, replicas, dt, "made for a test", names)
 
 
 def sample_of(*replicas: Frames, n_blocks: int = 16, dt: float = 0.1) -> Sample:
@@ -410,8 +410,8 @@ def test_unusable_ensembles_are_refused_in_one_line() -> None:
         with pytest.raises(InputError, match=message):
             ensemble_of(bad)
     with pytest.raises(InputError, match="type names"):
-        Ensemble("x", [Frames(frames.positions, frames.box, None, frames.types + 1)], 1.0, "f")
-    other = Ensemble("other", [frames], 0.1, "f", ("C",))
+        TrajectorySet("x", [Frames(frames.positions, frames.box, None, frames.types + 1)], 1.0, "f")
+    other = TrajectorySet("other", [frames], 0.1, "f", ("C",))
     with pytest.raises(InputError, match="map both alike"):
         compare_structures(ensemble_of(frames), [other])
     with pytest.raises(InputError, match="same name"):

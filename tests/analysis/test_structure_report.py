@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from deepcg.analysis.learning_curve import learning_curve_figure
-from deepcg.analysis.structure import Comparison, Ensemble
+from deepcg.analysis.structure import Comparison, TrajectorySet
 from deepcg.analysis.structure.figures import observable_figure
 from deepcg.analysis.structure.report import Training, compare, write_report
 from deepcg.analysis.style import png
@@ -51,10 +51,12 @@ def shaken(seed: int, width: float, n_frames: int = 80) -> Frames:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Comparison, Path]:
     folder = tmp_path_factory.mktemp("run") / "report"
-    reference = Ensemble("TIP3P <ref>", [shaken(1, 0.02)], 0.5, "traj.dcd", ("O",), 12.0)
+    reference = TrajectorySet("TIP3P <ref>", [shaken(1, 0.02)], 0.5, "traj.dcd", ("O",), 12.0)
     models = [
-        Ensemble("CG", [shaken(2, 0.02, 40), shaken(3, 0.02, 40)], 0.5, "samples", ("O",), 85.0),
-        Ensemble("pair spline", [shaken(4, 0.03)], 0.5, "spline", ("O",)),
+        TrajectorySet(
+            "CG", [shaken(2, 0.02, 40), shaken(3, 0.02, 40)], 0.5, "samples", ("O",), 85.0
+        ),
+        TrajectorySet("pair spline", [shaken(4, 0.03)], 0.5, "spline", ("O",)),
     ]
     training = Training([*ROWS, {"step": 40.0, "train": np.nan}], 2.0, {"R²": "0.6"}, "60 %.", "m")
     tables = {"Files": {"traj.dcd": "sha256 00ff"}}

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy.stats import f as f_distribution
 from torch import Tensor, nn
 
-from deepcg.analysis.structure import Ensemble, Sample, radial_distributions
+from deepcg.analysis.structure import Sample, TrajectorySet, radial_distributions
 from deepcg.geometry.neighbor_list import neighbors
 from deepcg.networks import NETWORKS, SIZES, DeepPotSE, DeepPotSEL
 from deepcg.networks.deeppot_se.compressed import compressed
@@ -80,7 +80,7 @@ def averages(forces: ForceField, dtype: torch.dtype, replicas: int, seed: int) -
     states = [s for _, s in run(step, begin, generator, n_steps=300, every=5)][12:]
     paths = torch.stack([s.positions for s in states], dim=1).to(F64)
     frames = [Frames(path, BOX.expand(len(path), 3, 3), None, TYPES) for path in paths]
-    (curve,) = radial_distributions(Sample(Ensemble("", frames, None, ""), frames, 1.0), BINS)
+    (curve,) = radial_distributions(Sample(TrajectorySet("", frames, None, ""), frames, 1.0), BINS)
     energy = torch.stack([s.energy for s in states]).to(F64).mean(0) / KT
     return {"g(r)": curve.blocks[:, FIRST:], "U": energy.numpy()[:, None]}
 

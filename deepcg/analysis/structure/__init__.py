@@ -33,7 +33,7 @@ from deepcg.analysis.structure.radial import (
     radial_edges,
     shell_series,
 )
-from deepcg.analysis.structure.trajectory_set import Ensemble, Sample, cut
+from deepcg.analysis.structure.trajectory_set import Sample, TrajectorySet, cut
 
 __all__ = [
     "Agreement",
@@ -42,12 +42,12 @@ __all__ = [
     "Curve",
     "Diffusion",
     "Distance",
-    "Ensemble",
     "NotAvailable",
     "Observable",
     "Pairs",
     "Sample",
     "Scalar",
+    "TrajectorySet",
     "angles",
     "averaged_steinhardt",
     "bonds_within",

@@ -30,7 +30,7 @@ from deepcg.analysis.structure.radial import (
     radial_edges,
     shell_series,
 )
-from deepcg.analysis.structure.trajectory_set import Ensemble, Sample, cut
+from deepcg.analysis.structure.trajectory_set import Sample, TrajectorySet, cut
 from deepcg.runtime.errors import InputError
 from free_energy import Estimate, mean_of_blocks
 
@@ -98,7 +98,7 @@ class Comparison:
 
 
 def compare_structures(
-    reference: Ensemble, models: Sequence[Ensemble], *, cutoff: float | None = None
+    reference: TrajectorySet, models: Sequence[TrajectorySet], *, cutoff: float | None = None
 ) -> Comparison:
     """Measure the reference and the models in the same way and compare them.
 
@@ -143,7 +143,7 @@ def compare_structures(
     )
 
 
-def _check(ensembles: Sequence[Ensemble]) -> None:
+def _check(ensembles: Sequence[TrajectorySet]) -> None:
     reference = ensembles[0]
     for model in ensembles[1:]:
         if model.type_names != reference.type_names:

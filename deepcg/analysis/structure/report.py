@@ -29,7 +29,7 @@ from deepcg.analysis.structure.figures import (
     velocity_figure,
 )
 from deepcg.analysis.structure.stein_checks import NoiseFree
-from deepcg.analysis.structure.trajectory_set import Ensemble
+from deepcg.analysis.structure.trajectory_set import TrajectorySet
 from deepcg.analysis.style import png
 from deepcg.runtime.files import make_folder, write_json, write_whole
 from deepcg.runtime.provenance import versions
@@ -61,8 +61,8 @@ class Training:
 
 
 def compare(
-    reference: Ensemble,
-    models: Sequence[Ensemble],
+    reference: TrajectorySet,
+    models: Sequence[TrajectorySet],
     output: Path,
     *,
     cutoff: float | None = None,

@@ -18,7 +18,7 @@ PAIRS_AT_ONCE = 300_000  # bounds memory; the arrays of one pass stay near the c
 
 
 @dataclass(frozen=True, eq=False)
-class Ensemble:
+class TrajectorySet:
     """What one model visited.
 
     Parameters
@@ -100,7 +100,7 @@ class Ensemble:
 class Sample:
     """An ensemble and the blocks that its correlation in time allows."""
 
-    ensemble: Ensemble
+    ensemble: TrajectorySet
     blocks: list[Frames]
     inefficiency: float
 
@@ -110,7 +110,7 @@ class Sample:
         return self.ensemble.n_frames / self.inefficiency
 
 
-def cut(ensemble: Ensemble, series: Sequence[NDArray[np.float64]]) -> Sample:
+def cut(ensemble: TrajectorySet, series: Sequence[NDArray[np.float64]]) -> Sample:
     """Cut an ensemble into blocks by the slowest of several properties of a frame.
 
     Parameters

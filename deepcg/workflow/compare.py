@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from deepcg.analysis.structure import Comparison, TrajectorySet, compare_structures
-from deepcg.analysis.structure.report import Training, write_report
+from deepcg.analysis.structure.report import TrainingSummary, write_report
 from deepcg.analysis.structure.stein_checks import NoiseFree, check
 from deepcg.dynamics.samples import trajectories_in
 from deepcg.potentials.model_file import load_model
@@ -138,14 +138,16 @@ def samples_of(run: Path, name: str | None = None) -> TrajectorySet:
     )
 
 
-def training_of(run: Path) -> Training | None:
+def training_of(run: Path) -> TrainingSummary | None:
     """Return what the fit in a run folder left behind, for the report."""
     results, metrics = run / "run.json", run / "metrics.jsonl"
     if not (results.is_file() and metrics.is_file()):
         return None
     quality = quality_from_json(json.loads(results.read_text())["quality"])
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
-    return Training(lines, quality.floor.value, quality.table(), quality.in_words(), str(metrics))
+    return TrainingSummary(
+        lines, quality.floor.value, quality.table(), quality.in_words(), str(metrics)
+    )
 
 
 def _reference(

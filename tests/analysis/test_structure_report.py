@@ -14,7 +14,7 @@ import torch
 from deepcg.analysis.learning_curve import learning_curve_figure
 from deepcg.analysis.structure import Comparison, TrajectorySet
 from deepcg.analysis.structure.figures import observable_figure
-from deepcg.analysis.structure.report import Training, compare, write_report
+from deepcg.analysis.structure.report import TrainingSummary, compare, write_report
 from deepcg.analysis.style import png
 from deepcg.runtime.files import read_json
 from deepcg.trajectory.frames import Frames
@@ -58,7 +58,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Comparison, Path]:
         ),
         TrajectorySet("pair spline", [shaken(4, 0.03)], 0.5, "spline", ("O",)),
     ]
-    training = Training([*ROWS, {"step": 40.0, "train": np.nan}], 2.0, {"R²": "0.6"}, "60 %.", "m")
+    training = TrainingSummary(
+        [*ROWS, {"step": 40.0, "train": np.nan}], 2.0, {"R²": "0.6"}, "60 %.", "m"
+    )
     tables = {"Files": {"traj.dcd": "sha256 00ff"}}
     comparison = compare(reference, models, folder, training=training, provenance=tables)
     return comparison, folder
@@ -107,7 +109,7 @@ def test_the_json_is_strict_and_holds_the_curves(made: tuple[Comparison, Path]) 
 def test_numbers_that_are_not_finite_become_null(
     made: tuple[Comparison, Path], tmp_path: Path
 ) -> None:
-    training = Training([], float("nan"), {}, "", "")
+    training = TrainingSummary([], float("nan"), {}, "", "")
     write_report(made[0], tmp_path, training=training)
     assert read_json(tmp_path / "report.json")["training"]["noise_floor"] is None
 

@@ -36,7 +36,7 @@ from deepcg.runtime.provenance import versions
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingSummary:
     """What the fit left behind.
 
     Parameters
@@ -66,7 +66,7 @@ def compare(
     output: Path,
     *,
     cutoff: float | None = None,
-    training: Training | None = None,
+    training: TrainingSummary | None = None,
     provenance: Mapping[str, Mapping[str, str]] | None = None,
     title: str = "Coarse-grained against microscopic",
 ) -> Comparison:
@@ -91,7 +91,7 @@ def write_report(
     output: Path,
     *,
     checks: Mapping[str, NoiseFree] | None = None,
-    training: Training | None = None,
+    training: TrainingSummary | None = None,
     provenance: Mapping[str, Mapping[str, str]] | None = None,
     title: str = "Coarse-grained against microscopic",
 ) -> Path:
@@ -119,7 +119,7 @@ def write_report(
 
 def as_json(
     comparison: Comparison,
-    training: Training | None,
+    training: TrainingSummary | None,
     provenance: Mapping[str, Mapping[str, str]],
     checks: Mapping[str, NoiseFree] | None = None,
 ) -> dict[str, Any]:
@@ -277,7 +277,7 @@ def _implied_pictures(checks: Mapping[str, NoiseFree], comparison: Comparison) -
     return pictures
 
 
-def _learning_picture(training: Training) -> Picture:
+def _learning_picture(training: TrainingSummary) -> Picture:
     figure = learning_curve_figure(
         training.rows, noise_floor=training.noise_floor, source=training.source
     )
@@ -336,7 +336,7 @@ def _page(
     checks: Mapping[str, NoiseFree],
     implied: list[Picture],
     curve: list[Picture],
-    training: Training | None,
+    training: TrainingSummary | None,
     provenance: Mapping[str, Mapping[str, str]],
     title: str,
 ) -> str:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from deepcg.analysis.surfaces.estimates import Sampled, landscape_of
 from deepcg.analysis.surfaces.mbar_weights import bias_at, pooled
-from deepcg.analysis.surfaces.surface import Landscape, difference
+from deepcg.analysis.surfaces.surface import FreeEnergySurface, difference
 from deepcg.atomistic.alanine.torsion_bias import axis
 from deepcg.trajectory.frames import VariableFrames
 from deepcg.units import thermal_energy
@@ -55,16 +55,16 @@ def sampled(parts: list[VariableFrames], tables: tuple[Floats, ...] = ()) -> Sam
     return Sampled("it", names, units, (PERIOD, PERIOD), tuple(parts), 300.0, "it", tables)
 
 
-def exact() -> Landscape:
+def exact() -> FreeEnergySurface:
     grid = Grid((np.linspace(-np.pi, np.pi, BINS + 1),) * 2, (PERIOD, PERIOD))
     points = grid.points(5)
     inside = np.exp(-energy(points[..., 0], points[..., 1]) / KT).mean(1).reshape(BINS, BINS)
     value = -KT * np.log(inside / inside.max())
     none = Replicates(value, np.empty((0, BINS, BINS)), 1.0)
-    return Landscape("exact", ("phi", "psi"), ("rad", "rad"), grid, none, 300.0, "exact")
+    return FreeEnergySurface("exact", ("phi", "psi"), ("rad", "rad"), grid, none, 300.0, "exact")
 
 
-def squares(found: Landscape) -> float:
+def squares(found: FreeEnergySurface) -> float:
     """Return the rms of z over the bins where U is low."""
     z = difference(found, exact(), 15.0).value / found.error
     return float(np.sqrt(np.nanmean(z[exact().energy.value < 15] ** 2)))

@@ -21,7 +21,7 @@ from deepcg.analysis.surfaces.comparison import (
 )
 from deepcg.analysis.surfaces.estimates import Sampled, landscape_of
 from deepcg.analysis.surfaces.ramachandran import BASINS
-from deepcg.analysis.surfaces.surface import Landscape, difference, load_landscape
+from deepcg.analysis.surfaces.surface import FreeEnergySurface, difference, load_landscape
 from deepcg.runtime.errors import InputError
 from deepcg.training.config import TrainingConfig
 from deepcg.trajectory.frames import VariableFrames
@@ -79,12 +79,12 @@ def sampled(name: str, *parts: VariableFrames) -> Sampled:
     return Sampled(name, NAMES, UNITS, (PERIOD, PERIOD), parts, 300.0, name)
 
 
-def known(n: int, shift: float = 0.0) -> Landscape:
+def known(n: int, shift: float = 0.0) -> FreeEnergySurface:
     value = exact(n)
     region = region_of_bins(BASINS, grid(n))
     value = value + shift * (region == 2)
     none = Replicates(value, np.empty((0, n, n)), 1.0)
-    return Landscape("exact", NAMES, UNITS, grid(n), none, 300.0, "exact")
+    return FreeEnergySurface("exact", NAMES, UNITS, grid(n), none, 300.0, "exact")
 
 
 @pytest.mark.parametrize(("biased", "forces"), [(False, False), (True, False), (True, True)])

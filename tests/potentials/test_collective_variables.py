@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from deepcg.analysis.surfaces.fitted import Surface, agreement, surface_of
+from deepcg.analysis.surfaces.fitted import FittedSurface, agreement, surface_of
 from deepcg.potentials.collective_variables import SurfacePotential
 from deepcg.potentials.model_file import SurfaceModel, load_any, load_model, save_model
 from deepcg.runtime.errors import InputError
@@ -107,7 +107,7 @@ def trajectories(n: int, *, noise: float = NOISE) -> list[VariableFrames]:
 
 
 @pytest.fixture(scope="module")
-def found() -> tuple[Surface, list[SurfacePotential]]:
+def found() -> tuple[FittedSurface, list[SurfacePotential]]:
     parts = [part.to("cpu", torch.float32) for part in trajectories(6_000)]
     samples = samples_of(parts)
     torch.manual_seed(0)
@@ -130,7 +130,7 @@ def off_by(value: np.ndarray, error: np.ndarray, grid: Grid) -> np.ndarray:
     return (apart - apart.mean()) / error
 
 
-def test_u_is_found_under_noise_with_an_honest_error(found: tuple[Surface, list]) -> None:
+def test_u_is_found_under_noise_with_an_honest_error(found: tuple[FittedSurface, list]) -> None:
     """Errors of bins are correlated over some 40 independent regions and known from 8 fits: the
     root mean square of z is 1.2 for honest errors (t of 7), and below 2 but once in 1000."""
     surface, _ = found
@@ -139,7 +139,7 @@ def test_u_is_found_under_noise_with_an_honest_error(found: tuple[Surface, list]
     assert np.nanmax(surface.energy.error) < 1.0
 
 
-def test_the_histogram_and_the_forces_agree(found: tuple[Surface, list]) -> None:
+def test_the_histogram_and_the_forces_agree(found: tuple[FittedSurface, list]) -> None:
     surface, _ = found
     z = off_by(surface.histogram.value, surface.histogram.error, surface.grid)
     # 1296 bins of 9 frames: z is t-like, with a bias of the logarithm of 1 / 18 of a kT
@@ -150,7 +150,7 @@ def test_the_histogram_and_the_forces_agree(found: tuple[Surface, list]) -> None
     assert "standard errors) rms over" in both.in_words()
 
 
-def test_the_raw_mean_force_is_that_of_the_bins(found: tuple[Surface, list]) -> None:
+def test_the_raw_mean_force_is_that_of_the_bins(found: tuple[FittedSurface, list]) -> None:
     """Over 2592 numbers the rms of z, of t with some 8 blocks in a bin, is 1 to 1.3."""
     surface, _ = found
     points = torch.from_numpy(surface.grid.points(3)).requires_grad_()
@@ -162,14 +162,14 @@ def test_the_raw_mean_force_is_that_of_the_bins(found: tuple[Surface, list]) -> 
     assert 0.9 < np.sqrt((z[many] ** 2).mean()) < 1.4
 
 
-def test_a_wrong_sign_of_one_force_is_seen(found: tuple[Surface, list]) -> None:
+def test_a_wrong_sign_of_one_force_is_seen(found: tuple[FittedSurface, list]) -> None:
     surface, _ = found
     wrong = replace(surface, energy=replace(surface.energy, value=surface.energy.value[:, ::-1]))
     assert agreement(wrong).standard_errors > 3
 
 
 def test_the_floor_of_each_coordinate_is_the_variance_of_its_noise(
-    found: tuple[Surface, list],
+    found: tuple[FittedSurface, list],
 ) -> None:
     """6000 frames: within 4 standard errors, 4 * 225 * sqrt(2 / 6000) = 16 (1 in 16 000)."""
     held_out = samples_of([part.to("cpu", torch.float32) for part in trajectories(12_000)])
@@ -181,7 +181,7 @@ def test_the_floor_of_each_coordinate_is_the_variance_of_its_noise(
 
 
 def test_a_surface_is_saved_by_the_names_of_its_axes(
-    found: tuple[Surface, list], tmp_path: Path
+    found: tuple[FittedSurface, list], tmp_path: Path
 ) -> None:
     found[0].save(tmp_path / "surface.npz")
     saved = np.load(tmp_path / "surface.npz", allow_pickle=False)

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter
 
 from deepcg.analysis.surfaces.estimates import Sampled, landscape_of, periods_span_a_turn
-from deepcg.analysis.surfaces.surface import Landscape, difference
+from deepcg.analysis.surfaces.surface import FreeEnergySurface, difference
 from deepcg.units import thermal_energy
 from free_energy import (
     Estimate,
@@ -113,7 +113,7 @@ class Distance:
         )
 
 
-def basins_of(landscape: Landscape, regions: Regions) -> tuple[Basin, ...]:
+def basins_of(landscape: FreeEnergySurface, regions: Regions) -> tuple[Basin, ...]:
     """Return the regions' populations and free energies relative to the first of them."""
     if not regions:
         return ()
@@ -126,7 +126,7 @@ def basins_of(landscape: Landscape, regions: Regions) -> tuple[Basin, ...]:
 
 
 def barriers_of(
-    landscape: Landscape, regions: Regions, paths: Sequence[tuple[str, str]]
+    landscape: FreeEnergySurface, regions: Regions, paths: Sequence[tuple[str, str]]
 ) -> tuple[Barrier, ...]:
     """Return the lowest passes between regions; NaN where none of them is sampled."""
     places, grid, kT = region_of_bins(regions, landscape.grid), landscape.grid, landscape.kT
@@ -144,8 +144,8 @@ def barriers_of(
 
 
 def distance(
-    landscape: Landscape,
-    reference: Landscape,
+    landscape: FreeEnergySurface,
+    reference: FreeEnergySurface,
     regions: Regions,
     metrics: tuple[Metric, ...] = (),
 ) -> Distance:
@@ -228,7 +228,7 @@ def _in_kcal(kT: float) -> Callable[[ArrayLike, ArrayLike], float]:
     return lambda p, q: (kT / KCAL) ** 2 * surface_mse(p, q)
 
 
-def _rms_of(landscape: Landscape, reference: Landscape) -> Estimate[float]:
+def _rms_of(landscape: FreeEnergySurface, reference: FreeEnergySurface) -> Estimate[float]:
     """Return the rms difference and its error: that of each surface's replicates, added up."""
 
     def of(one: Floats, other: Floats) -> float:
@@ -241,7 +241,9 @@ def _rms_of(landscape: Landscape, reference: Landscape) -> Estimate[float]:
     return Estimate(value, math.hypot(*parts) if parts else float("nan"))
 
 
-def _heights(landscape: Landscape, ends: list[Floats], kT: float) -> Callable[[Floats], Floats]:
+def _heights(
+    landscape: FreeEnergySurface, ends: list[Floats], kT: float
+) -> Callable[[Floats], Floats]:
     return lambda energy: kT * barriers(energy / kT, landscape.grid, *ends)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepcg.analysis.surfaces.mbar_weights import pooled
-from deepcg.analysis.surfaces.surface import Landscape
+from deepcg.analysis.surfaces.surface import FreeEnergySurface
 from deepcg.trajectory.frames import VariableFrames
 from deepcg.units import thermal_energy
 from free_energy import (
@@ -132,7 +132,7 @@ class Sampled:
         return counts.astype(float).reshape(grid.shape)
 
 
-def landscape_of(sampled: Sampled, grid: Grid, *, seed: int = 0) -> Landscape:
+def landscape_of(sampled: Sampled, grid: Grid, *, seed: int = 0) -> FreeEnergySurface:
     """Return F on a grid from the density of frames, and from their forces where these are known.
 
     Errors are those of blocks of frames drawn anew, longer than the correlations.
@@ -149,7 +149,7 @@ def landscape_of(sampled: Sampled, grid: Grid, *, seed: int = 0) -> Landscape:
         surface = combined_surface(grid, values, forces / kT, blocks, weighting=weighting)
     generator = np.random.default_rng(seed)
     found = bootstrap(surface, blocks, generator, strata=strata, n_samples=N_REPLICATES)
-    return Landscape(
+    return FreeEnergySurface(
         sampled.name,
         sampled.names,
         sampled.units,

@@ -21,7 +21,7 @@ from deepcg.analysis.axes import (
     shown,
 )
 from deepcg.analysis.style import COLOURS, DASHES, NOTE
-from deepcg.analysis.surfaces.surface import Landscape, difference
+from deepcg.analysis.surfaces.surface import FreeEnergySurface, difference
 from free_energy import Estimate, profile
 
 Floats = NDArray[np.float64]
@@ -30,7 +30,7 @@ _PANEL = 2.75  # inches
 
 
 def surfaces_figure(
-    landscapes: Sequence[Landscape],
+    landscapes: Sequence[FreeEnergySurface],
     level: float,
     *,
     top: float,
@@ -83,7 +83,7 @@ def surfaces_figure(
     return figure
 
 
-def profiles_figure(landscapes: Sequence[Landscape], *, top: float) -> Figure:
+def profiles_figure(landscapes: Sequence[FreeEnergySurface], *, top: float) -> Figure:
     """Return F of each coordinate, the other integrated out, with bands of a standard error."""
     figure = Figure(figsize=(9.2, 4.3))
     FigureCanvasAgg(figure)
@@ -99,7 +99,7 @@ def profiles_figure(landscapes: Sequence[Landscape], *, top: float) -> Figure:
     return figure
 
 
-def profile_of(landscape: Landscape, axis: int) -> Estimate[Floats]:
+def profile_of(landscape: FreeEnergySurface, axis: int) -> Estimate[Floats]:
     """Return F of one coordinate (n_bins,), kJ/mol, 0 at its lowest, with its error."""
     kT = landscape.kT
 
@@ -114,7 +114,7 @@ def profile_of(landscape: Landscape, axis: int) -> Estimate[Floats]:
 def _difference_row(
     figure: Figure,
     row: Sequence[Axes],
-    landscapes: Sequence[Landscape],
+    landscapes: Sequence[FreeEnergySurface],
     apart: Sequence[Estimate[Floats]],
 ) -> None:
     others = np.abs(np.stack([estimate.value for estimate in apart[1:]]))
@@ -142,7 +142,10 @@ def _difference_row(
 
 
 def _error_row(
-    figure: Figure, row: Sequence[Axes], landscapes: Sequence[Landscape], errors: Sequence[Floats]
+    figure: Figure,
+    row: Sequence[Axes],
+    landscapes: Sequence[FreeEnergySurface],
+    errors: Sequence[Floats],
 ) -> None:
     known = np.concatenate([error[np.isfinite(error)] for error in errors])
     limit = float(np.percentile(known, 95)) if len(known) else 1.0
@@ -172,7 +175,7 @@ def _bar(
     bar.ax.tick_params(labelsize=7.5)
 
 
-def _profile(axes: Axes, one: Landscape, k: int, number: int) -> None:
+def _profile(axes: Axes, one: FreeEnergySurface, k: int, number: int) -> None:
     line = profile_of(one, k)
     x = shown(one, k, one.grid.centres[k])
     colour = COLOURS[number % len(COLOURS)]
@@ -183,15 +186,17 @@ def _profile(axes: Axes, one: Landscape, k: int, number: int) -> None:
     axes.plot(x, line.value, color=colour, linewidth=1.3, dashes=dashes, label=_legend(one))
 
 
-def _title(one: Landscape) -> str:
+def _title(one: FreeEnergySurface) -> str:
     return one.name if len(one.name) < 34 else one.name[:31] + "..."
 
 
-def _legend(one: Landscape) -> str:
+def _legend(one: FreeEnergySurface) -> str:
     return f"{one.name} ({one.frames} frames)" if one.frames else one.name
 
 
-def _write_marks(axes: Axes, one: Landscape, marks: Mapping[str, tuple[float, float]]) -> None:
+def _write_marks(
+    axes: Axes, one: FreeEnergySurface, marks: Mapping[str, tuple[float, float]]
+) -> None:
     for text, point in marks.items():
         x, y = (float(shown(one, k, np.array(v))) for k, v in enumerate(point))
         inside = [
@@ -211,7 +216,7 @@ def _write_marks(axes: Axes, one: Landscape, marks: Mapping[str, tuple[float, fl
         )
 
 
-def _note(figure: Figure, landscapes: Sequence[Landscape], what: str) -> None:
+def _note(figure: Figure, landscapes: Sequence[FreeEnergySurface], what: str) -> None:
     sources = "; ".join(dict.fromkeys(one.source for one in landscapes))
     height = figure.get_figheight()
     figure.text(0.01, 0.2 / height, what, **NOTE)

@@ -60,7 +60,7 @@ _POINTS = 3  # per bin and coordinate
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Surface:
+class FittedSurface:
     """The free energy of d = 1 or 2 collective variables on a grid.
 
     Parameters
@@ -139,7 +139,7 @@ def surface_of(
     names: tuple[str, ...],
     units: tuple[str, ...],
     kT: float,
-) -> Surface:
+) -> FittedSurface:
     """Return the surface of the first of the potentials; the others are fits for its error.
 
     Parameters
@@ -162,7 +162,7 @@ def surface_of(
     lowest = np.nanmin(energies[0])
     spread = energies[1:].std(0, ddof=1) if len(energies) > 2 else np.full(grid.shape, np.nan)
     histogram = _histogram(grid, frames, trajectories)
-    return Surface(
+    return FittedSurface(
         names,
         units,
         grid,
@@ -174,7 +174,7 @@ def surface_of(
     )
 
 
-def agreement(surface: Surface) -> Agreement:
+def agreement(surface: FittedSurface) -> Agreement:
     """Compare U from forces with U from the histogram of the same frames."""
     return compare(surface.energy, surface.histogram, surface.frames)
 

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from deepcg.analysis.axes import edges, levels, padded, set_up_map, set_up_profile, shown
 from deepcg.analysis.style import COLOURS, NOTE
-from deepcg.analysis.surfaces.fitted import Surface
+from deepcg.analysis.surfaces.fitted import FittedSurface
 
 Floats = NDArray[np.float64]
 
 
-def surface_figures(surface: Surface, *, title: str, source: str) -> dict[str, Figure]:
+def surface_figures(surface: FittedSurface, *, title: str, source: str) -> dict[str, Figure]:
     """Return the figures of a surface by the name of their file."""
     if len(surface.names) == 1:
         return {
@@ -29,7 +29,7 @@ def surface_figures(surface: Surface, *, title: str, source: str) -> dict[str, F
     }
 
 
-def energy_figure(surface: Surface, *, title: str, source: str) -> Figure:
+def energy_figure(surface: FittedSurface, *, title: str, source: str) -> Figure:
     """Return U of two coordinates as a map with contours, grey where it is not sampled."""
     figure, axes = _map(surface, title)
     energy = surface.energy.value
@@ -45,7 +45,7 @@ def energy_figure(surface: Surface, *, title: str, source: str) -> Figure:
     return figure
 
 
-def error_figure(surface: Surface, *, title: str, source: str) -> Figure:
+def error_figure(surface: FittedSurface, *, title: str, source: str) -> Figure:
     """Return the error of U of two coordinates as a map."""
     figure, axes = _map(surface, title)
     error = surface.energy.error
@@ -58,7 +58,7 @@ def error_figure(surface: Surface, *, title: str, source: str) -> Figure:
     return figure
 
 
-def mean_force_figure(surface: Surface, *, title: str, source: str) -> Figure:
+def mean_force_figure(surface: FittedSurface, *, title: str, source: str) -> Figure:
     """Return the mean of the instantaneous forces in the bins as arrows over contours of U."""
     figure, axes = _map(surface, title)
     energy, force = surface.energy.value, surface.mean_force.value
@@ -91,7 +91,7 @@ def mean_force_figure(surface: Surface, *, title: str, source: str) -> Figure:
     return figure
 
 
-def profile_figure(surface: Surface, *, title: str, source: str) -> Figure:
+def profile_figure(surface: FittedSurface, *, title: str, source: str) -> Figure:
     """Return U of one coordinate, from forces and from the histogram, with error bands."""
     figure, axes = _panel(surface, title)
     x = shown(surface, 0, surface.grid.centres[0])
@@ -104,7 +104,7 @@ def profile_figure(surface: Surface, *, title: str, source: str) -> Figure:
     return figure
 
 
-def mean_force_profile(surface: Surface, *, title: str, source: str) -> Figure:
+def mean_force_profile(surface: FittedSurface, *, title: str, source: str) -> Figure:
     """Return the mean of the instantaneous forces in the bins of one coordinate."""
     figure, axes = _panel(surface, title)
     x = shown(surface, 0, surface.grid.centres[0])
@@ -119,7 +119,7 @@ def mean_force_profile(surface: Surface, *, title: str, source: str) -> Figure:
     return figure
 
 
-def _map(surface: Surface, title: str) -> tuple[Figure, Axes]:
+def _map(surface: FittedSurface, title: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(5.9, 5.0))
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -129,7 +129,7 @@ def _map(surface: Surface, title: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _panel(surface: Surface, title: str) -> tuple[Figure, Axes]:
+def _panel(surface: FittedSurface, title: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(5.6, 4.3))
     FigureCanvasAgg(figure)
     axes = figure.subplots()

@@ -26,7 +26,7 @@ from deepcg.analysis.surfaces.comparison import (
 )
 from deepcg.analysis.surfaces.figures import profiles_figure, surfaces_figure
 from deepcg.analysis.surfaces.ramachandran import SYMBOLS
-from deepcg.analysis.surfaces.surface import Landscape
+from deepcg.analysis.surfaces.surface import FreeEnergySurface
 from deepcg.runtime.files import make_folder, write_json, write_whole
 from deepcg.runtime.provenance import versions
 from free_energy import lowest_point, region_of_bins
@@ -47,7 +47,7 @@ class Study:
         Named parts of the plane, and between which of them barriers are told.
     """
 
-    landscapes: tuple[Landscape, ...]
+    landscapes: tuple[FreeEnergySurface, ...]
     distances: tuple[Distance, ...]
     halves: tuple[Distance, ...]
     regions: Regions

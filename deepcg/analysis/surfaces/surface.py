@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Landscape:
+class FreeEnergySurface:
     """F of two coordinates on a grid, kJ/mol.
 
     Parameters
@@ -119,8 +119,8 @@ class Landscape:
         return short if len(set(short)) == len(short) else self.names
 
 
-def load_landscape(path: Path) -> Landscape:
-    """Return what `Landscape.save` wrote.
+def load_landscape(path: Path) -> FreeEnergySurface:
+    """Return what `FreeEnergySurface.save` wrote.
 
     Raises
     ------
@@ -134,7 +134,7 @@ def load_landscape(path: Path) -> Landscape:
         keys = short if len(set(short)) == len(short) else names
         periods = tuple(None if np.isnan(p) else float(p) for p in file["periods"])
         grid = Grid(tuple(_edges(file[key]) for key in keys), periods)
-        return Landscape(
+        return FreeEnergySurface(
             str(file["name"]),
             names,
             tuple(str(unit) for unit in file["units"]),
@@ -156,7 +156,9 @@ def load_landscape(path: Path) -> Landscape:
         ) from error
 
 
-def difference(landscape: Landscape, reference: Landscape, level: float) -> Estimate[Floats]:
+def difference(
+    landscape: FreeEnergySurface, reference: FreeEnergySurface, level: float
+) -> Estimate[Floats]:
     """Return landscape - reference (*grid), kJ/mol, and its error from the two of both.
 
     The zeros are set such that the mean difference over the bins where the reference is below

@@ -22,7 +22,7 @@ from deepcg.analysis.axes import (
     shown,
 )
 from deepcg.analysis.style import COLOURS, NOTE
-from deepcg.analysis.surfaces.surface import Landscape
+from deepcg.analysis.surfaces.surface import FreeEnergySurface
 from deepcg.analysis.uncertainty.spread import BeadSpread, SurfaceSpread
 from free_energy import profile
 
@@ -202,7 +202,7 @@ def _cells(
     return axes.pcolormesh(x, y, np.ma.masked_invalid(table.T), cmap=colours, norm=norm, **limits)  # type: ignore[arg-type]
 
 
-def _member_profiles(axes: Axes, landscape: Landscape, k: int) -> None:
+def _member_profiles(axes: Axes, landscape: FreeEnergySurface, k: int) -> None:
     kT, grid = landscape.kT, landscape.grid
     set_up_profile(axes, landscape, k)
     axes.set_title(f"F along {label(landscape, k).split(' (')[0]}", fontsize=9.5, loc="left")

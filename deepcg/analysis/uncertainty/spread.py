@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from deepcg.analysis.surfaces.estimates import lowered
 from deepcg.analysis.surfaces.fitted import bin_energies, is_near
-from deepcg.analysis.surfaces.surface import Landscape
+from deepcg.analysis.surfaces.surface import FreeEnergySurface
 from deepcg.potentials.collective_variables import SurfacePotential
 from deepcg.potentials.ensemble import SurfaceEnsemble, sigma
 from free_energy import Grid, Replicates, normalised
@@ -90,13 +90,13 @@ class SurfaceSpread:
         return lowest
 
     @property
-    def landscape(self) -> Landscape:
+    def landscape(self) -> FreeEnergySurface:
         """F with the members as replicates: their spread, not the error of their mean."""
         energies = np.where(self.seen, self.energies, np.nan)
         n = len(energies)
         mean = np.where(self.seen, self.energies.mean(0), np.nan)
         replicates = lowered(Replicates(mean, energies, math.sqrt(n / (n - 1))))
-        return Landscape(
+        return FreeEnergySurface(
             f"mean of {n} members",
             self.names,
             self.units,

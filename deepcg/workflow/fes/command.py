@@ -17,7 +17,7 @@ from deepcg.analysis.surfaces.comparison import (
 from deepcg.analysis.surfaces.estimates import Sampled, landscape_of
 from deepcg.analysis.surfaces.ramachandran import AXES, BASINS, PATHS
 from deepcg.analysis.surfaces.report import Study, write_study
-from deepcg.analysis.surfaces.surface import Landscape
+from deepcg.analysis.surfaces.surface import FreeEnergySurface
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import check_place
 from deepcg.runtime.progress import Progress, silent
@@ -104,7 +104,7 @@ def fes(
     given = Coordinates(config.on, config.topology, config.temperature)
     reference = _reference(config, given, progress)
     grid = None if reference is None else reference[0].grid
-    landscapes: list[Landscape] = [] if reference is None else [reference[0]]
+    landscapes: list[FreeEnergySurface] = [] if reference is None else [reference[0]]
     frames: list[Sampled | None] = [] if reference is None else [reference[1]]
     for k, path in enumerate((config.run, *config.also)):
         landscape, sampled = any_landscape(path, given, grid, config.bins, progress)
@@ -132,7 +132,7 @@ def fes(
 
 def _reference(
     config: FesConfig, given: Coordinates, progress: Progress
-) -> tuple[Landscape, Sampled | None] | None:
+) -> tuple[FreeEnergySurface, Sampled | None] | None:
     """Return the first surface: the one given, that of the data of a run, or none."""
     paths = config.reference
     if len(paths) == 1 and paths[0].name.endswith("fes.npz"):
@@ -160,7 +160,7 @@ def _bins_of_surfaces(config: FesConfig, given: Coordinates) -> int:
     return config.bins
 
 
-def _check_alike(landscapes: list[Landscape]) -> None:
+def _check_alike(landscapes: list[FreeEnergySurface]) -> None:
     first = landscapes[0]
     for other in landscapes[1:]:
         same = other.grid.shape == first.grid.shape and all(
@@ -176,7 +176,7 @@ def _check_alike(landscapes: list[Landscape]) -> None:
 
 
 def _distances(
-    landscapes: list[Landscape], frames: list[Sampled | None], regions: dict[str, Rectangle]
+    landscapes: list[FreeEnergySurface], frames: list[Sampled | None], regions: dict[str, Rectangle]
 ) -> tuple[Distance, ...]:
     found = []
     for landscape, sampled in zip(landscapes[1:], frames[1:], strict=True):
@@ -187,7 +187,7 @@ def _distances(
 
 
 def _halves(
-    landscapes: list[Landscape], frames: list[Sampled | None], regions: dict[str, Rectangle]
+    landscapes: list[FreeEnergySurface], frames: list[Sampled | None], regions: dict[str, Rectangle]
 ) -> tuple[Distance, ...]:
     return tuple(
         distance_of_halves(replace(sampled, name=landscape.name), landscape.grid, regions)
@@ -196,9 +196,9 @@ def _halves(
     )
 
 
-def _told_apart(landscapes: list[Landscape]) -> list[Landscape]:
+def _told_apart(landscapes: list[FreeEnergySurface]) -> list[FreeEnergySurface]:
     """Return surfaces without two of one name."""
-    named: list[Landscape] = []
+    named: list[FreeEnergySurface] = []
     for one in landscapes:
         used = {other.name for other in named}
         name, k = one.name, 2
@@ -208,7 +208,7 @@ def _told_apart(landscapes: list[Landscape]) -> list[Landscape]:
     return named
 
 
-def _are_backbone(landscape: Landscape) -> bool:
+def _are_backbone(landscape: FreeEnergySurface) -> bool:
     return tuple(name.split()[0] for name in landscape.names) == AXES
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from deepcg.analysis.surfaces.estimates import Sampled, landscape_of, periods_span_a_turn
 from deepcg.analysis.surfaces.mbar_weights import bias_at
-from deepcg.analysis.surfaces.surface import Landscape, load_landscape
+from deepcg.analysis.surfaces.surface import FreeEnergySurface, load_landscape
 from deepcg.atomistic.alanine.torsion_bias import checked_table
 from deepcg.dynamics.samples import trajectories_in
 from deepcg.geometry.periodic import shortest
@@ -99,7 +99,7 @@ def samples(run: Path, on: str, name: str | None = None) -> Sampled:
     )
 
 
-def fitted(run: Path, name: str | None = None) -> Landscape:
+def fitted(run: Path, name: str | None = None) -> FreeEnergySurface:
     """Return U of a run on collective variables, as its surface.npz has it.
 
     Raises
@@ -116,7 +116,7 @@ def fitted(run: Path, name: str | None = None) -> Landscape:
         members = file["members"].astype(float)
         edges = tuple(_edges(file[key]) for key in names)
         n = len(members)
-        return Landscape(
+        return FreeEnergySurface(
             name or "U from the mean force",
             names,
             tuple(str(unit) for unit in file["units"]),
@@ -140,7 +140,7 @@ def is_surface_run(path: Path) -> bool:
 
 def any_landscape(
     path: Path, given: Coordinates, grid: Grid | None, n_bins: int, progress: Progress = silent
-) -> tuple[Landscape, Sampled | None]:
+) -> tuple[FreeEnergySurface, Sampled | None]:
     """Return the surface of a run folder, of a file of a surface or of a trajectory.
 
     Parameters

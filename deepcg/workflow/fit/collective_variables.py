@@ -12,7 +12,7 @@ from torch import Tensor
 
 from deepcg.analysis.learning_curve import learning_curve_figure
 from deepcg.analysis.style import png
-from deepcg.analysis.surfaces.fitted import BINS, Surface, agreement, surface_of
+from deepcg.analysis.surfaces.fitted import BINS, FittedSurface, agreement, surface_of
 from deepcg.analysis.surfaces.fitted_figures import surface_figures
 from deepcg.compute.device import device_of
 from deepcg.forces.mean_force_labels import are_labels
@@ -68,7 +68,7 @@ class SurfaceFit:
     model: SurfaceModel
     history: list[Record]
     quality: tuple[Quality, ...]
-    surface: Surface | None
+    surface: FittedSurface | None
     models: tuple[SurfaceModel, ...]
 
 

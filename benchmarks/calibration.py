@@ -23,7 +23,7 @@ from torch import Tensor
 from deepcg.analysis.style import png
 from deepcg.analysis.uncertainty.calibration import calibrate, parts_of
 from deepcg.analysis.uncertainty.figures import calibration_figure
-from deepcg.potentials.collective_variables import SurfacePotential
+from deepcg.potentials.collective_variables import CVPotential
 from deepcg.potentials.stacked import SurfaceStack
 from deepcg.training.config import TrainingConfig
 from deepcg.training.members import drawn_frames
@@ -88,7 +88,7 @@ def fits(case: Case) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
             seed = 1 + one * MEMBERS + k
             rows.append(own[drawn_frames([case.frames], seed)] if case.resample else own)
             torch.manual_seed(seed)
-            member = SurfacePotential((TURN, TURN), widths=case.widths)
+            member = CVPotential((TURN, TURN), widths=case.widths)
             member.standardise(samples.inputs[rows[-1]], samples.forces[rows[-1]])
             members.append(member)
             seeds.append(seed)

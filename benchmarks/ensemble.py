@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import torch
 
-from deepcg.potentials.collective_variables import SurfacePotential
+from deepcg.potentials.collective_variables import CVPotential
 from deepcg.training.config import TrainingConfig
 from deepcg.training.samples import ForceSamples
 from deepcg.training.stacked import train_stack
@@ -33,12 +33,12 @@ def samples() -> ForceSamples[torch.Tensor]:
     return ForceSamples(values, 20 * values.sin() + noise, torch.full((2,), 40.0))
 
 
-def members(data: ForceSamples[torch.Tensor]) -> list[SurfacePotential]:
+def members(data: ForceSamples[torch.Tensor]) -> list[CVPotential]:
     """Return untrained networks."""
     found = []
     for seed in range(MEMBERS):
         torch.manual_seed(seed)
-        potential = SurfacePotential((2 * math.pi, 2 * math.pi))
+        potential = CVPotential((2 * math.pi, 2 * math.pi))
         potential.standardise(data.inputs, data.forces)
         found.append(potential)
     return found

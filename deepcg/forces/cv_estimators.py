@@ -24,7 +24,7 @@ from deepcg.forces.inverse_gradient import GeneralForces, general_forces
 from deepcg.forces.rigid_motions import RigidForce, rigid_forces
 from deepcg.mapping.collective_variables import CollectiveVariables
 from deepcg.runtime.errors import InputError
-from deepcg.trajectory.frames import Frames, VariableFrames
+from deepcg.trajectory.frames import CVFrames, Frames
 from deepcg.trajectory.topology import molecule_index
 from deepcg.units import thermal_energy
 
@@ -128,11 +128,11 @@ class ChosenForces:
 
 def project_variables(
     chunks: Iterable[Frames], variables: CollectiveVariables, estimate: VariableForces
-) -> Iterator[VariableFrames]:
+) -> Iterator[CVFrames]:
     """Turn atomistic frames into frames of coordinates with forces, chunk by chunk."""
     for atoms in chunks:
         values = variables(atoms.positions, atoms.box)
-        yield VariableFrames(values, estimate(atoms), atoms.weights)
+        yield CVFrames(values, estimate(atoms), atoms.weights)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 
-class SurfacePotential(nn.Module):
+class CVPotential(nn.Module):
     """U(xi) of d coordinates as a multilayer perceptron with tanh.
 
     Parameters

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from deepcg.geometry.neighbor_list import Neighbors, PairList, find_pairs
 from deepcg.potentials.beads import NetworkPotential
-from deepcg.potentials.collective_variables import SurfacePotential
-from deepcg.potentials.model_file import Model, SurfaceModel, load_any
+from deepcg.potentials.collective_variables import CVPotential
+from deepcg.potentials.model_file import CVModel, Model, load_any
 from deepcg.potentials.stacked import SurfaceStack
 from deepcg.runtime.errors import InputError
 
@@ -98,7 +98,7 @@ class EnsemblePotential(nn.Module):
 class SurfaceEnsemble(nn.Module):
     """The mean of several free energies of the same collective variables."""
 
-    def __init__(self, members: Sequence[SurfacePotential]) -> None:
+    def __init__(self, members: Sequence[CVPotential]) -> None:
         super().__init__()
         _check_some(members)
         self.stack = SurfaceStack(members)
@@ -149,7 +149,7 @@ def count_members(run: Path) -> int:
     return next(k for k in count() if not (member_folder(run, k) / "model.pt").is_file())
 
 
-def load_members(run: Path, device: torch.device | str = "cpu") -> list[Model | SurfaceModel]:
+def load_members(run: Path, device: torch.device | str = "cpu") -> list[Model | CVModel]:
     """Return the models of all members of a run; of a plain fit there is one.
 
     Raises
@@ -162,7 +162,7 @@ def load_members(run: Path, device: torch.device | str = "cpu") -> list[Model | 
     return [first, *(load_any(member_folder(run, k), device) for k in others)]
 
 
-def load_surfaces(run: Path, device: torch.device | str = "cpu") -> list[SurfaceModel]:
+def load_surfaces(run: Path, device: torch.device | str = "cpu") -> list[CVModel]:
     """Return the members of a run on collective variables.
 
     Raises
@@ -171,7 +171,7 @@ def load_surfaces(run: Path, device: torch.device | str = "cpu") -> list[Surface
         As ``load_members``, or the run is of beads.
     """
     found = load_members(run, device)
-    surfaces = [model for model in found if isinstance(model, SurfaceModel)]
+    surfaces = [model for model in found if isinstance(model, CVModel)]
     if len(surfaces) < len(found):
         raise InputError(f"{run} is a model of beads, not of collective variables")
     return surfaces

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from deepcg.networks import COMPRESSED, NETWORKS
 from deepcg.potentials.beads import NetworkPotential
-from deepcg.potentials.collective_variables import SurfacePotential
+from deepcg.potentials.collective_variables import CVPotential
 from deepcg.potentials.priors import KINDS, ForceField, Repulsion, Table
 from deepcg.runtime.errors import InputError, pick
 from deepcg.runtime.files import read_tensors, write_tensors
@@ -97,22 +97,22 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SurfaceModel:
+class CVModel:
     """U of collective variables, with their names and units.
 
     ``mapping`` is what they are called together; ``temperature``, K, is that of the data.
     """
 
-    potential: SurfacePotential
+    potential: CVPotential
     names: tuple[str, ...]
     units: tuple[str, ...]
     mapping: str
     temperature: float
 
 
-def save_model(path: Path, model: Model | SurfaceModel) -> None:
+def save_model(path: Path, model: Model | CVModel) -> None:
     """Write a model; ``path`` holds the old one or the new one, whole, at any moment."""
-    content = _surface_content(model) if isinstance(model, SurfaceModel) else _bead_content(model)
+    content = _surface_content(model) if isinstance(model, CVModel) else _bead_content(model)
     state = {k: v.cpu() for k, v in model.potential.state_dict().items()}
     common = {"mapping": model.mapping, "temperature": model.temperature, "state": state}
     write_tensors(path, content | common)
@@ -128,7 +128,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> Model:
         variables.
     """
     model = load_any(path, device)
-    if isinstance(model, SurfaceModel):
+    if isinstance(model, CVModel):
         raise InputError(
             f"{path} is a free energy of collective variables ({', '.join(model.names)}), not of "
             f"beads: look at its surface.npz, or fit beads, as with --map solute"
@@ -136,7 +136,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> Model:
     return model
 
 
-def load_any(path: Path, device: torch.device | str = "cpu") -> Model | SurfaceModel:
+def load_any(path: Path, device: torch.device | str = "cpu") -> Model | CVModel:
     """Return the model in a file that ``save_model`` wrote, or in a run folder.
 
     Raises
@@ -179,7 +179,7 @@ def _bead_content(model: Model) -> dict[str, Any]:
     }
 
 
-def _surface_content(model: SurfaceModel) -> dict[str, Any]:
+def _surface_content(model: CVModel) -> dict[str, Any]:
     potential = model.potential
     return {
         "format": VARIABLES,
@@ -208,13 +208,11 @@ def _bead_model(saved: dict[str, Any], device: torch.device | str) -> Model:
     )
 
 
-def _surface_model(saved: dict[str, Any], device: torch.device | str) -> SurfaceModel:
-    potential = SurfacePotential(
-        saved["periods"], widths=saved["widths"], harmonics=saved["harmonics"]
-    )
+def _surface_model(saved: dict[str, Any], device: torch.device | str) -> CVModel:
+    potential = CVPotential(saved["periods"], widths=saved["widths"], harmonics=saved["harmonics"])
     _fill(potential, saved["state"], device)
     names, units = tuple(saved["names"]), tuple(saved["units"])
-    return SurfaceModel(potential, names, units, saved["mapping"], saved["temperature"])
+    return CVModel(potential, names, units, saved["mapping"], saved["temperature"])
 
 
 def _force_field(state: dict[str, Tensor]) -> ForceField:
@@ -236,7 +234,7 @@ def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
     return {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
 
 
-_LOADERS: dict[int, Callable[[dict[str, Any], torch.device | str], Model | SurfaceModel]] = {
+_LOADERS: dict[int, Callable[[dict[str, Any], torch.device | str], Model | CVModel]] = {
     BEADS: _bead_model,
     VARIABLES: _surface_model,
     MOLECULES: _bead_model,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from deepcg.potentials.collective_variables import SurfacePotential
+from deepcg.potentials.collective_variables import CVPotential
 
 
 class SurfaceStack(nn.Module):
@@ -26,7 +26,7 @@ class SurfaceStack(nn.Module):
         held.
     """
 
-    def __init__(self, members: Sequence[SurfacePotential]) -> None:
+    def __init__(self, members: Sequence[CVPotential]) -> None:
         super().__init__()
         first = members[0]
         trained = {name for name, p in first.named_parameters() if p.requires_grad}
@@ -63,7 +63,7 @@ class SurfaceStack(nn.Module):
             (slope,) = torch.autograd.grad(energies.sum(), values, create_graph=create_graph)
         return (energies if create_graph else energies.detach()), -slope
 
-    def members(self) -> list[SurfacePotential]:
+    def members(self) -> list[CVPotential]:
         """Return the potentials, each with its own copy of its weights."""
         found = []
         for k in range(self.n_members):

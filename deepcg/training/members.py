@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from deepcg.networks import COMPRESSED
 from deepcg.potentials.beads import NetworkPotential
-from deepcg.potentials.collective_variables import SurfacePotential
+from deepcg.potentials.collective_variables import CVPotential
 from deepcg.potentials.ensemble import load_members
-from deepcg.potentials.model_file import Architecture, Model, SurfaceModel
+from deepcg.potentials.model_file import Architecture, CVModel, Model
 from deepcg.runtime.errors import InputError
 from free_energy import block_labels
 
@@ -95,7 +95,7 @@ def begin_beads(
     _hold(potential, config)
 
 
-def begin_surface(potential: SurfacePotential, config: MembersConfig, member: int) -> None:
+def begin_surface(potential: CVPotential, config: MembersConfig, member: int) -> None:
     """Give a potential the weights of a member of the run to begin from, as `begin_beads` does.
 
     Raises
@@ -106,7 +106,7 @@ def begin_surface(potential: SurfacePotential, config: MembersConfig, member: in
     if config.start_from is None:
         return
     model = _source(config.start_from, member)
-    if not isinstance(model, SurfaceModel):
+    if not isinstance(model, CVModel):
         raise InputError(f"{config.start_from} is of beads, not of collective variables")
     old = model.potential
     for name in ("periods", "widths", "harmonics"):
@@ -119,7 +119,7 @@ def begin_surface(potential: SurfacePotential, config: MembersConfig, member: in
     _hold(potential, config)
 
 
-def _source(run: Path, member: int) -> Model | SurfaceModel:
+def _source(run: Path, member: int) -> Model | CVModel:
     models = load_members(run)
     return models[member % len(models)]
 
@@ -141,7 +141,7 @@ def _as_lists(options: Mapping[str, object]) -> dict[str, object]:
     return {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
 
 
-def _hold(potential: NetworkPotential | SurfacePotential, config: MembersConfig) -> None:
+def _hold(potential: NetworkPotential | CVPotential, config: MembersConfig) -> None:
     """Let the weights of frozen parts need no gradient."""
     for part in config.freeze:
         found = [p for name, p in potential.named_parameters() if part_of(name, potential) == part]
@@ -153,7 +153,7 @@ def _hold(potential: NetworkPotential | SurfacePotential, config: MembersConfig)
 
 def part_of(name: str, potential: nn.Module) -> str | None:
     """Return which of `PARTS` weights are of, by their name in the potential."""
-    if isinstance(potential, SurfacePotential):
+    if isinstance(potential, CVPotential):
         last = len(potential.network) - 1
         return "fitting" if name.startswith(f"network.{last}.") else "embedding"
     pieces = name.split(".")

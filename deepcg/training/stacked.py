@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from deepcg.compute.allocator import keep_freed_memory
-from deepcg.potentials.collective_variables import SurfacePotential
+from deepcg.potentials.collective_variables import CVPotential
 from deepcg.potentials.stacked import SurfaceStack
 from deepcg.runtime.files import read_tensors
 from deepcg.runtime.progress import Progress, silent
@@ -40,7 +40,7 @@ Records = tuple[Record, ...]
 
 
 def train_stack(
-    members: Sequence[SurfacePotential],
+    members: Sequence[CVPotential],
     samples: ForceSamples[Tensor],
     validation: ForceSamples[Tensor],
     config: TrainingConfig,
@@ -51,7 +51,7 @@ def train_stack(
     checkpoint: Path | None = None,
     resume: bool = False,
     progress: Progress = silent,
-) -> tuple[list[SurfacePotential], list[Records]]:
+) -> tuple[list[CVPotential], list[Records]]:
     """Fit potentials of one shape to the forces at once; return them, trained, and the history.
 
     Each is trained as ``train`` would train it, to rounding: with its own order of frames,
@@ -85,7 +85,7 @@ class _StackCourse:
 
     def __init__(
         self,
-        members: Sequence[SurfacePotential],
+        members: Sequence[CVPotential],
         samples: ForceSamples[Tensor],
         validation: ForceSamples[Tensor],
         config: TrainingConfig,

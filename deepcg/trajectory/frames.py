@@ -105,7 +105,7 @@ class Frames:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class VariableFrames:
+class CVFrames:
     """Frames in the coordinates of d collective variables.
 
     Parameters
@@ -141,9 +141,9 @@ class VariableFrames:
     def __len__(self) -> int:
         return len(self.values)
 
-    def __getitem__(self, frames: slice | Tensor) -> VariableFrames:
+    def __getitem__(self, frames: slice | Tensor) -> CVFrames:
         """Return some of the frames."""
-        return VariableFrames(
+        return CVFrames(
             self.values[frames],
             None if self.forces is None else self.forces[frames],
             None if self.weights is None else self.weights[frames],
@@ -151,7 +151,7 @@ class VariableFrames:
         )
 
     @classmethod
-    def join(cls, parts: Iterable[VariableFrames]) -> VariableFrames:
+    def join(cls, parts: Iterable[CVFrames]) -> CVFrames:
         """Concatenate frames of the same coordinates."""
         parts = list(parts)
         if not parts:
@@ -168,9 +168,9 @@ class VariableFrames:
             cat([p.errors for p in parts]),
         )
 
-    def to(self, device: torch.device | str, dtype: torch.dtype) -> VariableFrames:
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> CVFrames:
         """Return the same frames on ``device``, as ``dtype``."""
-        return VariableFrames(
+        return CVFrames(
             self.values.to(device, dtype),
             None if self.forces is None else self.forces.to(device, dtype),
             None if self.weights is None else self.weights.to(device, dtype),

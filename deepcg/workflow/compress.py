@@ -16,7 +16,7 @@ from deepcg.networks import COMPRESSED, DeepPotSE
 from deepcg.networks.deeppot_se.compressed import compressed
 from deepcg.potentials.beads import NetworkPotential
 from deepcg.potentials.ensemble import load_members, member_folder
-from deepcg.potentials.model_file import Architecture, Model, SurfaceModel, save_model
+from deepcg.potentials.model_file import Architecture, CVModel, Model, save_model
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import check_place, make_folder, write_json, writing
 from deepcg.runtime.locks import folder_locked
@@ -114,9 +114,9 @@ def compress(
     return [compression for _, compression in made]
 
 
-def _bead_model(model: Model | SurfaceModel, run: Path) -> Model:
+def _bead_model(model: Model | CVModel, run: Path) -> Model:
     """Refuse what has no embedding nets."""
-    if isinstance(model, SurfaceModel):
+    if isinstance(model, CVModel):
         raise InputError(f"{run} is of collective variables: there is nothing to compress")
     network = model.architecture.network
     if network in COMPRESSED:

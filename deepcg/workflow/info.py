@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from deepcg.atomistic.system import read_system
 from deepcg.forces.constraints import from_system
 from deepcg.forces.mean_force_labels import are_labels, load_labels
-from deepcg.potentials.model_file import SurfaceModel, load_any
+from deepcg.potentials.model_file import CVModel, load_any
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import read_arrays, read_json, read_tensors
 from deepcg.runtime.progress import Progress, silent
@@ -210,7 +210,7 @@ def _torch_file(path: Path) -> Facts:
 
 def _model(path: Path) -> Facts:
     model = load_any(path)
-    if isinstance(model, SurfaceModel):
+    if isinstance(model, CVModel):
         return _surface(model)
     parts = model.architecture
     return {
@@ -227,7 +227,7 @@ def _model(path: Path) -> Facts:
     }
 
 
-def _surface(model: SurfaceModel) -> Facts:
+def _surface(model: CVModel) -> Facts:
     potential = model.potential
     return {
         "kind": "model of collective variables",

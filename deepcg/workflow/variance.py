@@ -24,7 +24,7 @@ from deepcg.potentials.ensemble import (
     load_members,
     sigma,
 )
-from deepcg.potentials.model_file import Model, SurfaceModel
+from deepcg.potentials.model_file import CVModel, Model
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import check_place, make_folder, read_arrays, replacing
 from deepcg.runtime.progress import Progress, silent
@@ -97,7 +97,7 @@ def variance(
             f"{config.run} has one member, and no spread: add some by 'deepcg fit --ensemble 4 "
             f"--resume' with the settings in {config.run / 'config.toml'}"
         )
-    surfaces = [model for model in members if isinstance(model, SurfaceModel)]
+    surfaces = [model for model in members if isinstance(model, CVModel)]
     if surfaces:
         found = _of_surfaces(config, surfaces)
     else:
@@ -112,7 +112,7 @@ def variance(
     return found
 
 
-def spread_of_surfaces(run: Path, models: Sequence[SurfaceModel]) -> SurfaceSpread:
+def spread_of_surfaces(run: Path, models: Sequence[CVModel]) -> SurfaceSpread:
     """Return the spread of a run on one or two collective variables over its bins.
 
     Raises
@@ -134,7 +134,7 @@ def spread_of_surfaces(run: Path, models: Sequence[SurfaceModel]) -> SurfaceSpre
     )
 
 
-def _of_surfaces(config: VarianceConfig, models: Sequence[SurfaceModel]) -> Findings:
+def _of_surfaces(config: VarianceConfig, models: Sequence[CVModel]) -> Findings:
     if len(models[0].names) > 2:
         raise InputError(
             f"{config.run} is of {len(models[0].names)} coordinates: a map has two at most"
@@ -150,7 +150,7 @@ def _of_surfaces(config: VarianceConfig, models: Sequence[SurfaceModel]) -> Find
     )
 
 
-def _check_surfaces(models: Sequence[SurfaceModel], path: Path) -> Checked:
+def _check_surfaces(models: Sequence[CVModel], path: Path) -> Checked:
     """Compare the mean of the members with mean forces that were not used to fit them."""
     if are_labels(path):
         labels = load_labels(path)

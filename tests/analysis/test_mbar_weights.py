@@ -12,11 +12,11 @@ import torch
 from five_atoms import five_atoms
 from numpy.typing import NDArray
 
-from deepcg.analysis.surfaces.estimates import Sampled, landscape_of
+from deepcg.analysis.surfaces.estimates import CVSamples, landscape_of
 from deepcg.analysis.surfaces.mbar_weights import bias_at, pooled
 from deepcg.analysis.surfaces.surface import FreeEnergySurface, difference
 from deepcg.atomistic.alanine.torsion_bias import axis
-from deepcg.trajectory.frames import VariableFrames
+from deepcg.trajectory.frames import CVFrames
 from deepcg.units import thermal_energy
 from deepcg.workflow.fes.sources import Coordinates, _on_one_scale, trajectories
 from free_energy import Grid, Replicates
@@ -36,7 +36,7 @@ def table_of(height: float, n: int = 73) -> Floats:
     return height * energy(x, y)
 
 
-def frames(n: int, seed: int, table: Floats, *, forces: bool = False) -> VariableFrames:
+def frames(n: int, seed: int, table: Floats, *, forces: bool = False) -> CVFrames:
     """Return independent frames under a bias, with the weights of their own run alone."""
     rng = np.random.default_rng(seed)
     tries = rng.uniform(-np.pi, np.pi, (60 * n, 2))
@@ -47,12 +47,12 @@ def frames(n: int, seed: int, table: Floats, *, forces: bool = False) -> Variabl
     slopes = np.stack([-12 * np.sin(2 * x[:, 0]) + 2 * np.cos(x[:, 0]), -3 * np.sin(x[:, 1])], 1)
     noisy = torch.from_numpy(rng.normal(0, 10, x.shape) - slopes)
     weights /= weights.mean()
-    return VariableFrames(torch.from_numpy(x), noisy if forces else None, torch.from_numpy(weights))
+    return CVFrames(torch.from_numpy(x), noisy if forces else None, torch.from_numpy(weights))
 
 
-def sampled(parts: list[VariableFrames], tables: tuple[Floats, ...] = ()) -> Sampled:
+def sampled(parts: list[CVFrames], tables: tuple[Floats, ...] = ()) -> CVSamples:
     names, units = ("phi", "psi"), ("rad", "rad")
-    return Sampled("it", names, units, (PERIOD, PERIOD), tuple(parts), 300.0, "it", tables)
+    return CVSamples("it", names, units, (PERIOD, PERIOD), tuple(parts), 300.0, "it", tables)
 
 
 def exact() -> FreeEnergySurface:

@@ -19,12 +19,12 @@ from deepcg.analysis.surfaces.comparison import (
     distance_of_halves,
     metrics_of,
 )
-from deepcg.analysis.surfaces.estimates import Sampled, landscape_of
+from deepcg.analysis.surfaces.estimates import CVSamples, landscape_of
 from deepcg.analysis.surfaces.ramachandran import BASINS
 from deepcg.analysis.surfaces.surface import FreeEnergySurface, difference, load_landscape
 from deepcg.runtime.errors import InputError
 from deepcg.training.config import TrainingConfig
-from deepcg.trajectory.frames import VariableFrames
+from deepcg.trajectory.frames import CVFrames
 from deepcg.units import thermal_energy
 from deepcg.workflow.dataset.beads import DataConfig
 from deepcg.workflow.fes.command import FesConfig, fes
@@ -62,7 +62,7 @@ def exact(n: int) -> Floats:
     return found
 
 
-def frames(n: int, seed: int, *, biased: bool = False, forces: bool = False) -> VariableFrames:
+def frames(n: int, seed: int, *, biased: bool = False, forces: bool = False) -> CVFrames:
     """Return independent frames of exp(-U/kT), or evenly spread ones with weights."""
     rng = np.random.default_rng(seed)
     tries = rng.uniform(-np.pi, np.pi, (n if biased else 60 * n, 2))
@@ -70,13 +70,11 @@ def frames(n: int, seed: int, *, biased: bool = False, forces: bool = False) -> 
     kept = tries if biased else tries[rng.random(len(tries)) < boltzmann / boltzmann.max()][:n]
     weights = torch.from_numpy(boltzmann) if biased else None
     noisy = rng.normal(0, 10, kept.shape) - slopes(*kept.T)
-    return VariableFrames(
-        torch.from_numpy(kept), torch.from_numpy(noisy) if forces else None, weights
-    )
+    return CVFrames(torch.from_numpy(kept), torch.from_numpy(noisy) if forces else None, weights)
 
 
-def sampled(name: str, *parts: VariableFrames) -> Sampled:
-    return Sampled(name, NAMES, UNITS, (PERIOD, PERIOD), parts, 300.0, name)
+def sampled(name: str, *parts: CVFrames) -> CVSamples:
+    return CVSamples(name, NAMES, UNITS, (PERIOD, PERIOD), parts, 300.0, name)
 
 
 def known(n: int, shift: float = 0.0) -> FreeEnergySurface:

@@ -11,9 +11,9 @@ import torch
 from deepcg.analysis.surfaces.fitted import bin_energies
 from deepcg.analysis.uncertainty.calibration import calibrate, factor_of, parts_of
 from deepcg.analysis.uncertainty.spread import BeadSpread, surface_spread
-from deepcg.potentials.collective_variables import SurfacePotential
+from deepcg.potentials.collective_variables import CVPotential
 from deepcg.potentials.ensemble import member_folder
-from deepcg.potentials.model_file import SurfaceModel, save_model
+from deepcg.potentials.model_file import CVModel, save_model
 from deepcg.runtime.errors import InputError
 from deepcg.units import thermal_energy
 from deepcg.workflow.variance import VarianceConfig, variance
@@ -23,11 +23,11 @@ TURN = 2 * math.pi
 KT = thermal_energy(300.0)
 
 
-def surfaces(n: int) -> list[SurfacePotential]:
+def surfaces(n: int) -> list[CVPotential]:
     found = []
     for seed in range(n):
         torch.manual_seed(seed)
-        found.append(SurfacePotential((TURN, TURN), widths=(6,)).double())
+        found.append(CVPotential((TURN, TURN), widths=(6,)).double())
     return found
 
 
@@ -103,7 +103,7 @@ def test_sigma_is_the_spread_of_the_forces_at_the_bins() -> None:
 
 def test_coordinates_of_different_units_are_compared_in_mean_forces() -> None:
     torch.manual_seed(0)
-    members = [SurfacePotential((TURN, None), widths=(6,)).double() for _ in range(2)]
+    members = [CVPotential((TURN, None), widths=(6,)).double() for _ in range(2)]
     values = np.random.default_rng(0).uniform(0, 1, (100, 2))
     grid = grid_over(values, (TURN, None), 6)
     frames = np.bincount(grid.index(values), minlength=36).reshape(6, 6)
@@ -124,7 +124,7 @@ def plane(tmp_path: Path) -> Path:
     members = [u.float() for u in surfaces(3)]
     for k, potential in enumerate(members):
         member_folder(run, k).mkdir(exist_ok=True)
-        model = SurfaceModel(potential, names, ("rad", "rad"), "dihedrals", 300.0)
+        model = CVModel(potential, names, ("rad", "rad"), "dihedrals", 300.0)
         save_model(member_folder(run, k) / "model.pt", model)
     values = np.random.default_rng(0).uniform(-math.pi, 0, (3000, 2))
     grid = grid_over(values, (TURN, TURN), 36)

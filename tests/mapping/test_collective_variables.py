@@ -11,7 +11,7 @@ import torch
 
 from deepcg.mapping.collective_variables import Variable, build_variables, is_collective
 from deepcg.runtime.errors import InputError
-from deepcg.trajectory.frames import VariableFrames
+from deepcg.trajectory.frames import CVFrames
 
 
 def peptide(n_residues: int = 3) -> mdtraj.Topology:
@@ -164,10 +164,10 @@ def test_a_period_must_be_positive(period):
 
 
 def test_frames_of_variables_are_cut_and_joined():
-    frames = VariableFrames(torch.rand(10, 2), torch.rand(10, 2), torch.rand(10))
-    joined = VariableFrames.join([frames[:4], frames[4:]])
+    frames = CVFrames(torch.rand(10, 2), torch.rand(10, 2), torch.rand(10))
+    joined = CVFrames.join([frames[:4], frames[4:]])
     assert torch.equal(joined.values, frames.values)
     assert torch.equal(joined.forces, frames.forces)
     assert torch.equal(joined.weights, frames.weights)
     with pytest.raises(ValueError, match="forces has shape"):
-        VariableFrames(torch.rand(10, 2), torch.rand(10))
+        CVFrames(torch.rand(10, 2), torch.rand(10))

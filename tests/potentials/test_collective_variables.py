@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from deepcg.analysis.surfaces.fitted import FittedSurface, agreement, surface_of
-from deepcg.potentials.collective_variables import SurfacePotential
-from deepcg.potentials.model_file import SurfaceModel, load_any, load_model, save_model
+from deepcg.potentials.collective_variables import CVPotential
+from deepcg.potentials.model_file import CVModel, load_any, load_model, save_model
 from deepcg.runtime.errors import InputError
 from deepcg.training.config import TrainingConfig
 from deepcg.training.trainer import train
-from deepcg.trajectory.frames import VariableFrames
+from deepcg.trajectory.frames import CVFrames
 from deepcg.units import thermal_energy
 from deepcg.workflow.fit.collective_variables import judge_each, resampled_fits, samples_of
 from deepcg.workflow.fit.config import FitConfig
@@ -26,9 +26,9 @@ NOISE = 15.0  # kJ/mol/rad
 CONFIG = TrainingConfig(steps=300, batch_size=512, learning_rate=3e-2, validations=2)
 
 
-def potential(periods: tuple[float | None, ...] = (PERIOD, None)) -> SurfacePotential:
+def potential(periods: tuple[float | None, ...] = (PERIOD, None)) -> CVPotential:
     torch.manual_seed(0)
-    u = SurfacePotential(periods, widths=(16, 16)).double()
+    u = CVPotential(periods, widths=(16, 16)).double()
     values = torch.randn(100, len(periods), dtype=torch.float64)
     u.standardise(values * 0.1 + 3.0, torch.full_like(values, 20.0))
     return u
@@ -62,7 +62,7 @@ def test_the_unit_of_a_straight_coordinate_does_not_matter() -> None:
     energies, forces = [], []
     for unit in (1.0, 10.0):
         torch.manual_seed(1)
-        u = SurfacePotential((None,)).double()
+        u = CVPotential((None,)).double()
         u.standardise(unit * metres, pull / unit)
         energy, force = u.forces(unit * metres)
         energies.append(energy)
@@ -73,10 +73,10 @@ def test_the_unit_of_a_straight_coordinate_does_not_matter() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_saved_model_gives_the_same_numbers(dtype: torch.dtype, tmp_path: Path) -> None:
-    before = SurfaceModel(potential().to(dtype), ("phi", "r"), ("rad", "nm"), "dihedrals", 310.0)
+    before = CVModel(potential().to(dtype), ("phi", "r"), ("rad", "nm"), "dihedrals", 310.0)
     save_model(tmp_path / "model.pt", before)
     after = load_any(tmp_path)
-    assert isinstance(after, SurfaceModel)
+    assert isinstance(after, CVModel)
     values = torch.tensor([[0.3, 3.1], [-2.0, 2.9]], dtype=dtype)
     wanted, found = before.potential.forces(values), after.potential.forces(values)
     assert all(torch.equal(a, b) for a, b in zip(wanted, found, strict=True))
@@ -93,7 +93,7 @@ def energy(values: Tensor) -> Tensor:
     return 6 * phi.cos() + 4 * (2 * psi).sin() + 5 * (phi - psi).cos()
 
 
-def trajectories(n: int, *, noise: float = NOISE) -> list[VariableFrames]:
+def trajectories(n: int, *, noise: float = NOISE) -> list[CVFrames]:
     """Two trajectories of n frames each, uniform on the torus, weighted for densities."""
     generator = torch.Generator().manual_seed(4)
     parts = []
@@ -102,16 +102,16 @@ def trajectories(n: int, *, noise: float = NOISE) -> list[VariableFrames]:
         point = values.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(energy(point).sum(), point)
         forces = noise * torch.randn(n, 2, generator=generator, dtype=torch.float64) - gradient
-        parts.append(VariableFrames(values, forces, torch.exp(-energy(values) / KT)))
+        parts.append(CVFrames(values, forces, torch.exp(-energy(values) / KT)))
     return parts
 
 
 @pytest.fixture(scope="module")
-def found() -> tuple[FittedSurface, list[SurfacePotential]]:
+def found() -> tuple[FittedSurface, list[CVPotential]]:
     parts = [part.to("cpu", torch.float32) for part in trajectories(6_000)]
     samples = samples_of(parts)
     torch.manual_seed(0)
-    u = SurfacePotential((PERIOD, PERIOD), widths=(16, 16))
+    u = CVPotential((PERIOD, PERIOD), widths=(16, 16))
     u.standardise(samples.inputs, samples.forces)
     train(u, samples, samples[:500], CONFIG)
     config = FitConfig(Path("x"), training=CONFIG, network_options={"widths": [16, 16]})
@@ -194,7 +194,7 @@ def test_a_surface_is_saved_by_the_names_of_its_axes(
 def test_nothing_is_shown_where_there_are_no_frames() -> None:
     part = trajectories(400)[0]
     part = part[part.values[:, 0] < 0]
-    u = SurfacePotential((PERIOD, PERIOD)).double()
+    u = CVPotential((PERIOD, PERIOD)).double()
     surface = surface_of([u, u, u], [part], ("phi", "psi"), ("rad", "rad"), KT)
     edges = surface.grid.edges[0]
     width = edges[1] - edges[0]

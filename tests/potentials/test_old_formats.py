@@ -12,8 +12,8 @@ from deepcg.potentials.model_file import (
     BEADS,
     MOLECULES,
     VARIABLES,
+    CVModel,
     Model,
-    SurfaceModel,
     load_any,
 )
 from deepcg.runtime.errors import InputError
@@ -37,7 +37,7 @@ def test_models_of_beads_have_the_energies_they_had(version: int, expected) -> N
 
 def test_models_of_variables_have_the_energies_they_had(expected) -> None:
     model = load_any(FORMATS / f"model-{VARIABLES}.pt")
-    assert isinstance(model, SurfaceModel)
+    assert isinstance(model, CVModel)
     energy, _ = model.potential.forces(torch.tensor(expected["values"], dtype=torch.float64))
     assert energy.tolist() == pytest.approx(expected[f"model-{VARIABLES}.pt"], rel=1e-12)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from deepcg.networks import NETWORKS, SIZES
-from deepcg.potentials.collective_variables import SurfacePotential
+from deepcg.potentials.collective_variables import CVPotential
 from deepcg.runtime.config import (
     flat_fields,
     from_flat,
@@ -193,7 +193,7 @@ def test_text_becomes_what_a_file_would_hold(text: str, kind: Any, value: Any):
 
 @pytest.mark.parametrize("name", [*NETWORKS, "collective variables"])
 def test_the_help_tells_the_options_of_networks(name: str) -> None:
-    kind = NETWORKS.get(name, SurfacePotential)
+    kind = NETWORKS.get(name, CVPotential)
     options = {
         option: parameter.default
         for option, parameter in signature(kind).parameters.items()

@@ -15,7 +15,7 @@ from deepcg.dynamics.config import DynamicsConfig
 from deepcg.dynamics.model_deviation import TrustConfig
 from deepcg.dynamics.run import SamplingError
 from deepcg.potentials.beads import energy_and_forces
-from deepcg.potentials.collective_variables import SurfacePotential
+from deepcg.potentials.collective_variables import CVPotential
 from deepcg.potentials.ensemble import (
     EnsemblePotential,
     SurfaceEnsemble,
@@ -103,11 +103,11 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 # stacked networks
 
 
-def potentials(n: int) -> list[SurfacePotential]:
+def potentials(n: int) -> list[CVPotential]:
     found = []
     for seed in range(n):
         torch.manual_seed(seed)
-        found.append(SurfacePotential((TURN, None), widths=(8, 8)).double())
+        found.append(CVPotential((TURN, None), widths=(8, 8)).double())
     return found
 
 

@@ -13,13 +13,13 @@ import torch
 from paths import SHARED
 
 from deepcg.mapping.collective_variables import BY_TOPOLOGY, Variable, dihedral
-from deepcg.potentials.model_file import SurfaceModel, load_any
+from deepcg.potentials.model_file import CVModel, load_any
 from deepcg.runtime.errors import InputError
 from deepcg.training.config import TrainingConfig
 from deepcg.units import thermal_energy
 from deepcg.workflow.compare import CompareConfig, compare
 from deepcg.workflow.dataset.beads import DataConfig
-from deepcg.workflow.fit.collective_variables import SurfaceFit
+from deepcg.workflow.fit.collective_variables import CVFit
 from deepcg.workflow.fit.command import fit
 from deepcg.workflow.fit.config import SURFACE, FitConfig, with_preset
 from deepcg.workflow.info import describe
@@ -119,7 +119,7 @@ def test_two_coordinates_of_different_units(data: Path, tmp_path: Path) -> None:
     said: list[str] = []
     name = f"{TORSION};distance:0,3"
     result = fit(config(data, tmp_path / "run", name), tell=said.append)
-    assert isinstance(result, SurfaceFit)
+    assert isinstance(result, CVFit)
     assert [quality.unit for quality in result.quality] == ["kJ/mol/rad", "kJ/mol/nm"]
     assert result.surface is not None
     assert result.surface.energy.value.shape == (36, 36)
@@ -142,8 +142,8 @@ def test_any_function_of_positions_is_a_coordinate(
     monkeypatch.setitem(BY_TOPOLOGY, "turn", lambda topology: (found,))
     ours = fit(replace(config(data, tmp_path / "ours", "turn"), threads=1))
     theirs = fit(config(data, tmp_path / "theirs"))
-    assert isinstance(ours, SurfaceFit)
-    assert isinstance(theirs, SurfaceFit)
+    assert isinstance(ours, CVFit)
+    assert isinstance(theirs, CVFit)
     assert ours.quality[0].variance == pytest.approx(theirs.quality[0].variance, rel=0.5)
     assert ours.model.names == ("turn",)
     assert load_any(tmp_path / "ours").names == ("turn",)
@@ -152,11 +152,11 @@ def test_any_function_of_positions_is_a_coordinate(
 def test_of_three_coordinates_there_is_a_model_without_surface(data: Path, tmp_path: Path) -> None:
     name = f"{TORSION};distance:0,1;angle:1,2,3"
     result = fit(config(data, tmp_path / "run", name))
-    assert isinstance(result, SurfaceFit)
+    assert isinstance(result, CVFit)
     assert result.surface is None
     assert not (tmp_path / "run" / "surface.npz").exists()
     model = load_any(tmp_path / "run")
-    assert isinstance(model, SurfaceModel)
+    assert isinstance(model, CVModel)
     assert model.units == ("rad", "nm", "rad")
 
 
@@ -245,7 +245,7 @@ def test_alanine_agrees_with_its_reweighted_histogram(estimator: str, tmp_path: 
         estimator=estimator,
     )
     result = fit(FitConfig(ALANINE / "walker-a.npz", output=tmp_path / "run", data=files))
-    assert isinstance(result, SurfaceFit)
+    assert isinstance(result, CVFit)
     found = json.loads((tmp_path / "run" / "run.json").read_text())["histogram"]
     assert found["bins"] > 300
     assert found["standard_errors"] < 1.5

@@ -20,7 +20,7 @@ from deepcg.training.config import TrainingConfig
 from deepcg.trajectory.frames import Frames
 from deepcg.units import thermal_energy
 from deepcg.workflow.dataset.beads import DataConfig
-from deepcg.workflow.fit.collective_variables import SurfaceFit
+from deepcg.workflow.fit.collective_variables import CVFit
 from deepcg.workflow.fit.command import fit
 from deepcg.workflow.fit.config import FitConfig
 from deepcg.workflow.label.command import LabelConfig, label_trajectory
@@ -196,7 +196,7 @@ def test_a_fit_to_labels_finds_u_within_its_error(torsions: Path, tmp_path: Path
     )
     said: list[str] = []
     result = fit(config, tell=said.append)
-    assert isinstance(result, SurfaceFit)
+    assert isinstance(result, CVFit)
     assert result.surface is not None
     (phi,) = result.surface.grid.centres
     energy = result.surface.energy

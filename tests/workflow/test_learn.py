@@ -13,12 +13,12 @@ import torch
 from torsions import write_torsions
 
 from deepcg.geometry.periodic import shortest
-from deepcg.potentials.collective_variables import SurfacePotential
+from deepcg.potentials.collective_variables import CVPotential
 from deepcg.potentials.ensemble import SurfaceEnsemble, load_surfaces
 from deepcg.runtime.errors import InputError
 from deepcg.training.config import TrainingConfig
 from deepcg.training.members import MembersConfig
-from deepcg.trajectory.frames import VariableFrames
+from deepcg.trajectory.frames import CVFrames
 from deepcg.workflow.dataset.beads import DataConfig
 from deepcg.workflow.fit.command import fit
 from deepcg.workflow.fit.config import FitConfig
@@ -34,11 +34,11 @@ ANGLE = Box((TURN,), torch.tensor([-3.0]), torch.tensor([3.0]))
 MIXED = Box((TURN, None), torch.tensor([-3.0, 0.0]), torch.tensor([3.0, math.pi]))
 
 
-def walls(n: int, height: float) -> list[SurfacePotential]:
+def walls(n: int, height: float) -> list[CVPotential]:
     """Return members U = height cos(x) that agree but for their zero."""
     members = []
     for _ in range(n):
-        member = SurfacePotential((TURN,), widths=(2,), harmonics=1)
+        member = CVPotential((TURN,), widths=(2,), harmonics=1)
         with torch.no_grad():  # tanh of something small is linear
             member.network[0].weight.copy_(torch.tensor([[1e-3, 0.0], [0.0, 0.0]]))
             member.network[0].bias.zero_()
@@ -56,7 +56,7 @@ def test_the_bias_is_switched_off_between_the_trust_levels():
     torch.testing.assert_close(bias, torch.tensor([1.0, 1.0, 0.5, 0.0, 0.0]))
 
 
-def walked(members: list[SurfacePotential], low: float) -> float:
+def walked(members: list[CVPotential], low: float) -> float:
     """Return the mean of the cosine where 200 walkers went that began everywhere alike."""
     generator = torch.Generator().manual_seed(0)
     start = torch.linspace(-math.pi, math.pi, 201)[:-1, None]
@@ -124,7 +124,7 @@ def test_places_differ_and_begin_with_the_worst():
 
 def test_stored_frames_answer_once_and_across_the_period(tmp_path: Path):
     values = torch.tensor([[3.1], [-3.1], [0.0], [0.05], [1.0]], dtype=torch.float64)
-    frames = VariableFrames(values, 10 * values)
+    frames = CVFrames(values, 10 * values)
     oracle = StoredFrames(frames, ANGLE, each=2)
     answer = oracle(torch.tensor([[math.pi], [2.0], [0.02]]), tmp_path)
     assert answer.answered.tolist() == [True, False, True]
@@ -139,7 +139,7 @@ def test_stored_frames_answer_once_and_across_the_period(tmp_path: Path):
 
 
 def test_places_without_an_answer_do_not_count():
-    members = [SurfacePotential((TURN,), widths=(4,)) for _ in range(2)]
+    members = [CVPotential((TURN,), widths=(4,)) for _ in range(2)]
     trust = Trust(1e-9, 1.0, torch.ones(1), 50.0)
     options = {"kT": 2.5, "steps": 200}
     start = torch.zeros(20, 1)

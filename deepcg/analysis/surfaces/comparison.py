@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter
 
-from deepcg.analysis.surfaces.estimates import Sampled, landscape_of, periods_span_a_turn
+from deepcg.analysis.surfaces.estimates import CVSamples, landscape_of, periods_span_a_turn
 from deepcg.analysis.surfaces.surface import FreeEnergySurface, difference
 from deepcg.units import thermal_energy
 from free_energy import (
@@ -166,13 +166,13 @@ def distance(
     return Distance(landscape.name, int(low.sum()), rms, expected, basins, metrics)
 
 
-def distance_of_halves(sampled: Sampled, grid: Grid, regions: Regions) -> Distance:
+def distance_of_halves(sampled: CVSamples, grid: Grid, regions: Regions) -> Distance:
     """Compare the surfaces of an ensemble's two halves: the errors should explain all of it."""
     one, other = (landscape_of(half, grid) for half in sampled.halves())
     return distance(replace(other, name=f"{sampled.name}, two halves"), one, regions)
 
 
-def metrics_of(sampled: Sampled, reference: Sampled, *, seed: int = 0) -> tuple[Metric, ...]:
+def metrics_of(sampled: CVSamples, reference: CVSamples, *, seed: int = 0) -> tuple[Metric, ...]:
     """Return the distances of the literature between two ensembles of angles, with their floors.
 
     FES-MSE and Jensen-Shannon divergence of 60 x 60 bins, PMF error of 100 x 100: see

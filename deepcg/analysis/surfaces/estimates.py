@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from deepcg.analysis.surfaces.mbar_weights import pooled
 from deepcg.analysis.surfaces.surface import FreeEnergySurface
-from deepcg.trajectory.frames import VariableFrames
+from deepcg.trajectory.frames import CVFrames
 from deepcg.units import thermal_energy
 from free_energy import (
     Grid,
@@ -30,7 +30,7 @@ N_REPLICATES = 100
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sampled:
+class CVSamples:
     """Frames of one ensemble in two coordinates.
 
     Parameters
@@ -54,7 +54,7 @@ class Sampled:
     names: tuple[str, ...]
     units: tuple[str, ...]
     periods: tuple[float | None, ...]
-    trajectories: tuple[VariableFrames, ...]
+    trajectories: tuple[CVFrames, ...]
     temperature: float
     source: str
     tables: tuple[Floats, ...] = ()
@@ -106,7 +106,7 @@ class Sampled:
         even = weights.sum() ** 2 / (weights**2).sum() / len(weights)
         return float(worth * even)
 
-    def halves(self) -> tuple[Sampled, Sampled]:
+    def halves(self) -> tuple[CVSamples, CVSamples]:
         """Return the ensemble's two halves: of the trajectories, or of the time of a single one."""
         if len(self.trajectories) > 1:
             middle = len(self.trajectories) // 2
@@ -132,7 +132,7 @@ class Sampled:
         return counts.astype(float).reshape(grid.shape)
 
 
-def landscape_of(sampled: Sampled, grid: Grid, *, seed: int = 0) -> FreeEnergySurface:
+def landscape_of(sampled: CVSamples, grid: Grid, *, seed: int = 0) -> FreeEnergySurface:
     """Return F on a grid from the density of frames, and from their forces where these are known.
 
     Errors are those of blocks of frames drawn anew, longer than the correlations.

@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
-from deepcg.potentials.collective_variables import SurfacePotential
+from deepcg.potentials.collective_variables import CVPotential
 from deepcg.runtime.files import write_arrays
-from deepcg.trajectory.frames import VariableFrames
+from deepcg.trajectory.frames import CVFrames
 from free_energy import (
     Estimate,
     Grid,
@@ -134,8 +134,8 @@ class Agreement:
 
 
 def surface_of(
-    potentials: Sequence[SurfacePotential],
-    trajectories: Sequence[VariableFrames],
+    potentials: Sequence[CVPotential],
+    trajectories: Sequence[CVFrames],
     names: tuple[str, ...],
     units: tuple[str, ...],
     kT: float,
@@ -149,7 +149,7 @@ def surface_of(
     kT
         kJ/mol.
     """
-    frames = VariableFrames.join(_with_weights(trajectories))
+    frames = CVFrames.join(_with_weights(trajectories))
     values, periods = _array(frames.values), potentials[0].periods
     filled = int(3 * (len(values) / SOME) ** (1 / len(names)))
     grid = grid_over(values, periods, min(BINS[len(names)], max(1, filled)))
@@ -197,7 +197,7 @@ def compare(one: Estimate[Floats], other: Estimate[Floats], frames: NDArray[np.i
     return Agreement(int(used.sum()), _rms(apart), _rms(z))
 
 
-def bin_energies(potential: SurfacePotential, grid: Grid, kT: float) -> Floats:
+def bin_energies(potential: CVPotential, grid: Grid, kT: float) -> Floats:
     """Return -kT ln of the mean of exp(-U/kT) in each bin, (*grid), in the unit of kT."""
     points = grid.points(_POINTS)
     like = potential.center
@@ -217,9 +217,7 @@ def is_near(counts: NDArray[np.int64], grid: Grid) -> NDArray[np.bool_]:
     return near
 
 
-def _histogram(
-    grid: Grid, frames: VariableFrames, trajectories: Sequence[VariableFrames]
-) -> Estimate[Floats]:
+def _histogram(grid: Grid, frames: CVFrames, trajectories: Sequence[CVFrames]) -> Estimate[Floats]:
     if frames.errors is not None:
         nothing = np.full(grid.shape, np.nan)
         return Estimate(nothing, nothing)
@@ -228,7 +226,7 @@ def _histogram(
     return histogram_energy(grid, _array(frames.values), blocks, weights=weights)
 
 
-def _label_means(grid: Grid, labels: VariableFrames) -> Estimate[Floats]:
+def _label_means(grid: Grid, labels: CVFrames) -> Estimate[Floats]:
     """Return the mean of the labels in each bin, and its error from theirs."""
     index, n_bins = grid.index(_array(labels.values)), int(np.prod(grid.shape))
     inside = index >= 0
@@ -243,7 +241,7 @@ def _label_means(grid: Grid, labels: VariableFrames) -> Estimate[Floats]:
         return Estimate(sums(forces) / number, np.sqrt(sums(variances)) / number)
 
 
-def _mean_force(grid: Grid, trajectories: Sequence[VariableFrames]) -> Estimate[Floats]:
+def _mean_force(grid: Grid, trajectories: Sequence[CVFrames]) -> Estimate[Floats]:
     values = np.concatenate([_array(part.values) for part in trajectories])
     forces = np.concatenate([_array(part.forces) for part in trajectories])
     blocks = _fast_blocks(grid, trajectories)
@@ -254,7 +252,7 @@ def _mean_force(grid: Grid, trajectories: Sequence[VariableFrames]) -> Estimate[
 
 
 def _slow_blocks(
-    trajectories: Sequence[VariableFrames], periods: Sequence[float | None]
+    trajectories: Sequence[CVFrames], periods: Sequence[float | None]
 ) -> NDArray[np.int64]:
     """Return blocks that are independent in where the frames are."""
     lengths = [len(part) for part in trajectories]
@@ -268,7 +266,7 @@ def _slow_blocks(
     return block_labels(lengths, max(2, round(n_blocks / len(lengths))))
 
 
-def _fast_blocks(grid: Grid, trajectories: Sequence[VariableFrames]) -> NDArray[np.int64]:
+def _fast_blocks(grid: Grid, trajectories: Sequence[CVFrames]) -> NDArray[np.int64]:
     """Return blocks that are independent in what the forces are beyond the mean of their bin."""
     longest = 1.0
     for part in trajectories:
@@ -282,12 +280,12 @@ def _fast_blocks(grid: Grid, trajectories: Sequence[VariableFrames]) -> NDArray[
     return block_labels(lengths, min(max(2, n_blocks), MOST_BLOCKS))
 
 
-def _with_weights(trajectories: Sequence[VariableFrames]) -> list[VariableFrames]:
+def _with_weights(trajectories: Sequence[CVFrames]) -> list[CVFrames]:
     """Return the trajectories, those that are not weighted with weights of 1 if others are."""
     if all(part.weights is None for part in trajectories):
         return list(trajectories)
     return [
-        VariableFrames(
+        CVFrames(
             part.values,
             part.forces,
             part.values.new_ones(len(part)) if part.weights is None else part.weights,

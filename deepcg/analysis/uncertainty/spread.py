@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from deepcg.analysis.surfaces.estimates import lowered
 from deepcg.analysis.surfaces.fitted import bin_energies, is_near
 from deepcg.analysis.surfaces.surface import FreeEnergySurface
-from deepcg.potentials.collective_variables import SurfacePotential
+from deepcg.potentials.collective_variables import CVPotential
 from deepcg.potentials.ensemble import SurfaceEnsemble, sigma
 from free_energy import Grid, Replicates, normalised
 
@@ -120,7 +120,7 @@ class SurfaceSpread:
 
 
 def surface_spread(
-    members: Sequence[SurfacePotential],
+    members: Sequence[CVPotential],
     grid: Grid,
     frames: NDArray[np.int64],
     *,

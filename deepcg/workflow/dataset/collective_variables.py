@@ -19,7 +19,7 @@ from deepcg.forces.cv_estimators import (
 from deepcg.mapping.collective_variables import CollectiveVariables, build_variables
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.progress import Progress, silent
-from deepcg.trajectory.frames import Frames, VariableFrames
+from deepcg.trajectory.frames import CVFrames, Frames
 from deepcg.trajectory.reader import Trajectory
 from deepcg.trajectory.sanity_checks import warn_of_forces
 from deepcg.trajectory.topology import atomic_masses
@@ -43,7 +43,7 @@ class MappedVariables:
     are known. ``hashes`` tell which files they came from.
     """
 
-    trajectories: tuple[VariableFrames, ...]
+    trajectories: tuple[CVFrames, ...]
     variables: CollectiveVariables
     hashes: Mapping[str, Mapping[str, str]]
     estimate: Described
@@ -113,22 +113,20 @@ def _mapped(
     variables: CollectiveVariables,
     estimate: VariableForces,
     progress: Progress,
-) -> VariableFrames:
+) -> CVFrames:
     """Return the frames of one trajectory, in double precision, weights of mean 1."""
     chunks = read_used(source, config, progress, with_forces=True)
     parts = list(project_variables(chunks, variables, estimate))
     if not parts:
         raise InputError(f"{source.trajectory}: --start and --stop leave no frames")
-    frames = VariableFrames.join(parts).to("cpu", torch.float64)
+    frames = CVFrames.join(parts).to("cpu", torch.float64)
     _check_finite(source, frames, variables)
     if frames.weights is None:
         return frames
-    return VariableFrames(frames.values, frames.forces, frames.weights / frames.weights.mean())
+    return CVFrames(frames.values, frames.forces, frames.weights / frames.weights.mean())
 
 
-def _check_finite(
-    source: Trajectory, frames: VariableFrames, variables: CollectiveVariables
-) -> None:
+def _check_finite(source: Trajectory, frames: CVFrames, variables: CollectiveVariables) -> None:
     assert frames.forces is not None
     for what, table in (("value", frames.values), ("force", frames.forces)):
         wrong = torch.nonzero(~torch.isfinite(table))

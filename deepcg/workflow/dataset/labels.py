@@ -11,7 +11,7 @@ import torch
 from deepcg.forces.mean_force_labels import MeanForceLabels, load_labels
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.provenance import file_hash
-from deepcg.trajectory.frames import Frames, VariableFrames
+from deepcg.trajectory.frames import CVFrames, Frames
 from deepcg.workflow.dataset.beads import Beads, DataConfig
 from deepcg.workflow.dataset.collective_variables import MappedVariables
 
@@ -56,7 +56,7 @@ def variables_of_labels(path: Path, config: DataConfig, temperature: float) -> M
         for table in (labels.coordinates, labels.forces, labels.errors)
     )
     _check_some(path, len(values))
-    frames = VariableFrames(values, forces, errors=errors)
+    frames = CVFrames(values, forces, errors=errors)
     hashes = {str(path): {"labels": file_hash(path)}}
     return MappedVariables((frames,), labels.variables, hashes, labels)
 

@@ -14,7 +14,7 @@ from deepcg.analysis.surfaces.comparison import (
     distance_of_halves,
     metrics_of,
 )
-from deepcg.analysis.surfaces.estimates import Sampled, landscape_of
+from deepcg.analysis.surfaces.estimates import CVSamples, landscape_of
 from deepcg.analysis.surfaces.ramachandran import AXES, BASINS, PATHS
 from deepcg.analysis.surfaces.report import Study, write_study
 from deepcg.analysis.surfaces.surface import FreeEnergySurface
@@ -105,7 +105,7 @@ def fes(
     reference = _reference(config, given, progress)
     grid = None if reference is None else reference[0].grid
     landscapes: list[FreeEnergySurface] = [] if reference is None else [reference[0]]
-    frames: list[Sampled | None] = [] if reference is None else [reference[1]]
+    frames: list[CVSamples | None] = [] if reference is None else [reference[1]]
     for k, path in enumerate((config.run, *config.also)):
         landscape, sampled = any_landscape(path, given, grid, config.bins, progress)
         if k < len(config.names):
@@ -132,7 +132,7 @@ def fes(
 
 def _reference(
     config: FesConfig, given: Coordinates, progress: Progress
-) -> tuple[FreeEnergySurface, Sampled | None] | None:
+) -> tuple[FreeEnergySurface, CVSamples | None] | None:
     """Return the first surface: the one given, that of the data of a run, or none."""
     paths = config.reference
     if len(paths) == 1 and paths[0].name.endswith("fes.npz"):
@@ -176,7 +176,9 @@ def _check_alike(landscapes: list[FreeEnergySurface]) -> None:
 
 
 def _distances(
-    landscapes: list[FreeEnergySurface], frames: list[Sampled | None], regions: dict[str, Rectangle]
+    landscapes: list[FreeEnergySurface],
+    frames: list[CVSamples | None],
+    regions: dict[str, Rectangle],
 ) -> tuple[Distance, ...]:
     found = []
     for landscape, sampled in zip(landscapes[1:], frames[1:], strict=True):
@@ -187,7 +189,9 @@ def _distances(
 
 
 def _halves(
-    landscapes: list[FreeEnergySurface], frames: list[Sampled | None], regions: dict[str, Rectangle]
+    landscapes: list[FreeEnergySurface],
+    frames: list[CVSamples | None],
+    regions: dict[str, Rectangle],
 ) -> tuple[Distance, ...]:
     return tuple(
         distance_of_halves(replace(sampled, name=landscape.name), landscape.grid, regions)

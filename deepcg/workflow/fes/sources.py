@@ -11,19 +11,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deepcg.analysis.surfaces.estimates import Sampled, landscape_of, periods_span_a_turn
+from deepcg.analysis.surfaces.estimates import CVSamples, landscape_of, periods_span_a_turn
 from deepcg.analysis.surfaces.mbar_weights import bias_at
 from deepcg.analysis.surfaces.surface import FreeEnergySurface, load_landscape
 from deepcg.atomistic.alanine.torsion_bias import checked_table
 from deepcg.dynamics.samples import trajectories_in
 from deepcg.geometry.periodic import shortest
 from deepcg.mapping.collective_variables import CollectiveVariables, build_variables
-from deepcg.potentials.model_file import SurfaceModel, load_any
+from deepcg.potentials.model_file import CVModel, load_any
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import read_arrays
 from deepcg.runtime.progress import Progress, silent
 from deepcg.trajectory.formats import open_trajectory_file
-from deepcg.trajectory.frames import VariableFrames
+from deepcg.trajectory.frames import CVFrames
 from deepcg.trajectory.reader import Trajectory
 from deepcg.units import thermal_energy
 from deepcg.workflow.dataset.beads import DataConfig, open_data, read_used
@@ -47,7 +47,7 @@ class Coordinates:
     temperature: float
 
 
-def microscopic(run: Path, on: str, progress: Progress = silent) -> Sampled:
+def microscopic(run: Path, on: str, progress: Progress = silent) -> CVSamples:
     """Return the frames that a run was fitted to, with forces on the coordinates."""
     config = fit_config_of(run)
     data = replace(config.data, map=on, estimator="least-noise")
@@ -60,13 +60,13 @@ def microscopic(run: Path, on: str, progress: Progress = silent) -> Sampled:
 
 def trajectories(
     paths: tuple[Path, ...], given: Coordinates, progress: Progress = silent
-) -> Sampled:
+) -> CVSamples:
     """Return the frames of trajectories, with forces if they are beside all of them."""
     data = DataConfig(map=given.on, topology=given.topology)
     return _frames(paths, data, given.temperature, paths[0].stem, paths[0].parent, progress)
 
 
-def samples(run: Path, on: str, name: str | None = None) -> Sampled:
+def samples(run: Path, on: str, name: str | None = None) -> CVSamples:
     """Return the frames of a model's samples, with weights where they were biased.
 
     Raises
@@ -84,11 +84,10 @@ def samples(run: Path, on: str, name: str | None = None) -> Sampled:
     values = [variables(torch.from_numpy(np.stack(list(_positions(file))))) for file in files]
     weights = _weights_of(folder, [len(part) for part in values])
     frames = tuple(
-        VariableFrames(part.double(), None, weight)
-        for part, weight in zip(values, weights, strict=True)
+        CVFrames(part.double(), None, weight) for part, weight in zip(values, weights, strict=True)
     )
     config = fit_config_of(run)
-    return Sampled(
+    return CVSamples(
         name or f"CG, {config.data.map}",
         variables.names,
         variables.units,
@@ -135,12 +134,12 @@ def fitted(run: Path, name: str | None = None) -> FreeEnergySurface:
 def is_surface_run(path: Path) -> bool:
     """Return whether a path is a run on collective variables."""
     model = path / "model.pt"
-    return model.is_file() and isinstance(load_any(model), SurfaceModel)
+    return model.is_file() and isinstance(load_any(model), CVModel)
 
 
 def any_landscape(
     path: Path, given: Coordinates, grid: Grid | None, n_bins: int, progress: Progress = silent
-) -> tuple[FreeEnergySurface, Sampled | None]:
+) -> tuple[FreeEnergySurface, CVSamples | None]:
     """Return the surface of a run folder, of a file of a surface or of a trajectory.
 
     Parameters
@@ -159,7 +158,7 @@ def any_landscape(
     return landscape_of(sampled, grid or default_grid(sampled, n_bins)), sampled
 
 
-def default_grid(sampled: Sampled, n_bins: int) -> Grid:
+def default_grid(sampled: CVSamples, n_bins: int) -> Grid:
     """Return bins over whole periods, or over what the frames span."""
     edges = []
     for column, period in zip(sampled.values.T, sampled.periods, strict=True):
@@ -175,7 +174,7 @@ def _frames(
     name: str,
     folder: Path,
     progress: Progress,
-) -> Sampled:
+) -> CVSamples:
     sources = [open_data(path, data) for path in paths]
     variables = build_variables(data.map, sources[0].topology)
     if len(variables.names) != 2:
@@ -191,7 +190,7 @@ def _frames(
     else:
         trajectories = tuple(_values(source, data, variables, progress) for source in sources)
     source = ", ".join(dict.fromkeys(path.name for path in paths))
-    whole = Sampled(
+    whole = CVSamples(
         name, variables.names, variables.units, variables.periods, trajectories, temperature, source
     )
     return _on_one_scale(whole, [_bias_table(path) for path in paths])
@@ -205,7 +204,7 @@ def _bias_table(path: Path) -> Floats | None:
         return checked_table(path, arrays["bias_grid"]) if "bias_grid" in arrays else None
 
 
-def _on_one_scale(sampled: Sampled, tables: list[Floats | None]) -> Sampled:
+def _on_one_scale(sampled: CVSamples, tables: list[Floats | None]) -> CVSamples:
     """Return frames whose weights are comparable, if the tables are those of their coordinates."""
     known = tuple(table for table in tables if table is not None)
     if not periods_span_a_turn(sampled.periods):
@@ -228,7 +227,7 @@ def _on_one_scale(sampled: Sampled, tables: list[Floats | None]) -> Sampled:
     return replace(sampled, trajectories=tuple(parts))
 
 
-def _explains(table: Floats, frames: VariableFrames, kT: float) -> bool:
+def _explains(table: Floats, frames: CVFrames, kT: float) -> bool:
     """Return whether a bias at the values of frames is what their weights undo."""
     if frames.weights is None:
         return False
@@ -243,15 +242,15 @@ def _has_forces(source: Trajectory) -> bool:
 
 def _values(
     source: Trajectory, data: DataConfig, variables: CollectiveVariables, progress: Progress
-) -> VariableFrames:
+) -> CVFrames:
     chunks = read_used(source, data, progress, with_forces=False)
     parts = [
-        VariableFrames(variables(atoms.positions, atoms.box).double(), None, atoms.weights)
+        CVFrames(variables(atoms.positions, atoms.box).double(), None, atoms.weights)
         for atoms in chunks
     ]
     if not parts:
         raise InputError(f"{source.trajectory}: --start and --stop leave no frames")
-    return VariableFrames.join(parts)
+    return CVFrames.join(parts)
 
 
 def _weights_of(folder: Path, lengths: list[int]) -> list[torch.Tensor | None]:

@@ -16,9 +16,9 @@ from deepcg.analysis.surfaces.fitted import BINS, FittedSurface, agreement, surf
 from deepcg.analysis.surfaces.fitted_figures import surface_figures
 from deepcg.compute.device import device_of
 from deepcg.forces.mean_force_labels import are_labels
-from deepcg.potentials.collective_variables import SurfacePotential
+from deepcg.potentials.collective_variables import CVPotential
 from deepcg.potentials.ensemble import member_folder
-from deepcg.potentials.model_file import SurfaceModel, save_model
+from deepcg.potentials.model_file import CVModel, save_model
 from deepcg.runtime.config import write_toml
 from deepcg.runtime.errors import InputError, pick
 from deepcg.runtime.files import read_tensors, write_bytes, write_json
@@ -31,7 +31,7 @@ from deepcg.training.quality import Quality, quality_of
 from deepcg.training.samples import ForceSamples, label_weights
 from deepcg.training.stacked import train_stack
 from deepcg.training.trainer import Record, rows
-from deepcg.trajectory.frames import VariableFrames
+from deepcg.trajectory.frames import CVFrames
 from deepcg.units import thermal_energy
 from deepcg.workflow.dataset.collective_variables import (
     MappedVariables,
@@ -56,7 +56,7 @@ Samples = ForceSamples[Tensor]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SurfaceFit:
+class CVFit:
     """What a fit on collective variables leaves behind: the run folder holds the same.
 
     ``quality`` has an entry for each coordinate; ``surface`` is ``None`` where there are more
@@ -65,18 +65,18 @@ class SurfaceFit:
     """
 
     config: FitConfig
-    model: SurfaceModel
+    model: CVModel
     history: list[Record]
     quality: tuple[Quality, ...]
     surface: FittedSurface | None
-    models: tuple[SurfaceModel, ...]
+    models: tuple[CVModel, ...]
 
 
 def fit_variables(
     config: FitConfig,
     progress: Progress = silent,
     tell: Callable[[str], None] = lambda line: None,
-) -> SurfaceFit:
+) -> CVFit:
     """Map, train, draw and save; see ``deepcg.workflow.fit.command.fit``, which calls this.
 
     Raises
@@ -103,7 +103,7 @@ def fit_variables(
     for name, of_one in zip(mapped.variables.names, quality, strict=True):
         tell(f"{name}: {of_one.in_words()}")
     names, units = mapped.variables.names, mapped.variables.units
-    models = [SurfaceModel(u, names, units, config.data.map, config.temperature) for u in members]
+    models = [CVModel(u, names, units, config.data.map, config.temperature) for u in members]
     for k, model in enumerate(models):
         save_model(member_folder(config.output, k) / "model.pt", model)
     surface = None
@@ -111,7 +111,7 @@ def fit_variables(
         refits = resampled_fits(config, periods, training, held_out, progress)
         kT = thermal_energy(config.temperature)
         surface = surface_of([potential, *refits], parts, names, units, kT)
-    result = SurfaceFit(config, models[0], history[0], quality, surface, tuple(models))
+    result = CVFit(config, models[0], history[0], quality, surface, tuple(models))
     if len(models) > 1:
         tell(_about_members(history))
     _write_results(result, mapped)
@@ -120,8 +120,8 @@ def fit_variables(
 
 
 def split_each(
-    trajectories: list[VariableFrames], validation_fraction: float
-) -> tuple[list[VariableFrames], list[VariableFrames]]:
+    trajectories: list[CVFrames], validation_fraction: float
+) -> tuple[list[CVFrames], list[CVFrames]]:
     """Return the first frames of every trajectory, and its last ones.
 
     Raises
@@ -140,9 +140,9 @@ def split_each(
     return first, last
 
 
-def samples_of(trajectories: list[VariableFrames]) -> Samples:
+def samples_of(trajectories: list[CVFrames]) -> Samples:
     """Return frames ready for training; the scale of a coordinate is the spread of its force."""
-    frames = VariableFrames.join(trajectories)
+    frames = CVFrames.join(trajectories)
     assert frames.forces is not None
     spread = frames.forces.std(0) if len(frames) > 1 else frames.forces.abs()[0]
     weights = None if frames.errors is None else label_weights(frames.errors)
@@ -155,21 +155,21 @@ def build_surface(
     samples: Samples,
     *,
     seed: int | None = None,
-) -> SurfacePotential:
+) -> CVPotential:
     """Return the untrained potential that a config describes."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed if seed is None else seed)
-        potential = SurfacePotential(periods, **config.network_options)
+        potential = CVPotential(periods, **config.network_options)
     potential.to(samples.forces.device, samples.forces.dtype)
     potential.standardise(samples.seen, samples.forces)
     return potential
 
 
 def floors_of(
-    trajectories: list[VariableFrames], periods: tuple[float | None, ...]
+    trajectories: list[CVFrames], periods: tuple[float | None, ...]
 ) -> tuple[Estimate[float] | None, ...]:
     """Return the noise of every coordinate by pairs of close frames, where these can tell it."""
-    frames = VariableFrames.join(trajectories)
+    frames = CVFrames.join(trajectories)
     if len(periods) > MOST_COORDINATES or len(frames) < FEWEST_FRAMES:
         return (None,) * len(periods)
     assert frames.forces is not None
@@ -180,7 +180,7 @@ def floors_of(
 
 
 def judge_each(
-    potential: SurfacePotential,
+    potential: CVPotential,
     samples: Samples,
     held_out: Samples,
     units: tuple[str, ...],
@@ -200,16 +200,16 @@ def judge_each(
 def train_members(
     config: FitConfig,
     periods: tuple[float | None, ...],
-    training: list[VariableFrames],
+    training: list[CVFrames],
     held_out: Samples,
     progress: Progress = silent,
-) -> tuple[list[SurfacePotential], list[list[Record]]]:
+) -> tuple[list[CVPotential], list[list[Record]]]:
     """Train the members of the ensemble in the run folder; return them and the records of each.
 
     They are trained at once, but for those that are added to others: these have the checkpoint of
     their own that was written when they began.
     """
-    found: list[SurfacePotential] = []
+    found: list[CVPotential] = []
     histories: list[list[Record]] = []
     while len(found) < config.members.ensemble:
         first = len(found)
@@ -226,10 +226,10 @@ def train_members(
 def resampled_fits(
     config: FitConfig,
     periods: tuple[float | None, ...],
-    training: list[VariableFrames],
+    training: list[CVFrames],
     held_out: Samples,
     progress: Progress = silent,
-) -> list[SurfacePotential]:
+) -> list[CVPotential]:
     """Return fits to blocks of frames drawn with replacement, from other random weights.
 
     Their spread is the error of U that frames and network have (Efron's bootstrap, of blocks).
@@ -261,9 +261,9 @@ def _trained_together(config: FitConfig, first: int) -> list[int]:
 def _beginnings(
     config: FitConfig,
     periods: tuple[float | None, ...],
-    training: list[VariableFrames],
+    training: list[CVFrames],
     members: list[int],
-) -> tuple[list[SurfacePotential], list[Tensor] | None, Samples]:
+) -> tuple[list[CVPotential], list[Tensor] | None, Samples]:
     """Return what members begin with, the frames that each sees, and all frames."""
     samples, lengths = samples_of(training), [len(frames) for frames in training]
     seeds = [member_seed(config.training.seed, k) for k in members]
@@ -294,11 +294,11 @@ def _mapped(config: FitConfig, progress: Progress) -> MappedVariables:
 
 
 def _check_options(config: FitConfig) -> None:
-    known = list(inspect.signature(SurfacePotential).parameters)[1:]
+    known = list(inspect.signature(CVPotential).parameters)[1:]
     for name in config.network_options:
         pick(dict.fromkeys(known), name, "option of the network of collective variables:")
     try:
-        SurfacePotential((None,), **config.network_options)
+        CVPotential((None,), **config.network_options)
     except (TypeError, RuntimeError) as error:
         raise InputError(f"an option of the network of collective variables: {error}") from error
 
@@ -310,7 +310,7 @@ def _about(mapped: MappedVariables) -> str:
     return f"{mapped.n_frames} frames{files} in {names}\n{mapped.estimate.describe()}"
 
 
-def _about_surface(result: SurfaceFit, mapped: MappedVariables) -> str:
+def _about_surface(result: CVFit, mapped: MappedVariables) -> str:
     folder = result.config.output
     if result.surface is None:
         return f"model in {folder}; no surface is drawn of {len(result.model.names)} coordinates"
@@ -324,7 +324,7 @@ def _about_surface(result: SurfaceFit, mapped: MappedVariables) -> str:
     return f"{text}\n{where}"
 
 
-def _write_results(result: SurfaceFit, mapped: MappedVariables) -> None:
+def _write_results(result: CVFit, mapped: MappedVariables) -> None:
     folder, model, surface = result.config.output, result.model, result.surface
     paths = (result.config.trajectory, *result.config.data.also)
     content: Mapping[str, Any] = {

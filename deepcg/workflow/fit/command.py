@@ -8,7 +8,7 @@ from deepcg.mapping.collective_variables import is_collective
 from deepcg.runtime.locks import folder_locked
 from deepcg.runtime.progress import Progress, silent
 from deepcg.workflow.fit.beads import Fit, fit_beads
-from deepcg.workflow.fit.collective_variables import SurfaceFit, fit_variables
+from deepcg.workflow.fit.collective_variables import CVFit, fit_variables
 from deepcg.workflow.fit.config import FitConfig, with_preset
 from deepcg.workflow.fit.run_folder import check_folder
 
@@ -17,7 +17,7 @@ def fit(
     config: FitConfig,
     progress: Progress = silent,
     tell: Callable[[str], None] = lambda line: None,
-) -> Fit | SurfaceFit:
+) -> Fit | CVFit:
     """Label, map, train and save; return the model and how good it is.
 
     Parameters

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepcg.potentials.collective_variables import SurfacePotential
+from deepcg.potentials.collective_variables import CVPotential
 from deepcg.potentials.ensemble import member_folder
 from deepcg.potentials.model_file import Model
 from deepcg.runtime.config import read_toml, to_flat, write_toml
@@ -125,13 +125,13 @@ def train_in_folder(
 def train_stack_in_folder(
     config: FitConfig,
     members: Sequence[int],
-    potentials: Sequence[SurfacePotential],
+    potentials: Sequence[CVPotential],
     samples: ForceSamples[Tensor],
     validation: ForceSamples[Tensor],
     *,
     drawn: Sequence[Tensor] | None,
     progress: Progress = silent,
-) -> tuple[list[SurfacePotential], list[list[Record]]]:
+) -> tuple[list[CVPotential], list[list[Record]]]:
     """Train several members at once; return them, and the records of each.
 
     Records are kept in the folder of each, a checkpoint of all in that of the first.

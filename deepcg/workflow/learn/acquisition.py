@@ -14,10 +14,10 @@ from scipy.spatial import cKDTree
 from torch import Generator, Tensor
 
 from deepcg.geometry.periodic import shortest
-from deepcg.potentials.collective_variables import SurfacePotential
+from deepcg.potentials.collective_variables import CVPotential
 from deepcg.potentials.ensemble import SurfaceEnsemble
 from deepcg.runtime.progress import Progress, silent
-from deepcg.trajectory.frames import VariableFrames
+from deepcg.trajectory.frames import CVFrames
 from deepcg.workflow.learn.exploration import Box, Trust, explore
 
 Floats = NDArray[np.float64]
@@ -77,7 +77,7 @@ class StoredFrames:
         How many of the nearest frames answer for a place.
     """
 
-    def __init__(self, frames: VariableFrames, box: Box, each: int) -> None:
+    def __init__(self, frames: CVFrames, box: Box, each: int) -> None:
         self.frames, self.each = frames, each
         self._lengths = box.lengths.double().numpy()
         self._periods = [
@@ -90,7 +90,7 @@ class StoredFrames:
 
     def __call__(
         self, places: Tensor, folder: Path, progress: Progress = silent
-    ) -> Answer[VariableFrames]:
+    ) -> Answer[CVFrames]:
         """Return the nearest frames that were not given before; see `Oracle`."""
         del folder, progress
         chosen: list[int] = []
@@ -107,25 +107,25 @@ class StoredFrames:
             answered[k] = True
         return self._answer(places, answered, np.array(chosen, dtype=np.int64))
 
-    def take(self, n: int, rng: np.random.Generator) -> Answer[VariableFrames]:
+    def take(self, n: int, rng: np.random.Generator) -> Answer[CVFrames]:
         """Return n frames at random that were not given before, or all that are left."""
         left = np.flatnonzero(~self.given)
         chosen = rng.choice(left, min(n, len(left)), replace=False)
         nowhere = self.frames.values[:0]
         return self._answer(nowhere, np.zeros(0, bool), chosen)
 
-    def recall(self, saved: Mapping[str, NDArray[Any]], folder: Path) -> VariableFrames | None:
+    def recall(self, saved: Mapping[str, NDArray[Any]], folder: Path) -> CVFrames | None:
         """Return frames that were given before, and give them no more."""
         del folder
         return self._give(saved["given"])
 
     def _answer(
         self, places: Tensor, answered: NDArray[np.bool_], chosen: NDArray[np.int64]
-    ) -> Answer[VariableFrames]:
+    ) -> Answer[CVFrames]:
         given = np.sort(chosen)
         return Answer(places, answered, self._give(given), {"given": given})
 
-    def _give(self, given: NDArray[np.int64]) -> VariableFrames | None:
+    def _give(self, given: NDArray[np.int64]) -> CVFrames | None:
         self.given[given] = True
         return self.frames[torch.from_numpy(given)] if len(given) else None
 
@@ -160,7 +160,7 @@ class Survey:
 
 
 def survey(
-    members: Sequence[SurfacePotential],
+    members: Sequence[CVPotential],
     start: Tensor,
     trust: Trust,
     box: Box,

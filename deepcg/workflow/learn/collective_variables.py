@@ -15,14 +15,14 @@ from torch import Tensor
 from deepcg.analysis.surfaces.fitted import BINS, surface_of
 from deepcg.geometry.periodic import shortest
 from deepcg.potentials.ensemble import SurfaceEnsemble, load_surfaces
-from deepcg.potentials.model_file import SurfaceModel
+from deepcg.potentials.model_file import CVModel
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.progress import Progress, silent
 from deepcg.training.config import TrainingConfig
 from deepcg.training.members import drawn_frames
 from deepcg.training.samples import joint_weights
 from deepcg.training.stacked import train_stack
-from deepcg.trajectory.frames import VariableFrames
+from deepcg.trajectory.frames import CVFrames
 from deepcg.units import thermal_energy
 from deepcg.workflow.dataset.collective_variables import map_variables
 from deepcg.workflow.fit.collective_variables import samples_of
@@ -60,7 +60,7 @@ class VariablesJob:
         self.own = [_bare(part) for part in mapped.trajectories]
         self.kT = thermal_energy(fitted.temperature)
         self.stored: StoredFrames | None = None
-        self.oracle: Oracle[VariableFrames]
+        self.oracle: Oracle[CVFrames]
         if config.oracle == "stored":
             pool = _pool(config, fitted, mapped.variables.names, progress)
             self.box = self._box([*self.own, pool])
@@ -76,7 +76,7 @@ class VariablesJob:
         return sum(len(part) for part in self.own)
 
     def survey(
-        self, state: State[SurfaceModel, VariableFrames], number: int, progress: Progress = silent
+        self, state: State[CVModel, CVFrames], number: int, progress: Progress = silent
     ) -> Survey:
         """Let walkers look for what is not known, from frames that are."""
         del progress
@@ -97,12 +97,12 @@ class VariablesJob:
 
     def ask(
         self,
-        state: State[SurfaceModel, VariableFrames],
+        state: State[CVModel, CVFrames],
         found: Survey,
         number: int,
         folder: Path,
         progress: Progress = silent,
-    ) -> Answer[VariableFrames]:
+    ) -> Answer[CVFrames]:
         """Return forces at places that are not known, or, where this is asked for, anywhere."""
         del state
         config, seed = self.config, 1000 * self.config.seed + number
@@ -114,12 +114,12 @@ class VariablesJob:
 
     def train(
         self,
-        models: Sequence[SurfaceModel],
-        data: Sequence[VariableFrames],
+        models: Sequence[CVModel],
+        data: Sequence[CVFrames],
         training: TrainingConfig,
         seeds: Sequence[int],
         progress: Progress = silent,
-    ) -> tuple[SurfaceModel, ...]:
+    ) -> tuple[CVModel, ...]:
         """Return members trained on from their present weights, on all frames that there are."""
         parts = [part.to("cpu", self.dtype) for part in [*self.own, *data]]
         samples = samples_of([_bare(part) for part in parts])
@@ -145,23 +145,23 @@ class VariablesJob:
             for model, potential in zip(models, trained, strict=True)
         )
 
-    def load(self, folder: Path) -> tuple[SurfaceModel, ...]:
+    def load(self, folder: Path) -> tuple[CVModel, ...]:
         """Return the members of a run folder."""
         return tuple(load_surfaces(folder))
 
-    def write_more(self, folder: Path, state: State[SurfaceModel, VariableFrames]) -> None:
+    def write_more(self, folder: Path, state: State[CVModel, CVFrames]) -> None:
         """Write the surface, if there is one."""
         first = state.models[0]
         if len(first.names) not in BINS:
             return
         # what was asked for is no trajectory of its own, and its number tells no density
-        last = VariableFrames.join([_bare(part) for part in (self.own[-1], *state.data)])
+        last = CVFrames.join([_bare(part) for part in (self.own[-1], *state.data)])
         potentials = [first.potential, *(model.potential for model in state.models)]
         surface = surface_of(potentials, [*self.own[:-1], last], first.names, first.units, self.kT)
         nothing = np.full(surface.grid.shape, np.nan)
         replace(surface, histogram=Estimate(nothing, nothing)).save(folder / "surface.npz")
 
-    def shown(self, answer: Answer[VariableFrames]) -> Floats:
+    def shown(self, answer: Answer[CVFrames]) -> Floats:
         """Return the places of a round, (n, d)."""
         return answer.places.numpy()
 
@@ -170,7 +170,7 @@ class VariablesJob:
         """Names and units of the coordinates."""
         return self.models[0].names, self.models[0].units
 
-    def _box(self, parts: Sequence[VariableFrames]) -> Box:
+    def _box(self, parts: Sequence[CVFrames]) -> Box:
         """Return where walkers may go: where frames are, or anywhere around a period."""
         values = torch.cat([part.values for part in parts])
         periods = self.models[0].potential.periods
@@ -191,7 +191,7 @@ class VariablesJob:
     def _noise(self) -> Tensor:
         """Return the variance of what the run's own frames have beside the mean force, (d,)."""
         ensemble = SurfaceEnsemble([model.potential for model in self.models])
-        own = VariableFrames.join(self.own).to("cpu", self.dtype)
+        own = CVFrames.join(self.own).to("cpu", self.dtype)
         assert own.forces is not None
         return (ensemble.forces(own.values)[1] - own.forces).square().mean(0)
 
@@ -204,25 +204,25 @@ class HeldVariables:
 
     def __call__(
         self, places: Tensor, folder: Path, progress: Progress = silent
-    ) -> Answer[VariableFrames]:
+    ) -> Answer[CVFrames]:
         """Return mean forces with their errors; see `deepcg.workflow.learn.acquisition.Oracle`."""
         found = self.dynamics(places, folder, progress)
         data = None if found.data is None else self.recall({}, folder)
         return Answer(found.places, found.answered, data)
 
-    def recall(self, saved: Mapping[str, NDArray[Any]], folder: Path) -> VariableFrames | None:
+    def recall(self, saved: Mapping[str, NDArray[Any]], folder: Path) -> CVFrames | None:
         """Return the mean forces of a round."""
         labels = self.dynamics.recall(saved, folder)
         if labels is None:
             return None
         tables = (labels.coordinates, labels.forces, labels.errors)
         values, forces, errors = (torch.from_numpy(table) for table in tables)
-        return VariableFrames(shortest(values, labels.variables.periods), forces, errors=errors)
+        return CVFrames(shortest(values, labels.variables.periods), forces, errors=errors)
 
 
 def _pool(
     config: LearnConfig, fitted: FitConfig, names: tuple[str, ...], progress: Progress
-) -> VariableFrames:
+) -> CVFrames:
     """Return the frames that answer."""
     data = replace(
         fitted.data,
@@ -237,9 +237,9 @@ def _pool(
     pool = map_variables(config.pool[0], data, fitted.temperature, config.output, progress)
     if pool.variables.names != names:
         raise InputError(f"{config.pool[0]} has other coordinates than {config.run}")
-    return VariableFrames.join([_bare(part) for part in pool.trajectories])
+    return CVFrames.join([_bare(part) for part in pool.trajectories])
 
 
-def _bare(frames: VariableFrames) -> VariableFrames:
+def _bare(frames: CVFrames) -> CVFrames:
     """Return frames without weights: those that were asked for have none."""
-    return VariableFrames(frames.values, frames.forces)
+    return CVFrames(frames.values, frames.forces)

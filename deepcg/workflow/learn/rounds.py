@@ -15,7 +15,7 @@ from torch import Tensor
 
 from deepcg.analysis.style import png
 from deepcg.potentials.ensemble import member_folder
-from deepcg.potentials.model_file import Model, SurfaceModel, save_model
+from deepcg.potentials.model_file import CVModel, Model, save_model
 from deepcg.runtime.config import write_toml
 from deepcg.runtime.files import make_folder, read_arrays, write_arrays, write_bytes, write_json
 from deepcg.runtime.progress import Progress
@@ -28,7 +28,7 @@ from deepcg.workflow.learn.config import LearnConfig
 from deepcg.workflow.learn.figures import learning_figure
 
 Floats = NDArray[np.float64]
-Member = TypeVar("Member", SurfaceModel, Model)
+Member = TypeVar("Member", CVModel, Model)
 
 
 @dataclass(frozen=True, slots=True)

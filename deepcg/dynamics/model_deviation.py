@@ -13,7 +13,7 @@ from torch import Tensor
 
 from deepcg.dynamics.run import SamplingError
 from deepcg.potentials.beads import ShortRanged
-from deepcg.potentials.ensemble import EnsemblePotential, load_beads, sigma
+from deepcg.potentials.ensemble import EnsemblePotential, load_beads, model_deviation
 from deepcg.runtime.errors import InputError, pick
 from deepcg.runtime.files import write_array
 from deepcg.trajectory.formats import open_trajectory_file
@@ -84,7 +84,7 @@ class Trust:
 
         def largest(positions: Tensor) -> Tensor:
             boxes = None if box is None else box.expand(len(positions), 3, 3)
-            return sigma(ensemble.deviations(positions, boxes)).amax(1)
+            return model_deviation(ensemble.deviations(positions, boxes)).amax(1)
 
         reflect = self.config.beyond == "reflect"
         return Fence(largest, self.config.most_spread, every=CHECKED_STEPS, reflect=reflect)

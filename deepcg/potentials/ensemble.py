@@ -134,7 +134,7 @@ def deviation(forces: Tensor) -> Tensor:
     return forces.std(0)
 
 
-def sigma(deviations: Tensor) -> Tensor:
+def model_deviation(deviations: Tensor) -> Tensor:
     """Return Sigma (...) from deviations of components (..., d)."""
     return deviations.square().sum(-1).sqrt()
 

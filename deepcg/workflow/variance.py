@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from deepcg.analysis.uncertainty.calibration import calibrate
 from deepcg.analysis.uncertainty.report import Checked, Findings, write_findings
-from deepcg.analysis.uncertainty.spread import BeadSpread, SurfaceSpread, surface_spread
+from deepcg.analysis.uncertainty.spread import BeadSpread, SurfaceDeviation, surface_spread
 from deepcg.compute.device import device_of
 from deepcg.dynamics.samples import trajectories_in
 from deepcg.forces.mean_force_labels import are_labels, load_labels
@@ -22,7 +22,7 @@ from deepcg.potentials.ensemble import (
     EnsemblePotential,
     SurfaceEnsemble,
     load_members,
-    sigma,
+    model_deviation,
 )
 from deepcg.potentials.model_file import CVModel, Model
 from deepcg.runtime.errors import InputError
@@ -112,7 +112,7 @@ def variance(
     return found
 
 
-def spread_of_surfaces(run: Path, models: Sequence[CVModel]) -> SurfaceSpread:
+def spread_of_surfaces(run: Path, models: Sequence[CVModel]) -> SurfaceDeviation:
     """Return the spread of a run on one or two collective variables over its bins.
 
     Raises
@@ -262,7 +262,7 @@ def _spread_in(
         part = frames[start : start + CHUNK].to(like.device, like.dtype)
         pairs = find_pairs(part.positions, part.box, ensemble.cutoff).with_types(ensemble.types)
         forces = ensemble.member_forces(part.positions, pairs)[1].double()
-        spreads.append(sigma(forces.std(0)).cpu().numpy())
+        spreads.append(model_deviation(forces.std(0)).cpu().numpy())
         means.append(forces.mean(0).norm(dim=-1).cpu().numpy())
         progress(min(start + CHUNK, len(frames)), len(frames), name)
     return BeadSpread(

@@ -23,7 +23,7 @@ from deepcg.potentials.ensemble import (
     load_beads,
     load_surfaces,
     member_folder,
-    sigma,
+    model_deviation,
 )
 from deepcg.potentials.stacked import SurfaceStack
 from deepcg.runtime.errors import InputError
@@ -209,7 +209,7 @@ def test_sigma_is_the_root_of_the_sum_over_components():
     forces = torch.randn(5, 7, 3)
     mean = forces.mean(0)
     squares = (forces - mean).square().sum(-1).sum(0) / 4
-    torch.testing.assert_close(sigma(deviation(forces)), squares.sqrt())
+    torch.testing.assert_close(model_deviation(deviation(forces)), squares.sqrt())
     with pytest.raises(InputError, match="one fit has no spread: fit with --ensemble 4"):
         deviation(forces[:1])
 
@@ -392,7 +392,7 @@ def test_replicas_are_kept_where_the_spread_is_small(copied: Callable[[], Path])
     run = copied()
     ensemble = EnsemblePotential([model.potential for model in load_beads(run)])
     start = torch.as_tensor(np.load(run / "start.npz")["positions"])
-    begin = sigma(ensemble.deviations(start[[0, -1]], None)).max().item()
+    begin = model_deviation(ensemble.deviations(start[[0, -1]], None)).max().item()
     limit = 1.05 * begin
     sample(sampled(run, most_spread=limit))
     found = np.load(run / "samples" / "spread.npy")

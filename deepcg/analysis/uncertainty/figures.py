@@ -23,7 +23,7 @@ from deepcg.analysis.axes import (
 )
 from deepcg.analysis.style import COLOURS, NOTE
 from deepcg.analysis.surfaces.surface import FreeEnergySurface
-from deepcg.analysis.uncertainty.spread import BeadSpread, SurfaceSpread
+from deepcg.analysis.uncertainty.spread import BeadSpread, SurfaceDeviation
 from free_energy import profile
 
 Floats = NDArray[np.float64]
@@ -32,7 +32,7 @@ TOP = 60.0
 """The highest colour of surfaces, kJ/mol."""
 
 
-def map_figure(spread: SurfaceSpread) -> Figure:
+def map_figure(spread: SurfaceDeviation) -> Figure:
     """Return Sigma over two coordinates, beside U and beside the density of the frames."""
     figure = Figure(figsize=(12.2, 4.3))
     FigureCanvasAgg(figure)
@@ -64,7 +64,7 @@ def map_figure(spread: SurfaceSpread) -> Figure:
     return figure
 
 
-def band_figure(spread: SurfaceSpread) -> Figure:
+def band_figure(spread: SurfaceDeviation) -> Figure:
     """Return how far the members' surfaces are apart: over the plane, and along each coordinate."""
     landscape = spread.landscape
     figure = Figure(figsize=(12.2, 4.3))
@@ -87,7 +87,7 @@ def band_figure(spread: SurfaceSpread) -> Figure:
     return figure
 
 
-def profile_figure(spread: SurfaceSpread) -> Figure:
+def profile_figure(spread: SurfaceDeviation) -> Figure:
     """Return U of one coordinate by all members, above Sigma and the density of the frames."""
     figure = Figure(figsize=(6.0, 5.6))
     FigureCanvasAgg(figure)
@@ -190,7 +190,7 @@ def calibration_figure(error: Floats, spread: Floats, factor: float, unit: str) 
 
 def _cells(
     axes: Axes,
-    spread: SurfaceSpread,
+    spread: SurfaceDeviation,
     table: Floats,
     colours: str,
     norm: LogNorm | None,

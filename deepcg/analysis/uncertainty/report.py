@@ -30,7 +30,7 @@ from deepcg.analysis.uncertainty.figures import (
     profile_figure,
     time_figure,
 )
-from deepcg.analysis.uncertainty.spread import BeadSpread, SurfaceSpread
+from deepcg.analysis.uncertainty.spread import BeadSpread, SurfaceDeviation
 from deepcg.runtime.files import make_folder, write_arrays, write_json, write_whole
 from deepcg.runtime.provenance import versions
 
@@ -84,7 +84,7 @@ class Findings:
     run: str
     members: int
     resampled: bool
-    surface: SurfaceSpread | None = None
+    surface: SurfaceDeviation | None = None
     beads: tuple[BeadSpread, ...] = ()
     checked: Checked | None = None
     files: Mapping[str, str] = field(default_factory=dict)
@@ -168,7 +168,7 @@ def _of_beads(one: BeadSpread) -> dict[str, Any]:
     }
 
 
-def _surface_arrays(spread: SurfaceSpread) -> dict[str, NDArray[Any]]:
+def _surface_arrays(spread: SurfaceDeviation) -> dict[str, NDArray[Any]]:
     axes = dict(zip(spread.names, spread.grid.centres, strict=True))
     return {
         "names": np.array(spread.names),

@@ -14,7 +14,7 @@ from deepcg.analysis.surfaces.estimates import lowered
 from deepcg.analysis.surfaces.fitted import bin_energies, is_near
 from deepcg.analysis.surfaces.surface import FreeEnergySurface
 from deepcg.potentials.collective_variables import CVPotential
-from deepcg.potentials.ensemble import SurfaceEnsemble, sigma
+from deepcg.potentials.ensemble import SurfaceEnsemble, model_deviation
 from free_energy import Grid, Replicates, normalised
 
 Floats = NDArray[np.float64]
@@ -24,7 +24,7 @@ LOW = 20.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SurfaceSpread:
+class SurfaceDeviation:
     """An ensemble over a grid of one or two collective variables.
 
     Parameters
@@ -129,7 +129,7 @@ def surface_spread(
     kT: float,
     temperature: float,
     source: str,
-) -> SurfaceSpread:
+) -> SurfaceDeviation:
     """Return the spread of fits over bins, of which ``frames`` (*grid) is known; kT in kJ/mol."""
     ensemble = SurfaceEnsemble(members)
     like = members[0].center
@@ -141,11 +141,11 @@ def surface_spread(
     scale = forces.new_ones(len(units)) if alike else forces[seen].square().mean(0).sqrt()
     energies = np.stack([bin_energies(member, grid, kT) for member in members])
     zeros = [_zero(energy, grid, is_near(frames, grid), kT) for energy in energies]
-    return SurfaceSpread(
+    return SurfaceDeviation(
         names,
         units,
         grid,
-        sigma(deviations / scale).numpy().reshape(grid.shape),
+        model_deviation(deviations / scale).numpy().reshape(grid.shape),
         f"kJ/mol/{units[0]}" if alike else "rms mean forces",
         energies - np.array(zeros).reshape(-1, *[1] * len(grid.shape)),
         frames,

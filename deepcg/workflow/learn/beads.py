@@ -18,7 +18,7 @@ from deepcg.dynamics.model_deviation import CHUNK, TrustConfig
 from deepcg.dynamics.samples import trajectories_in
 from deepcg.forces.mean_force_labels import MeanForceLabels
 from deepcg.geometry.neighbor_list import Neighbors, lattice_shift
-from deepcg.potentials.ensemble import EnsemblePotential, load_beads, sigma
+from deepcg.potentials.ensemble import EnsemblePotential, load_beads, model_deviation
 from deepcg.potentials.model_file import Model
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import write_arrays
@@ -94,7 +94,7 @@ class BeadsJob:
         # (frames, replicas, beads, 3)
         deviations = np.load(folder / "samples" / "spread.npy", allow_pickle=False)
         of_replicas = torch.from_numpy(deviations).transpose(0, 1).flatten(0, 1)
-        spread = sigma(of_replicas).amax(1)
+        spread = model_deviation(of_replicas).amax(1)
         return Survey(positions.flatten(1), spread, spread > self.low)
 
     def ask(
@@ -248,7 +248,9 @@ def _sigmas(models: Sequence[Model], frames: Frames) -> Tensor:
     """Return Sigma (n, n_beads), kJ/mol/nm, of frames."""
     ensemble = EnsemblePotential([model.potential.requires_grad_(False) for model in models])
     parts = [frames[k : k + CHUNK] for k in range(0, len(frames), CHUNK)]
-    return torch.cat([sigma(ensemble.deviations(part.positions, part.box)) for part in parts])
+    return torch.cat(
+        [model_deviation(ensemble.deviations(part.positions, part.box)) for part in parts]
+    )
 
 
 def _largest(models: Sequence[Model], frames: Frames) -> Tensor:

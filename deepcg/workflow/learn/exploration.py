@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from deepcg.geometry.periodic import shortest
-from deepcg.potentials.ensemble import SurfaceEnsemble, deviation, sigma
+from deepcg.potentials.ensemble import SurfaceEnsemble, deviation, model_deviation
 
 STRIDE = 0.08
 """Width of a random step in units of the coordinates' lengths (1 rad of an angle of a turn)."""
@@ -42,7 +42,7 @@ class Trust:
 
     def spread(self, forces: Tensor) -> Tensor:
         """Return Sigma (n,) of members' forces (n_members, n, d)."""
-        return sigma(deviation(forces) / self.scale)
+        return model_deviation(deviation(forces) / self.scale)
 
     def bias(self, spread: Tensor) -> Tensor:
         """Return which part of U_w is taken off, (n,): 1 below, 0 above, a cosine between."""

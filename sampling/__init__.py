@@ -12,7 +12,7 @@ from sampling.run import Blowup, run
 from sampling.spline import Axis
 from sampling.stability import Sound, calm, finite
 from sampling.state import ForceField, SamplerState, Step, start
-from sampling.umbrella import Springs
+from sampling.umbrella import HarmonicBias
 
 INTEGRATORS = {"baoab": baoab, "overdamped": overdamped}
 
@@ -27,11 +27,11 @@ __all__ = [
     "Exchange",
     "Fence",
     "ForceField",
+    "HarmonicBias",
     "Metadynamics",
     "Method",
     "SamplerState",
     "Sound",
-    "Springs",
     "Step",
     "Trespass",
     "baoab",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Springs:
+class HarmonicBias:
     """The bias sum_k spring_k (s_k - centre_k)^2 / 2, over the shortest way around a period.
 
     Parameters

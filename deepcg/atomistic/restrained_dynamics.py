@@ -51,7 +51,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Bench:
+class RestrainedSystem:
     """A System without thermostats, barostats and the like, and where it runs.
 
     Make it by `bench`. ``virtual`` (n_atoms,) is true for virtual sites, ``threads`` counts those
@@ -137,7 +137,9 @@ class Bench:
         return far | {f.getForceGroup() for f in forces}
 
 
-def bench(system: openmm.System, platform: openmm.Platform, threads: int | None = None) -> Bench:
+def bench(
+    system: openmm.System, platform: openmm.Platform, threads: int | None = None
+) -> RestrainedSystem:
     """Return where restrained dynamics of a System run.
 
     Thermostats and barostats would add to the dynamics here, and where all beads are held,
@@ -148,7 +150,7 @@ def bench(system: openmm.System, platform: openmm.Platform, threads: int | None 
         if isinstance(bare.getForce(number), _REMOVED):
             bare.removeForce(number)
     virtual = [bare.isVirtualSite(i) for i in range(bare.getNumParticles())]
-    return Bench(bare, np.array(virtual), platform, threads)
+    return RestrainedSystem(bare, np.array(virtual), platform, threads)
 
 
 def _place(context: openmm.Context, frame: Frames) -> None:

@@ -46,7 +46,7 @@ LEFT = "left"
 """Parameter of springs that move: which part of their way is left, 1 at first."""
 
 
-class Springs(Protocol):
+class Restraint(Protocol):
     """Springs on coarse coordinates, which are shaped (...) in a frame."""
 
     @property
@@ -101,7 +101,7 @@ def _ends(targets: Floats, away: Floats | None) -> _Ends:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class BeadSprings:
+class BeadRestraint:
     """Springs on the positions of beads; the same ``width``, nm, for all.
 
     It is the spread sqrt(kT / k) of each component of a position that has no other forces.
@@ -172,7 +172,7 @@ class BeadSprings:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class VariableSprings:
+class CVRestraint:
     """Springs on collective variables, with a width (d,) for each, in its unit.
 
     It is the spread sqrt(kT / k) of a coordinate that has no other forces.
@@ -248,7 +248,7 @@ class VariableSprings:
         return math.sqrt(float(np.linalg.eigvalsh(metric)[-1]))
 
 
-def check_step(springs: Springs, atoms: Frames, masses: Floats, dt: float) -> None:
+def check_step(springs: Restraint, atoms: Frames, masses: Floats, dt: float) -> None:
     """Refuse a step of ``dt`` ps that is too long for the springs.
 
     Raises

@@ -13,7 +13,7 @@ from torch import Tensor
 from deepcg.dynamics.enhanced_sampling import Enhancement
 from deepcg.runtime.files import write_arrays
 from deepcg.trajectory.formats import open_trajectory_file
-from sampling import Metadynamics, Springs
+from sampling import HarmonicBias, Metadynamics
 
 
 def write_bias(path: Path, enhanced: Enhancement, temperature: float) -> None:
@@ -25,7 +25,7 @@ def write_bias(path: Path, enhanced: Enhancement, temperature: float) -> None:
     if variables is None or bias is None:
         return
     about = {"names": np.array(variables.names), "temperature": np.array(temperature)}
-    if isinstance(bias, Springs):
+    if isinstance(bias, HarmonicBias):
         windows = {"centres": bias.centres, "springs": bias.springs}
         arrays = {name: value.cpu().double().numpy() for name, value in windows.items()}
         write_arrays(path, arrays | about)

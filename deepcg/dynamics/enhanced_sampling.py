@@ -19,7 +19,7 @@ from deepcg.mapping.collective_variables import (
 )
 from deepcg.runtime.errors import InputError, pick
 from deepcg.units import thermal_energy
-from sampling import Axis, Bias, Biased, Exchange, ForceField, Metadynamics, Method, Springs
+from sampling import Axis, Bias, Biased, Exchange, ForceField, HarmonicBias, Metadynamics, Method
 
 WIDTHS = {"rad": 0.35, "nm": 0.02}
 """Of hills, by the unit of the coordinate."""
@@ -220,7 +220,7 @@ def _metadynamics(config: BiasConfig, task: _Task) -> tuple[Metadynamics, Tensor
     return method, _spread(task.frames, task.replicas)
 
 
-def _umbrella(config: BiasConfig, task: _Task) -> tuple[Springs, Tensor]:
+def _umbrella(config: BiasConfig, task: _Task) -> tuple[HarmonicBias, Tensor]:
     """Return the springs of replicas, and the frames nearest to their centres."""
     variables = task.variables.variables
     counts = _for_each(config.windows, len(variables), "windows")
@@ -239,7 +239,7 @@ def _umbrella(config: BiasConfig, task: _Task) -> tuple[Springs, Tensor]:
     steps = [line[1] - line[0] if len(line) > 1 else 1.0 for line in lines]
     springs = config.spring or tuple(4 * task.kT / step**2 for step in steps)
     constants = centres.new_tensor(_for_each(springs, len(variables), "spring"))
-    bias = Springs(centres, constants, task.variables.periods)
+    bias = HarmonicBias(centres, constants, task.variables.periods)
     pulls = [bias(value.expand_as(centres))[0] for value in task.variables(task.frames)]
     return bias, torch.stack(pulls).argmin(0)
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from deepcg.atomistic.restraints import (
     FEWEST_STEPS,
-    BeadSprings,
-    Springs,
-    VariableSprings,
+    BeadRestraint,
+    CVRestraint,
+    Restraint,
     check_step,
 )
 from deepcg.mapping.beads import LinearMapping
@@ -47,7 +47,7 @@ def at_random(seed: int) -> Floats:
     return np.random.default_rng(seed).uniform(0, 0.4, (5, 3))
 
 
-def of_chain(*, molecules: list[int] | None = None) -> VariableSprings:
+def of_chain(*, molecules: list[int] | None = None) -> CVRestraint:
     """Return springs on a dihedral, an angle and a distance of the first four atoms."""
     variables = (
         Variable("phi", (0, 1, 2, 3), dihedral, 2 * math.pi, "rad"),
@@ -55,22 +55,20 @@ def of_chain(*, molecules: list[int] | None = None) -> VariableSprings:
         Variable("d", (0, 3), distance, None, "nm"),
     )
     owners = None if molecules is None else np.array(molecules)
-    return VariableSprings(
-        CollectiveVariables(variables, 5, owners), np.array([0.03, 0.05, 0.003]), KT
-    )
+    return CVRestraint(CollectiveVariables(variables, 5, owners), np.array([0.03, 0.05, 0.003]), KT)
 
 
-def of_beads() -> BeadSprings:
+def of_beads() -> BeadRestraint:
     """Return springs on an atom, and on the center of mass of three and a massless site."""
     rows = csr_array(
         np.array([[1, 0, 0, 0, 0], [0, 1, 16, 3, 0]], float) / np.array([[1.0], [20.0]])
     )
     types = torch.zeros(2, dtype=torch.long)
-    return BeadSprings(LinearMapping(rows, types, torch.tensor([12.0, 20.0]), ("A",)), 0.004, KT)
+    return BeadRestraint(LinearMapping(rows, types, torch.tensor([12.0, 20.0]), ("A",)), 0.004, KT)
 
 
 def pull(
-    springs: Springs, targets: Floats, positions: Floats, *, periodic: bool
+    springs: Restraint, targets: Floats, positions: Floats, *, periodic: bool
 ) -> tuple[float, Floats]:
     """Return the energy and the forces (5, 3) of the springs by OpenMM."""
     system = openmm.System()
@@ -138,13 +136,13 @@ def test_springs_pull_beads_by_their_weights(periodic: bool) -> None:
 def test_what_openmm_has_no_spring_for_is_refused() -> None:
     height = Variable("height", (0,), lambda x: x[..., 0, 2], None, "nm")
     with pytest.raises(InputError, match="'height' cannot be restrained: only dihedrals"):
-        VariableSprings(CollectiveVariables((height,), 5), np.array([0.1]), KT)
+        CVRestraint(CollectiveVariables((height,), 5), np.array([0.1]), KT)
 
 
 def test_springs_swing_at_the_frequency_that_they_tell() -> None:
     """A distance swings with the reduced mass, a center of mass with the whole."""
     variable = Variable("d", (0, 3), distance, None, "nm")
-    springs = VariableSprings(CollectiveVariables((variable,), 5), np.array([0.003]), KT)
+    springs = CVRestraint(CollectiveVariables((variable,), 5), np.array([0.003]), KT)
     atoms = frame(at_random(4), periodic=False)
     k = KT / 0.003**2
     assert springs.frequency(atoms, MASSES) == pytest.approx(math.sqrt(k * (1 / 12 + 1 / 3)))

@@ -30,7 +30,7 @@ from deepcg.runtime.errors import InputError
 from deepcg.units import BOLTZMANN
 from deepcg.workflow.compare import CompareConfig, compare
 from deepcg.workflow.sample import SampleConfig, sample
-from sampling import Exchange, Metadynamics, Springs
+from sampling import Exchange, HarmonicBias, Metadynamics
 
 KT = BOLTZMANN * 300
 F64 = torch.float64
@@ -196,7 +196,7 @@ def test_a_distance_is_sampled_where_frames_are():
     assert (axis.low, axis.high) == pytest.approx((low - (high - low) / 4, high + (high - low) / 4))
     config = BiasConfig("umbrella", "distance:0,3", windows=(5,))
     made = enhance(config, chain, x, butane(), replicas=5, temperature=300.0, dt=0.004)
-    assert isinstance(made.force_field.bias, Springs)
+    assert isinstance(made.force_field.bias, HarmonicBias)
     assert made.force_field.bias.centres[[0, -1], 0].tolist() == pytest.approx(
         [axis.low, axis.high]
     )

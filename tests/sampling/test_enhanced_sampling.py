@@ -10,7 +10,17 @@ import pytest
 import torch
 
 import sampling
-from sampling import Axis, Biased, Exchange, Metadynamics, Springs, baoab, overdamped, run, start
+from sampling import (
+    Axis,
+    Biased,
+    Exchange,
+    HarmonicBias,
+    Metadynamics,
+    baoab,
+    overdamped,
+    run,
+    start,
+)
 from sampling.spline import Spline, hills
 
 F64 = torch.float64
@@ -155,7 +165,7 @@ def torsion(x):
 
 def springs():
     centres = torch.tensor([[3.0, 1.0]], dtype=F64)
-    return Springs(centres, torch.tensor([5.0, 20.0], dtype=F64), (2 * math.pi, None))
+    return HarmonicBias(centres, torch.tensor([5.0, 20.0], dtype=F64), (2 * math.pi, None))
 
 
 def landscape():
@@ -196,8 +206,8 @@ def test_chains_do_not_feel_the_springs_of_others():
     x = torch.randn(5, 4, 3, generator=seeded(3), dtype=F64)
     flat = lambda x: (x.new_zeros(len(x)), torch.zeros_like(x))
     periods = (2 * math.pi, None)
-    together = Biased(flat, torsion, Springs(centres, torch.ones(2), periods))(x)
-    alone = Biased(flat, torsion, Springs(centres[3:4], torch.ones(2), periods))(x[3:4])
+    together = Biased(flat, torsion, HarmonicBias(centres, torch.ones(2), periods))(x)
+    alone = Biased(flat, torsion, HarmonicBias(centres[3:4], torch.ones(2), periods))(x[3:4])
     for a, b in zip(together, alone, strict=True):
         assert torch.equal(a[3:4], b)
 
@@ -339,7 +349,7 @@ def test_windows_and_mbar_recover_the_ring():
     n_windows, n_sets = 14, 32
     centres = -math.pi + 2 * math.pi / n_windows * torch.arange(n_windows, dtype=F64)
     chains = centres.repeat_interleave(n_sets)[:, None]
-    bias = Springs(chains, torch.tensor([12.0], dtype=F64), (2 * math.pi,))
+    bias = HarmonicBias(chains, torch.tensor([12.0], dtype=F64), (2 * math.pi,))
     field = Biased(ring, first_site, bias)
     generator, masses = seeded(4), torch.ones(1, dtype=F64)
     step = baoab(field, masses, kT=1.0, dt=0.15, friction=2.0)
@@ -349,7 +359,7 @@ def test_windows_and_mbar_recover_the_ring():
     p = []
     for frames in values:
         u = [
-            Springs(c[None], bias.springs, bias.periods)(frames[:, None])[0]
+            HarmonicBias(c[None], bias.springs, bias.periods)(frames[:, None])[0]
             for c in centres[:, None]
         ]
         counts = [len(frames) // n_windows] * n_windows

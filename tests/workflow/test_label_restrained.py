@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 from torsion_chain import torsion_energy, torsion_force, write_chain
 
 from deepcg.atomistic.restrained_dynamics import Run, bench
-from deepcg.atomistic.restraints import BeadSprings
+from deepcg.atomistic.restraints import BeadRestraint
 from deepcg.forces.mean_force_labels import MeanForceLabels, load_labels, mean_force
 from deepcg.mapping.beads import LinearMapping
 from deepcg.runtime.errors import InputError
@@ -72,7 +72,7 @@ def open_frames(positions: Floats) -> Frames:
 def restrained_pairs(width: float, seed: int) -> tuple[Floats, Floats, Floats]:
     """Return z of the instantaneous force and of the springs' pull, and their difference's."""
     mapping = first_of_pairs()
-    springs = BeadSprings(mapping, width, KT)
+    springs = BeadRestraint(mapping, width, KT)
     rng = np.random.default_rng(seed)
     start = open_frames(rng.normal(0, 0.1, (1, 2 * PAIRS, 3)))
     targets = springs.values(start)[0]

@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 from torsion_chain import chain_system, torsion_force, write_chain
 
 from deepcg.atomistic.restrained_dynamics import Run, bench
-from deepcg.atomistic.restraints import BeadSprings, Springs, VariableSprings
+from deepcg.atomistic.restraints import BeadRestraint, CVRestraint, Restraint
 from deepcg.forces.mean_force_labels import load_labels
 from deepcg.geometry.neighbor_list import find_pairs
 from deepcg.mapping.beads import LinearMapping
@@ -78,28 +78,28 @@ def as_frames(positions: Floats) -> Frames:
 # springs that move
 
 
-def torsion_springs() -> VariableSprings:
+def torsion_springs() -> CVRestraint:
     variable = Variable("phi", (0, 1, 2, 3), dihedral, 2 * math.pi, "rad")
-    return VariableSprings(CollectiveVariables((variable,), 4), np.array([0.03]), KT)
+    return CVRestraint(CollectiveVariables((variable,), 4), np.array([0.03]), KT)
 
 
-def bead_springs() -> BeadSprings:
+def bead_springs() -> BeadRestraint:
     mapping = LinearMapping(
         eye_array(4).tocsr(), torch.zeros(4).long(), torch.full((4,), 12.0), ("C",)
     )
-    return BeadSprings(mapping, 0.003, KT)
+    return BeadRestraint(mapping, 0.003, KT)
 
 
-def middle_springs() -> BeadSprings:
+def middle_springs() -> BeadRestraint:
     """Two beads, on the middles of two atoms each."""
     weights = csr_array(np.array([[0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5]]))
     mapping = LinearMapping(weights, torch.zeros(2).long(), torch.full((2,), 24.0), ("C",))
-    return BeadSprings(mapping, 0.003, KT)
+    return BeadRestraint(mapping, 0.003, KT)
 
 
 @pytest.mark.parametrize("make", [torsion_springs, bead_springs, middle_springs])
 @pytest.mark.parametrize("periodic", [False, True])
-def test_springs_take_a_frame_to_its_place(make: Callable[[], Springs], periodic: bool) -> None:
+def test_springs_take_a_frame_to_its_place(make: Callable[[], Restraint], periodic: bool) -> None:
     """From a torsion of 0.5 to one of -2.5, over the barriers, to some widths."""
     springs = make()
     start, goal = (as_frames(chains(1, turn, turn, seed=1)) for turn in (0.5, -2.5))

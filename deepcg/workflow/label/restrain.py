@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepcg.atomistic.restrained_dynamics import Bench, Run, bench
-from deepcg.atomistic.restraints import BeadSprings, Springs, VariableSprings, check_step
+from deepcg.atomistic.restrained_dynamics import RestrainedSystem, Run, bench
+from deepcg.atomistic.restraints import BeadRestraint, CVRestraint, Restraint, check_step
 from deepcg.atomistic.system import open_platform, read_system
 from deepcg.forces.bead_estimators import ESTIMATORS
 from deepcg.forces.constraints import Constraints
@@ -125,7 +125,7 @@ class _Estimate(Described, Protocol):
 class _Coordinates:
     """What is restrained; ``topology`` is that of beads, ``saved`` goes into the file of labels."""
 
-    springs: Springs
+    springs: Restraint
     estimate: _Estimate
     saved: dict[str, NDArray[Any]]
     topology: mdtraj.Topology | None
@@ -136,7 +136,7 @@ class Restraints:
     """All that does not change from label to label; ``none`` are labels without any."""
 
     source: Trajectory
-    bench: Bench
+    bench: RestrainedSystem
     coordinates: _Coordinates
     run: Run
     none: MeanForceLabels
@@ -144,7 +144,7 @@ class Restraints:
     def choose(self, config: RestrainConfig, progress: Progress) -> list[int]:
         """Return the frames to start from, in the order of the labels."""
         n, wanted, springs = self.source.n_frames, config.number, self.coordinates.springs
-        if isinstance(springs, VariableSprings):
+        if isinstance(springs, CVRestraint):
             rng = np.random.default_rng(seed_of(config, "choose", 0))
             chunks = read_used(self.source, config.data, progress, with_forces=False)
             values = np.concatenate([springs.values(part) for part in chunks])
@@ -251,7 +251,9 @@ def prepare(files: Files, config: RestrainConfig, platform: str, threads: int | 
     return Restraints(source, place, coordinates, run, no_labels(task, coordinates.saved))
 
 
-def _bench(source: Trajectory, config: RestrainConfig, platform: str, threads: int | None) -> Bench:
+def _bench(
+    source: Trajectory, config: RestrainConfig, platform: str, threads: int | None
+) -> RestrainedSystem:
     """Return where frames of the source are run, if there are enough, and of all atoms."""
     if config.number > source.n_frames:
         raise InputError(
@@ -277,7 +279,7 @@ def _variables(
     variables = build_variables(config.map, source.topology)
     widths = {"nm": config.width_nm, "rad": config.width_rad}
     width = np.array([widths[unit] for unit in variables.units])
-    springs = VariableSprings(variables, width, thermal_energy(config.temperature))
+    springs = CVRestraint(variables, width, thermal_energy(config.temperature))
     estimate = VARIABLE_ESTIMATORS[config.estimator](
         variables, [sample], held, source.topology, masses, config.temperature
     )
@@ -290,13 +292,13 @@ def _beads(
     del masses
     mapping = build_mapping(config.map, source.topology)
     assert isinstance(mapping, LinearMapping)
-    springs = BeadSprings(mapping, config.width_nm, thermal_energy(config.temperature))
+    springs = BeadRestraint(mapping, config.width_nm, thermal_energy(config.temperature))
     estimate = ESTIMATORS[config.estimator](mapping, [sample], held, config.temperature)
     topology = bead_topology(mapping, source.topology)
     return _Coordinates(springs, estimate, of_beads(mapping), topology)
 
 
-def _run(config: RestrainConfig, place: Bench) -> Run:
+def _run(config: RestrainConfig, place: RestrainedSystem) -> Run:
     dt_fs = config.dt_fs or (0.5 if _vibrates(place) else 2.0)
     every = round(1000 * config.interval_ps / dt_fs)
     if every < 1 or not math.isclose(every * dt_fs, 1000 * config.interval_ps, rel_tol=1e-6):
@@ -313,7 +315,7 @@ def _run(config: RestrainConfig, place: Bench) -> Run:
     )
 
 
-def _vibrates(place: Bench) -> bool:
+def _vibrates(place: RestrainedSystem) -> bool:
     """Whether there are light atoms that no constraint holds."""
     held = {i for k in range(place.system.getNumConstraints()) for i in _held(place.system, k)}
     light = np.flatnonzero((place.masses > 0) & (place.masses < _LIGHT))

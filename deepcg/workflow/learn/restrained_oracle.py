@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from deepcg.atomistic.restraints import BeadSprings, Springs
+from deepcg.atomistic.restraints import BeadRestraint, Restraint
 from deepcg.forces.mean_force_labels import TABLES, MeanForce, MeanForceLabels, load_labels
 from deepcg.geometry.neighbor_list import lattice_shift
 from deepcg.geometry.periodic import shortest
@@ -133,10 +133,10 @@ def restrained_dynamics(
 
 
 def _starts(
-    sources: list[Trajectory], springs: Springs, box: Box | None
+    sources: list[Trajectory], springs: Restraint, box: Box | None
 ) -> tuple[Starts, tuple[int, ...]]:
     stored = _Stored(sources, springs)
-    if not isinstance(springs, BeadSprings):
+    if not isinstance(springs, BeadRestraint):
         assert box is not None
         return _OfVariables(stored, box), (len(box.periods),)
     molecules = _molecules(springs.mapping)
@@ -161,7 +161,7 @@ def _molecules(mapping: LinearMapping) -> list[int]:
 class _Stored:
     """Frames of trajectories, with their coordinates (n_frames, ...) at hand."""
 
-    def __init__(self, sources: list[Trajectory], springs: Springs) -> None:
+    def __init__(self, sources: list[Trajectory], springs: Restraint) -> None:
         self.sources = sources
         self.values = np.concatenate(
             [

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from deepcg.atomistic.alanine.config import AlanineSimulation, BiasSettings
-from deepcg.atomistic.alanine.metadynamics import Filling, Hills, fill
+from deepcg.atomistic.alanine.metadynamics import MetadynamicsSettings, MetadynamicsState, fill
 from deepcg.atomistic.alanine.molecule import alanine, alanine_system, torsions
 from deepcg.atomistic.alanine.simulation import simulate_alanine
 from deepcg.atomistic.alanine.torsion_bias import (
@@ -205,15 +205,19 @@ def test_walkers_leave_the_hills_that_the_rule_says(tmp_path: Path) -> None:
     system, positions = vacuum()
     bath = thermostat()
     states = [minimise(bath, system, positions) for _ in range(2)]
-    hills = Hills(height=2.0, width=0.3, bias_factor=3.0, every=20, number=1, per_segment=1)
-    first = fill(bath, system, hills, Filling.begin(states), tmp_path / "a.npz", silent)
+    hills = MetadynamicsSettings(
+        height=2.0, width=0.3, bias_factor=3.0, every=20, number=1, per_segment=1
+    )
+    first = fill(bath, system, hills, MetadynamicsState.begin(states), tmp_path / "a.npz", silent)
     at = [torsions(s.getPositions(asNumpy=True)._value) for s in first.states]
     np.testing.assert_allclose(
         first.table, sum(hill((phi, psi), 2.0, 0.3) for phi, psi in at), atol=1e-9
     )
     # in one segment, so that the first hill has to act before there is a checkpoint
-    more = Hills(height=2.0, width=0.3, bias_factor=3.0, every=20, number=2, per_segment=2)
-    second = fill(bath, system, more, Filling.begin(states), tmp_path / "b.npz", silent)
+    more = MetadynamicsSettings(
+        height=2.0, width=0.3, bias_factor=3.0, every=20, number=2, per_segment=2
+    )
+    second = fill(bath, system, more, MetadynamicsState.begin(states), tmp_path / "b.npz", silent)
     expected = first.table.copy()
     for state in second.states:
         x = state.getPositions(asNumpy=True)._value
@@ -296,7 +300,7 @@ def test_metadynamics_agrees_with_openmms_own(tmp_path: Path) -> None:
     """The biases of two programs, on one System, tend to the same -(1 - 1/gamma) F."""
     system, positions = vacuum()
     bath, gamma, height, width, every, n_hills = thermostat(), 8.0, 1.0, 0.35, 100, 5000
-    hills = Hills(
+    hills = MetadynamicsSettings(
         height=height,
         width=width,
         bias_factor=gamma,
@@ -304,7 +308,7 @@ def test_metadynamics_agrees_with_openmms_own(tmp_path: Path) -> None:
         number=n_hills,
         per_segment=n_hills,
     )
-    start = Filling.begin([minimise(bath, system, positions)])
+    start = MetadynamicsState.begin([minimise(bath, system, positions)])
     ours = fill(bath, system, hills, start, tmp_path / "hills.npz", silent).table
     theirs = openmm_bias(system, positions, gamma, height, width, every, n_hills)
     deep = ours > ours.max() - 20

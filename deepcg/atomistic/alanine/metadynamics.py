@@ -34,7 +34,7 @@ from deepcg.runtime.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
-class Hills:
+class MetadynamicsSettings:
     """How a bias is built.
 
     Parameters
@@ -60,7 +60,7 @@ class Hills:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Filling:
+class MetadynamicsState:
     """How far it is: the table, hills of each walker so far, the walkers' States."""
 
     table: Table
@@ -68,7 +68,7 @@ class Filling:
     states: list[openmm.State]
 
     @classmethod
-    def begin(cls, states: list[openmm.State]) -> Filling:
+    def begin(cls, states: list[openmm.State]) -> MetadynamicsState:
         """Return that without any hills."""
         return cls(np.zeros((POINTS, POINTS)), 0, states)
 
@@ -78,7 +78,7 @@ class Filling:
         write_arrays(path, {"bias": self.table, "hills": np.array(self.hills), "states": states})
 
     @classmethod
-    def load(cls, path: Path) -> Filling:
+    def load(cls, path: Path) -> MetadynamicsState:
         """Read what ``save`` wrote."""
         saved = read_arrays(path)
         states = [parse_state(str(text), path) for text in saved["states"]]
@@ -88,11 +88,11 @@ class Filling:
 def fill(
     thermostat: Thermostat,
     system: openmm.System,
-    hills: Hills,
-    filling: Filling,
+    hills: MetadynamicsSettings,
+    filling: MetadynamicsState,
     checkpoint: Path,
     progress: Progress,
-) -> Filling:
+) -> MetadynamicsState:
     """Return what ``filling`` becomes when every walker has left all its hills.
 
     All walkers move under the same table, then all add their hills to it. What is done is saved
@@ -109,7 +109,7 @@ def fill(
         table += sum(_hill(context, hills, thermostat.temperature) for context in contexts)
         biased.update(table, contexts)
         if (number + 1) % hills.per_segment == 0 or number + 1 == hills.number:
-            filling = Filling(table.copy(), number + 1, [state_of(c) for c in contexts])
+            filling = MetadynamicsState(table.copy(), number + 1, [state_of(c) for c in contexts])
             filling.save(checkpoint)
         ps = (number + 1 - first) * hills.every * thermostat.dt * len(contexts)
         speed = ps / 1000 / (time.monotonic() - began) * 86400
@@ -118,14 +118,14 @@ def fill(
 
 
 def _begin_segment(
-    thermostat: Thermostat, contexts: list[openmm.Context], filling: Filling
+    thermostat: Thermostat, contexts: list[openmm.Context], filling: MetadynamicsState
 ) -> None:
     for walker, (context, state) in enumerate(zip(contexts, filling.states, strict=True)):
         number = filling.hills * len(contexts) + walker
         restart(context, state, thermostat.seed_of("hills", number))
 
 
-def _hill(context: openmm.Context, hills: Hills, temperature: float) -> Table:
+def _hill(context: openmm.Context, hills: MetadynamicsSettings, temperature: float) -> Table:
     positions = context.getState(positions=True).getPositions(asNumpy=True)._value
     phi, psi = torsions(positions)
     height = tempered(hills.height, bias_energy(context), temperature, hills.bias_factor)

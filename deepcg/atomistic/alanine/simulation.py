@@ -10,7 +10,7 @@ import openmm
 from openmm import app
 
 from deepcg.atomistic.alanine.config import AlanineSimulation, check_settings, usual_step
-from deepcg.atomistic.alanine.metadynamics import Filling, Hills, fill
+from deepcg.atomistic.alanine.metadynamics import MetadynamicsSettings, MetadynamicsState, fill
 from deepcg.atomistic.alanine.molecule import (
     N_ATOMS,
     alanine,
@@ -123,7 +123,7 @@ class _Job:
 
     config: AlanineSimulation
     plan: Schedule
-    hills: Hills
+    hills: MetadynamicsSettings
     cutoff: float | None
     walkers: list[_Walker]
 
@@ -153,9 +153,9 @@ def _cutoff(config: AlanineSimulation) -> float | None:
     return fitting_cutoff(edge, config.cutoff, fixed=config.edge is not None, what=what)
 
 
-def _hills(config: AlanineSimulation, dt_fs: float) -> Hills:
+def _hills(config: AlanineSimulation, dt_fs: float) -> MetadynamicsSettings:
     bias = config.biasing
-    return Hills(
+    return MetadynamicsSettings(
         height=bias.hill_height,
         width=bias.hill_width,
         bias_factor=bias.bias_factor,
@@ -259,9 +259,9 @@ def _fill(job: _Job, progress: Progress) -> None:
     checkpoint = job.filling
     system, _ = read_start(job.walkers[0].files)
     if checkpoint.exists():
-        filling = Filling.load(checkpoint)
+        filling = MetadynamicsState.load(checkpoint)
     else:
-        filling = Filling.begin([read_state(w.files.checkpoint) for w in job.walkers])
+        filling = MetadynamicsState.begin([read_state(w.files.checkpoint) for w in job.walkers])
     thermostat = job.walkers[0].thermostat
     filling = fill(thermostat, system, job.hills, filling, checkpoint, progress)
     context = thermostat.context(system)

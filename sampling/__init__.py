@@ -6,11 +6,11 @@ from sampling.langevin import baoab
 from sampling.metadynamics import Metadynamics
 from sampling.method import Method
 from sampling.overdamped import overdamped
-from sampling.reflection import Fence, Trespass
-from sampling.replica_exchange import Exchange
+from sampling.reflection import LimitExceeded, ReflectingLimit
+from sampling.replica_exchange import ReplicaExchange
 from sampling.run import Blowup, run
 from sampling.spline import Axis
-from sampling.stability import Sound, calm, finite
+from sampling.stability import StabilityCheck, finite, thermally_stable
 from sampling.state import ForceField, SamplerState, Step, start
 from sampling.umbrella import HarmonicBias
 
@@ -24,18 +24,17 @@ __all__ = [
     "Blowup",
     "Checkpoint",
     "Coordinates",
-    "Exchange",
-    "Fence",
     "ForceField",
     "HarmonicBias",
+    "LimitExceeded",
     "Metadynamics",
     "Method",
+    "ReflectingLimit",
+    "ReplicaExchange",
     "SamplerState",
-    "Sound",
+    "StabilityCheck",
     "Step",
-    "Trespass",
     "baoab",
-    "calm",
     "finite",
     "load",
     "overdamped",
@@ -43,5 +42,6 @@ __all__ = [
     "run",
     "save",
     "start",
+    "thermally_stable",
     "unpack",
 ]

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from sampling.state import SamplerState, Step
 
 
-class Trespass(Exception):
+class LimitExceeded(Exception):
     """A chain is beyond the limit: which, and what was measured."""
 
     def __init__(self, chain: int, value: float, taken: int) -> None:
@@ -18,7 +18,7 @@ class Trespass(Exception):
         self.chain, self.value, self.taken = chain, value, taken
 
 
-class Fence:
+class ReflectingLimit:
     """Stops chains that are found beyond a limit, or turns them back.
 
     A chain that is turned back is put where it was at the last check, with its velocities
@@ -35,7 +35,7 @@ class Fence:
     every
         Steps between checks.
     reflect
-        Turn chains back; else `Trespass` is raised.
+        Turn chains back; else `LimitExceeded` is raised.
     """
 
     def __init__(
@@ -96,4 +96,4 @@ class Fence:
         out = ~(measured <= self.limit)
         if bool(out.any()):
             chain = int(out.long().argmax())
-            raise Trespass(chain, float(measured[chain]), self.taken)
+            raise LimitExceeded(chain, float(measured[chain]), self.taken)

@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 from sampling.state import SamplerState, Step
 
 
-class Exchange:
+class ReplicaExchange:
     """Swaps between chains at neighboring temperatures (Sugita & Okamoto, CPL 1999, 314, 141).
 
     Chains stay at their temperatures and swap positions and velocities, scaled to the new

@@ -8,7 +8,7 @@ from torch import Generator
 
 from sampling.checkpoint import Checkpoint
 from sampling.method import Method
-from sampling.stability import Sound, finite
+from sampling.stability import StabilityCheck, finite
 from sampling.state import SamplerState, Step
 
 
@@ -36,7 +36,7 @@ def run(
     every: int = 1,
     first: int = 0,
     check_every: int = 10,
-    sound: Sound = finite,
+    sound: StabilityCheck = finite,
     method: Method | None = None,
 ) -> Iterator[tuple[int, SamplerState]]:
     """Take ``n_steps`` steps and yield every ``every``-th as (step number, state).
@@ -74,7 +74,7 @@ def _blowup(
     step: Step,
     good: Checkpoint,
     generator: Generator,
-    sound: Sound,
+    sound: StabilityCheck,
     n: int,
     bad: SamplerState,
     method: Method | None,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sampling.state import SamplerState
 
-Sound = Callable[[SamplerState, SamplerState], Tensor]
+StabilityCheck = Callable[[SamplerState, SamplerState], Tensor]
 """last good state, state now -> which chains are sound, bool (n_chains,)"""
 
 
@@ -24,7 +24,7 @@ def finite(good: SamplerState, state: SamplerState) -> Tensor:
     return torch.isfinite(state.energy) & vectors.flatten(1).all(1)
 
 
-def calm(masses: Tensor, kT: float | Tensor, *, limit: float = 100.0) -> Sound:
+def thermally_stable(masses: Tensor, kT: float | Tensor, *, limit: float = 100.0) -> StabilityCheck:
     """Return a test that also refuses energies no thermal motion reaches.
 
     A chain is sound while it is finite, no site has a kinetic energy above ``limit`` kT
@@ -36,7 +36,9 @@ def calm(masses: Tensor, kT: float | Tensor, *, limit: float = 100.0) -> Sound:
     def sound(good: SamplerState, state: SamplerState) -> Tensor:
         kinetic = masses / 2 * state.velocities.square().sum(-1)  # (c, n)
         rise = state.energy - good.energy
-        calm = (kinetic.amax(-1) < limit * kT) & (rise < (limit + 10 * len(masses)) * kT)
-        return finite(good, state) & calm
+        thermally_stable = (kinetic.amax(-1) < limit * kT) & (
+            rise < (limit + 10 * len(masses)) * kT
+        )
+        return finite(good, state) & thermally_stable
 
     return sound

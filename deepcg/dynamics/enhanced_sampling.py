@@ -19,7 +19,16 @@ from deepcg.mapping.collective_variables import (
 )
 from deepcg.runtime.errors import InputError, pick
 from deepcg.units import thermal_energy
-from sampling import Axis, Bias, Biased, Exchange, ForceField, HarmonicBias, Metadynamics, Method
+from sampling import (
+    Axis,
+    Bias,
+    Biased,
+    ForceField,
+    HarmonicBias,
+    Metadynamics,
+    Method,
+    ReplicaExchange,
+)
 
 WIDTHS = {"rad": 0.35, "nm": 0.02}
 """Of hills, by the unit of the coordinate."""
@@ -162,7 +171,7 @@ def enhance(
     return Enhancement(Biased(force_field, variables, bias), frames[chosen], method, variables)
 
 
-def _exchange(config: BiasConfig, start: Tensor, temperature: float, dt: float) -> Exchange:
+def _exchange(config: BiasConfig, start: Tensor, temperature: float, dt: float) -> ReplicaExchange:
     kelvin, replicas = config.temperatures, len(start)
     if len(kelvin) < 2 or list(kelvin) != sorted(set(kelvin)):
         raise InputError(f"temperatures are {list(kelvin)} K: give two or more, ascending")
@@ -178,7 +187,7 @@ def _exchange(config: BiasConfig, start: Tensor, temperature: float, dt: float) 
             f"give --replicas {n * max(1, round(replicas / n))}"
         )
     levels = start.new_tensor([thermal_energy(t) for t in kelvin], dtype=torch.float64)
-    return Exchange(levels, replicas // n, every=max(1, round(config.swap_every_ps / dt)))
+    return ReplicaExchange(levels, replicas // n, every=max(1, round(config.swap_every_ps / dt)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

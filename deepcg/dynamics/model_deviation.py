@@ -17,7 +17,7 @@ from deepcg.potentials.ensemble import EnsemblePotential, load_beads, model_devi
 from deepcg.runtime.errors import InputError, pick
 from deepcg.runtime.files import write_array
 from deepcg.trajectory.formats import open_trajectory_file
-from sampling import Fence, Method, Trespass
+from sampling import LimitExceeded, Method, ReflectingLimit
 
 CHECKED_STEPS = 10
 """Steps between checks of the spread."""
@@ -87,14 +87,16 @@ class Trust:
             return model_deviation(ensemble.deviations(positions, boxes)).amax(1)
 
         reflect = self.config.beyond == "reflect"
-        return Fence(largest, self.config.most_spread, every=CHECKED_STEPS, reflect=reflect)
+        return ReflectingLimit(
+            largest, self.config.most_spread, every=CHECKED_STEPS, reflect=reflect
+        )
 
     @contextmanager
     def explained(self, run: Path) -> Iterator[None]:
         """Turn a replica that is beyond the limit into an error for the user."""
         try:
             yield
-        except Trespass as error:
+        except LimitExceeded as error:
             when = "begins with" if error.taken == 0 else f"has after {error.taken} steps"
             raise SamplingError(
                 f"replica {error.chain} {when} a spread of {error.value:.4g} kJ/mol/nm, above "

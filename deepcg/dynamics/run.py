@@ -28,13 +28,13 @@ from sampling import (
     Biased,
     Blowup,
     Checkpoint,
-    Exchange,
     ForceField,
     Method,
+    ReplicaExchange,
     SamplerState,
     Step,
-    calm,
     run,
+    thermally_stable,
 )
 
 _log = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ def run_dynamics(
         raise InputError("--drop-bad is for replicas that are independent: leave it out")
     _check_shapes(start, masses, topology)
     masses = masses.to(start)
-    kT = method.kT if isinstance(method, Exchange) else thermal_energy(config.temperature)
+    kT = method.kT if isinstance(method, ReplicaExchange) else thermal_energy(config.temperature)
     step = INTEGRATORS[config.integrator](
         force_field, masses, kT=kT, dt=config.step, friction=config.friction
     )
@@ -302,7 +302,7 @@ class _Job:
             n_steps=max(0, total - latest.step),
             every=every,
             first=latest.step,
-            sound=calm(self.masses, self.kT),
+            sound=thermally_stable(self.masses, self.kT),
             method=self.method,
         )
 
@@ -334,7 +334,7 @@ def dropped_of(checkpoint: Checkpoint) -> frozenset[int]:
 
 def _names(n_replicas: int, method: Method | None) -> list[str]:
     """Return the names of the trajectories."""
-    if not isinstance(method, Exchange):
+    if not isinstance(method, ReplicaExchange):
         return [f"{i:03d}" for i in range(n_replicas)]
     kelvin = (method.levels[1:] / BOLTZMANN).tolist()
     ladders = [f"{i:03d}" for i in range(method.n_ladders)]
@@ -456,7 +456,7 @@ def _summarize(job: _Job, checkpoint: Checkpoint, n_beads: int) -> Summary:
         ns_per_day=speed * n_replicas,
         ns_per_day_per_replica=speed,
         acceptance=tuple(job.method.acceptance.tolist())
-        if isinstance(job.method, Exchange)
+        if isinstance(job.method, ReplicaExchange)
         else (),
         dropped=tuple(sorted(dropped)),
     )

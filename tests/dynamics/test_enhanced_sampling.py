@@ -30,7 +30,7 @@ from deepcg.runtime.errors import InputError
 from deepcg.units import BOLTZMANN
 from deepcg.workflow.compare import CompareConfig, compare
 from deepcg.workflow.sample import SampleConfig, sample
-from sampling import Exchange, HarmonicBias, Metadynamics
+from sampling import HarmonicBias, Metadynamics, ReplicaExchange
 
 KT = BOLTZMANN * 300
 F64 = torch.float64
@@ -222,7 +222,7 @@ def test_two_dihedrals_are_axes_by_name(tmp_path):
 
 def test_exchange_writes_one_temperature_per_trajectory(tmp_path):
     summary, enhanced = go(tmp_path, LADDER, n=8, ps=1.2)
-    assert isinstance(enhanced.method, Exchange)
+    assert isinstance(enhanced.method, ReplicaExchange)
     cold = [f"{i:03d}.dcd" for i in range(4)]
     assert sorted(p.name for p in tmp_path.glob("*.dcd")) == cold + [f"hot-360K-{c}" for c in cold]
     assert len(summary.acceptance) == 1

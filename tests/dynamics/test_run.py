@@ -330,7 +330,7 @@ def test_with_no_healthy_replica_the_run_ends(tmp_path):
 
 
 def test_replicas_that_depend_on_one_another_are_not_dropped(tmp_path):
-    method = sampling.Exchange.__new__(sampling.Exchange)
+    method = sampling.ReplicaExchange.__new__(sampling.ReplicaExchange)
     with pytest.raises(InputError, match="--drop-bad is for replicas that are independent"):
         go(tmp_path, drop_bad=True, method=method)
 

@@ -13,9 +13,9 @@ import sampling
 from sampling import (
     Axis,
     Biased,
-    Exchange,
     HarmonicBias,
     Metadynamics,
+    ReplicaExchange,
     baoab,
     overdamped,
     run,
@@ -395,7 +395,7 @@ def boltzmann(kT):
 
 def equilibrium(n_ladders, seed=0):
     """Return independent chains at their temperatures, and their exchange."""
-    method = Exchange(LEVELS, n_ladders, every=10)
+    method = ReplicaExchange(LEVELS, n_ladders, every=10)
     generator = seeded(seed)
     pick = lambda kT: torch.multinomial(boltzmann(kT), n_ladders, True, generator=generator)
     x = torch.cat([GRID[pick(kT)] for kT in LEVELS])[:, None, None]
@@ -453,7 +453,7 @@ def test_exchange_equilibrates_wells_that_cold_chains_cannot_leave():
     """From the higher well alone; 8 averages at 4 standard errors of 300 independent ladders."""
     n = 300
     generator, masses = seeded(7), torch.ones(1, dtype=F64)
-    method = Exchange(LEVELS, n, every=5)
+    method = ReplicaExchange(LEVELS, n, every=5)
     step = method.step(baoab(tilted, masses, kT=method.kT, dt=0.04, friction=1.0))
     x = torch.ones(4 * n, 1, 1, dtype=F64)
     state = start(tilted, x, masses, kT=method.kT, generator=generator)
@@ -486,7 +486,7 @@ def test_a_chain_whose_energy_is_no_number_is_not_passed_on():
 def test_exchange_out_of_range_is_refused(wrong):
     right = {"levels": LEVELS, "n_ladders": 2, "every": 5}
     with pytest.raises(ValueError, match="exchange needs two or more"):
-        Exchange(**(right | wrong))
+        ReplicaExchange(**(right | wrong))
 
 
 @pytest.mark.parametrize("make", [baoab, overdamped])

@@ -342,7 +342,9 @@ def test_calm_refuses_what_heat_alone_does_not_do():
     fast = x.clone()
     fast[1, 2, 0] = 15.0  # 112 kT
     energy = torch.tensor([0.0, 0.0, 151.0, -1e6])  # rise allowed: 100 + 10 * 5 kT
-    sound = sampling.calm(torch.ones(5), 1.0)(good, replace(good, velocities=fast, energy=energy))
+    sound = sampling.thermally_stable(torch.ones(5), 1.0)(
+        good, replace(good, velocities=fast, energy=energy)
+    )
     assert sound.tolist() == [True, False, False, True]
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import sampling
-from sampling import Fence, Trespass, baoab
+from sampling import LimitExceeded, ReflectingLimit, baoab
 
 
 def spring(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -31,7 +31,7 @@ def test_what_is_sampled_is_the_boltzmann_distribution_within_the_limit() -> Non
     times 1, with correlations of about 1: one standard error is 0.27 / sqrt(40 000) = 0.0014; the
     error of the integrator is dt^2 / 12 of it and less."""
     state, generator, masses = begun(300, 2.0)
-    fence = Fence(largest, 1.0, every=4, reflect=True)
+    fence = ReflectingLimit(largest, 1.0, every=4, reflect=True)
     step = fence.step(baoab(spring, masses, kT=1.0, dt=0.1, friction=1.0))
     squares = []
     for n in range(1, 1601):
@@ -51,7 +51,7 @@ def test_a_chain_that_is_turned_back_is_where_it_was_with_its_velocity_reversed(
     fast = sampling.SamplerState(
         state.positions, torch.tensor([[[9.0]], [[0.1]]]).double(), state.forces, state.energy
     )
-    fence = Fence(largest, 1.0, every=3, reflect=True)
+    fence = ReflectingLimit(largest, 1.0, every=3, reflect=True)
     step = fence.step(baoab(spring, masses, kT=1.0, dt=0.1, friction=0.0))
     after = fast
     for _ in range(3):
@@ -63,22 +63,22 @@ def test_a_chain_that_is_turned_back_is_where_it_was_with_its_velocity_reversed(
 
 def test_a_chain_beyond_the_limit_stops_all() -> None:
     state, generator, masses = begun(3, 0.0)
-    fence = Fence(largest, 0.5, every=2, reflect=False)
+    fence = ReflectingLimit(largest, 0.5, every=2, reflect=False)
     step = fence.step(baoab(spring, masses, kT=1.0, dt=0.1, friction=1.0))
     steps = sampling.run(step, state, generator, n_steps=200)
-    with pytest.raises(Trespass) as stopped:
+    with pytest.raises(LimitExceeded) as stopped:
         list(steps)
     assert stopped.value.value > 0.5
     assert stopped.value.taken % 2 == 0
     outside, generator, masses = begun(3, 4.0)
-    again = Fence(largest, 0.5, every=2, reflect=True)
-    with pytest.raises(Trespass):
+    again = ReflectingLimit(largest, 0.5, every=2, reflect=True)
+    with pytest.raises(LimitExceeded):
         again.step(baoab(spring, masses, kT=1.0, dt=0.1, friction=1.0))(outside, generator)
 
 
 def test_it_goes_on_from_its_memory() -> None:
-    def fresh() -> Fence:
-        return Fence(largest, 0.8, every=3, reflect=True)
+    def fresh() -> ReflectingLimit:
+        return ReflectingLimit(largest, 0.8, every=3, reflect=True)
 
     state, generator, masses = begun(20, 1.0)
     dynamics = baoab(spring, masses, kT=1.0, dt=0.1, friction=1.0)

@@ -14,7 +14,7 @@ import torch
 
 from deepcg.analysis.structure import Comparison, TrajectorySet, compare_structures
 from deepcg.analysis.structure.report import TrainingSummary, write_report
-from deepcg.analysis.structure.stein_checks import NoiseFree, check
+from deepcg.analysis.structure.stein_checks import SteinChecks, check
 from deepcg.dynamics.samples import trajectories_in
 from deepcg.potentials.model_file import load_model
 from deepcg.runtime.errors import InputError
@@ -172,7 +172,7 @@ def _reference(
     )
 
 
-def _checked(run: Path, reference: TrajectorySet) -> NoiseFree:
+def _checked(run: Path, reference: TrajectorySet) -> SteinChecks:
     model = load_model(run)
     kT = thermal_energy(model.temperature)
     return check(model.potential, reference.replicas[0], kT, model.type_names)

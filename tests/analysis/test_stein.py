@@ -34,7 +34,7 @@ from deepcg.analysis.structure.stein import (
     random_signs,
     virial,
 )
-from deepcg.analysis.structure.stein_checks import NoiseFree, check
+from deepcg.analysis.structure.stein_checks import SteinChecks, check
 from deepcg.geometry.neighbor_list import Neighbors
 from deepcg.potentials.beads import NetworkPotential, energy_and_forces
 from deepcg.potentials.verlet_list import force_field
@@ -230,11 +230,11 @@ def test_open_boundaries(two: Frames):
 
 
 @pytest.fixture(scope="module")
-def checked(fluid: Frames) -> NoiseFree:
+def checked(fluid: Frames) -> SteinChecks:
     return check(spheres(fluid.types), fluid, KT)
 
 
-def test_a_right_model_of_a_fluid_passes(checked: NoiseFree):
+def test_a_right_model_of_a_fluid_passes(checked: SteinChecks):
     names = [i.name for i in checked.identities]
     assert names[0] == "configurational temperature"
     assert len(names) == 3
@@ -248,7 +248,7 @@ def test_a_wrong_model_of_a_fluid_is_seen(fluid: Frames):
     assert "an error of its forces is seen" in found.verdict
 
 
-def test_the_g_of_a_fluid(checked: NoiseFree, fluid: Frames):
+def test_the_g_of_a_fluid(checked: SteinChecks, fluid: Frames):
     """Against the histogram of all frames; 4 of the errors of both, at 14 distances."""
     (implied,) = checked.radial
     pairs = radial_forces(with_forces(fluid, spheres(fluid.types)), 0.499)
@@ -264,7 +264,7 @@ def test_the_g_of_a_fluid(checked: NoiseFree, fluid: Frames):
     assert g.mean(0).max() - g.mean(0).min() > 0.5
 
 
-def test_the_report_shows_the_checks(checked: NoiseFree, fluid: Frames, tmp_path: Path):
+def test_the_report_shows_the_checks(checked: SteinChecks, fluid: Frames, tmp_path: Path):
     ensembles = [TrajectorySet(name, [fluid[:64]], 1.0, "", ("bead",)) for name in ("micro", "CG")]
     comparison = compare_structures(ensembles[0], ensembles[1:], cutoff=0.4)
     page = write_report(comparison, tmp_path, checks={"CG": checked}).read_text(encoding="utf-8")

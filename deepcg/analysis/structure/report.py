@@ -28,7 +28,7 @@ from deepcg.analysis.structure.figures import (
     observable_figure,
     velocity_figure,
 )
-from deepcg.analysis.structure.stein_checks import NoiseFree
+from deepcg.analysis.structure.stein_checks import SteinChecks
 from deepcg.analysis.structure.trajectory_set import TrajectorySet
 from deepcg.analysis.style import png
 from deepcg.runtime.files import make_folder, write_json, write_whole
@@ -90,7 +90,7 @@ def write_report(
     comparison: Comparison,
     output: Path,
     *,
-    checks: Mapping[str, NoiseFree] | None = None,
+    checks: Mapping[str, SteinChecks] | None = None,
     training: TrainingSummary | None = None,
     provenance: Mapping[str, Mapping[str, str]] | None = None,
     title: str = "Coarse-grained against microscopic",
@@ -121,7 +121,7 @@ def as_json(
     comparison: Comparison,
     training: TrainingSummary | None,
     provenance: Mapping[str, Mapping[str, str]],
-    checks: Mapping[str, NoiseFree] | None = None,
+    checks: Mapping[str, SteinChecks] | None = None,
 ) -> dict[str, Any]:
     """Return all numbers of a report."""
     return {
@@ -216,7 +216,7 @@ def _motion_json(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _checks_json(check: NoiseFree) -> dict[str, Any]:
+def _checks_json(check: SteinChecks) -> dict[str, Any]:
     slopes = check.slopes
     return {
         "frames": check.n_frames,
@@ -256,7 +256,7 @@ def _pictures(comparison: Comparison) -> list[Picture]:
     return pictures
 
 
-def _implied_pictures(checks: Mapping[str, NoiseFree], comparison: Comparison) -> list[Picture]:
+def _implied_pictures(checks: Mapping[str, SteinChecks], comparison: Comparison) -> list[Picture]:
     """Return g(r) as the forces want it, for every pair of types."""
     observed = {o.reference.name: o.reference for o in comparison.observables}
     kinds = dict.fromkeys(c.name for check in checks.values() for c in check.radial)
@@ -333,7 +333,7 @@ def _file_name(name: str) -> str:
 def _page(
     comparison: Comparison,
     pictures: list[Picture],
-    checks: Mapping[str, NoiseFree],
+    checks: Mapping[str, SteinChecks],
     implied: list[Picture],
     curve: list[Picture],
     training: TrainingSummary | None,

@@ -38,7 +38,7 @@ BLOCKS = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class NoiseFree:
+class SteinChecks:
     """The checks of one model.
 
     Parameters
@@ -82,7 +82,7 @@ def check(
     type_names: tuple[str, ...] = ("bead",),
     *,
     seed: int = 0,
-) -> NoiseFree:
+) -> SteinChecks:
     """Check a model on frames of beads that the exact U made, in the order of time.
 
     Some frames, spread evenly, are enough: every pair of beads in them counts.
@@ -117,13 +117,13 @@ def check(
     longest = _longest(some)
     pairs = radial_forces(some, longest)
     if not (pairs.distance < model.cutoff).any():
-        return NoiseFree(len(some), (temperature,), None, ())
+        return SteinChecks(len(some), (temperature,), None, ())
     fields = {f"virial of pairs within {model.cutoff:g} nm": virial(model.cutoff)}
     peak = _highest(pairs, longest)
     if peak is not None:
         fields = {f"pairs closer than {peak:.2f} nm": contact(peak)} | fields
     identities = [pair_identity(name, pairs, window, kT) for name, window in fields.items()]
-    return NoiseFree(
+    return SteinChecks(
         len(some),
         (temperature, *identities),
         _slopes(pairs, model.cutoff, kT),

@@ -23,15 +23,21 @@ from deepcg.workflow.dataset.beads import DataConfig
 from deepcg.workflow.fit.command import fit
 from deepcg.workflow.fit.config import FitConfig
 from deepcg.workflow.info import describe
-from deepcg.workflow.learn.acquisition import RADIUS, StoredFrames, Survey, pick, survey
+from deepcg.workflow.learn.acquisition import (
+    RADIUS,
+    Exploration,
+    StoredFrames,
+    choose_queries,
+    survey,
+)
 from deepcg.workflow.learn.command import learn
 from deepcg.workflow.learn.config import LearnConfig
-from deepcg.workflow.learn.exploration import Box, Trust, explore
+from deepcg.workflow.learn.exploration import Range, TrustLevels, explore
 from deepcg.workflow.variance import VarianceConfig, variance
 
 TURN = 2 * math.pi
-ANGLE = Box((TURN,), torch.tensor([-3.0]), torch.tensor([3.0]))
-MIXED = Box((TURN, None), torch.tensor([-3.0, 0.0]), torch.tensor([3.0, math.pi]))
+ANGLE = Range((TURN,), torch.tensor([-3.0]), torch.tensor([3.0]))
+MIXED = Range((TURN, None), torch.tensor([-3.0, 0.0]), torch.tensor([3.0, math.pi]))
 
 
 def walls(n: int, height: float) -> list[CVPotential]:
@@ -51,7 +57,7 @@ def walls(n: int, height: float) -> list[CVPotential]:
 
 
 def test_the_bias_is_switched_off_between_the_trust_levels():
-    trust = Trust(2.0, 4.0, torch.ones(1), 50.0)
+    trust = TrustLevels(2.0, 4.0, torch.ones(1), 50.0)
     bias = trust.bias(torch.tensor([1.0, 2.0, 3.0, 4.0, 9.0]))
     torch.testing.assert_close(bias, torch.tensor([1.0, 1.0, 0.5, 0.0, 0.0]))
 
@@ -60,7 +66,7 @@ def walked(members: list[CVPotential], low: float) -> float:
     """Return the mean of the cosine where 200 walkers went that began everywhere alike."""
     generator = torch.Generator().manual_seed(0)
     start = torch.linspace(-math.pi, math.pi, 201)[:-1, None]
-    trust = Trust(low, 2 * low, torch.ones(1), 50.0)
+    trust = TrustLevels(low, 2 * low, torch.ones(1), 50.0)
     places, _ = explore(
         SurfaceEnsemble(members),
         start,
@@ -113,12 +119,12 @@ def test_differences_go_the_shortest_way_around(as_array: Callable[[object], Any
 def test_places_differ_and_begin_with_the_worst():
     places = torch.tensor([[0.0], [0.1], [3.1], [-3.1], [1.5]])
     spread = torch.tensor([5.0, 9.0, 1.0, 6.0, 7.0])
-    found = Survey(places, spread, spread > 2)
+    found = Exploration(places, spread, spread > 2)
     generator = torch.Generator().manual_seed(0)
-    chosen = pick(found, 3, ANGLE, generator)[:, 0].tolist()
+    chosen = choose_queries(found, 3, ANGLE, generator)[:, 0].tolist()
     assert sorted(round(x, 3) for x in chosen) == [-3.1, 0.1, 1.5]
     assert found.fraction == 0.8
-    everything = pick(found, 9, ANGLE, generator)
+    everything = choose_queries(found, 9, ANGLE, generator)
     assert len(everything) == 4
 
 
@@ -140,7 +146,7 @@ def test_stored_frames_answer_once_and_across_the_period(tmp_path: Path):
 
 def test_places_without_an_answer_do_not_count():
     members = [CVPotential((TURN,), widths=(4,)) for _ in range(2)]
-    trust = Trust(1e-9, 1.0, torch.ones(1), 50.0)
+    trust = TrustLevels(1e-9, 1.0, torch.ones(1), 50.0)
     options = {"kT": 2.5, "steps": 200}
     start = torch.zeros(20, 1)
     silent = torch.tensor([[0.5]])

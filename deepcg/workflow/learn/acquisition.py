@@ -18,7 +18,7 @@ from deepcg.potentials.collective_variables import CVPotential
 from deepcg.potentials.ensemble import SurfaceEnsemble
 from deepcg.runtime.progress import Progress, silent
 from deepcg.trajectory.frames import CVFrames
-from deepcg.workflow.learn.exploration import Box, Trust, explore
+from deepcg.workflow.learn.exploration import Range, TrustLevels, explore
 
 Floats = NDArray[np.float64]
 
@@ -77,7 +77,7 @@ class StoredFrames:
         How many of the nearest frames answer for a place.
     """
 
-    def __init__(self, frames: CVFrames, box: Box, each: int) -> None:
+    def __init__(self, frames: CVFrames, box: Range, each: int) -> None:
         self.frames, self.each = frames, each
         self._lengths = box.lengths.double().numpy()
         self._periods = [
@@ -138,7 +138,7 @@ class StoredFrames:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Survey:
+class Exploration:
     """What walkers found.
 
     Parameters
@@ -162,14 +162,14 @@ class Survey:
 def survey(
     members: Sequence[CVPotential],
     start: Tensor,
-    trust: Trust,
-    box: Box,
+    trust: TrustLevels,
+    box: Range,
     *,
     kT: float,
     steps: int,
     silent: Tensor,
     generator: Generator,
-) -> Survey:
+) -> Exploration:
     """Return where the members do not agree, as walkers from ``start`` (n, d) find it.
 
     ``silent`` (m, d) are places at which nobody could answer: what is near them does not count.
@@ -183,10 +183,10 @@ def survey(
         apart = box.put_back((places[:, None] - silent).flatten(0, 1)) / box.lengths
         squares = apart.square().sum(-1).view(len(places), len(silent))
         unknown = unknown & (squares.min(1).values > RADIUS**2)
-    return Survey(places, spread, unknown)
+    return Exploration(places, spread, unknown)
 
 
-def pick(found: Survey, number: int, box: Box, generator: Generator) -> Tensor:
+def choose_queries(found: Exploration, number: int, box: Range, generator: Generator) -> Tensor:
     """Return places (number, d) that are not known and differ from one another.
 
     Each is the one farthest from those picked before, the first the one of largest Sigma.
@@ -198,12 +198,12 @@ def pick(found: Survey, number: int, box: Box, generator: Generator) -> Tensor:
     for k, period in enumerate(box.periods):
         angle = places[:, k] / box.lengths[k]
         columns += [angle] if period is None else [angle.cos(), angle.sin()]
-    chosen = far_apart(torch.stack(columns, -1), int(spread.argmax()), number)
+    chosen = farthest_points(torch.stack(columns, -1), int(spread.argmax()), number)
     order = torch.randperm(len(chosen), generator=generator)
     return places[torch.tensor(chosen)[order]]
 
 
-def far_apart(points: Tensor, first: int, number: int) -> list[int]:
+def farthest_points(points: Tensor, first: int, number: int) -> list[int]:
     """Return up to ``number`` points (n, m) that differ: each is the farthest from those before."""
     chosen = [first]
     apart = torch.full((len(points),), torch.inf, dtype=points.dtype)

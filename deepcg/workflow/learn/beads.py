@@ -34,7 +34,7 @@ from deepcg.workflow.dataset.beads import Beads
 from deepcg.workflow.fit.beads import beads_of
 from deepcg.workflow.fit.config import DTYPES, FitConfig
 from deepcg.workflow.fit.run_folder import START_FRAMES
-from deepcg.workflow.learn.acquisition import Answer, Survey, far_apart
+from deepcg.workflow.learn.acquisition import Answer, Exploration, farthest_points
 from deepcg.workflow.learn.config import STEPS_PS, LearnConfig
 from deepcg.workflow.learn.restrained_oracle import restrained_dynamics
 from deepcg.workflow.learn.rounds import State, write_run
@@ -80,7 +80,7 @@ class BeadsJob:
 
     def survey(
         self, state: State[Model, MeanForceLabels], number: int, progress: Progress = silent
-    ) -> Survey:
+    ) -> Exploration:
         """Let replicas of the mean of the members move, turned back where it is not trusted.
 
         Their files are in the folder of the round before, or in ``round-0``.
@@ -95,12 +95,12 @@ class BeadsJob:
         deviations = np.load(folder / "samples" / "spread.npy", allow_pickle=False)
         of_replicas = torch.from_numpy(deviations).transpose(0, 1).flatten(0, 1)
         spread = model_deviation(of_replicas).amax(1)
-        return Survey(positions.flatten(1), spread, spread > self.low)
+        return Exploration(positions.flatten(1), spread, spread > self.low)
 
     def ask(
         self,
         state: State[Model, MeanForceLabels],
-        found: Survey,
+        found: Exploration,
         number: int,
         folder: Path,
         progress: Progress = silent,
@@ -113,7 +113,7 @@ class BeadsJob:
         box = None if self.own.box is None else self.own.box[:1].expand(len(places), 3, 3)
         frames = Frames(places.view(len(places), -1, 3), box, None, self.own.types)
         points = fingerprints(frames, _sigmas(state.models, frames).argmax(1))
-        chosen = torch.tensor(far_apart(points, int(spread.argmax()), self.config.places))
+        chosen = torch.tensor(farthest_points(points, int(spread.argmax()), self.config.places))
         answer = self.oracle(places[chosen], folder, progress)
         return replace(answer, saved={"spread": spread[chosen].numpy()})
 

@@ -29,14 +29,14 @@ from deepcg.workflow.fit.collective_variables import samples_of
 from deepcg.workflow.fit.config import FitConfig
 from deepcg.workflow.learn.acquisition import (
     Answer,
+    Exploration,
     Oracle,
     StoredFrames,
-    Survey,
-    pick,
+    choose_queries,
     survey,
 )
 from deepcg.workflow.learn.config import LearnConfig
-from deepcg.workflow.learn.exploration import Box, Trust
+from deepcg.workflow.learn.exploration import Range, TrustLevels
 from deepcg.workflow.learn.restrained_oracle import RestrainedDynamics, restrained_dynamics
 from deepcg.workflow.learn.rounds import State
 from free_energy import Estimate
@@ -77,7 +77,7 @@ class VariablesJob:
 
     def survey(
         self, state: State[CVModel, CVFrames], number: int, progress: Progress = silent
-    ) -> Survey:
+    ) -> Exploration:
         """Let walkers look for what is not known, from frames that are."""
         del progress
         generator = torch.Generator().manual_seed(1000 * self.config.seed + number)
@@ -98,7 +98,7 @@ class VariablesJob:
     def ask(
         self,
         state: State[CVModel, CVFrames],
-        found: Survey,
+        found: Exploration,
         number: int,
         folder: Path,
         progress: Progress = silent,
@@ -110,7 +110,9 @@ class VariablesJob:
             assert self.stored is not None
             return self.stored.take(config.places * config.each, np.random.default_rng(seed))
         generator = torch.Generator().manual_seed(seed)
-        return self.oracle(pick(found, config.places, self.box, generator), folder, progress)
+        return self.oracle(
+            choose_queries(found, config.places, self.box, generator), folder, progress
+        )
 
     def train(
         self,
@@ -170,13 +172,13 @@ class VariablesJob:
         """Names and units of the coordinates."""
         return self.models[0].names, self.models[0].units
 
-    def _box(self, parts: Sequence[CVFrames]) -> Box:
+    def _box(self, parts: Sequence[CVFrames]) -> Range:
         """Return where walkers may go: where frames are, or anywhere around a period."""
         values = torch.cat([part.values for part in parts])
         periods = self.models[0].potential.periods
-        return Box(periods, values.amin(0).to(self.dtype), values.amax(0).to(self.dtype))
+        return Range(periods, values.amin(0).to(self.dtype), values.amax(0).to(self.dtype))
 
-    def _trust(self) -> Trust:
+    def _trust(self) -> TrustLevels:
         """Return the trust levels: those asked for, or those that fit the run's own frames."""
         ensemble = SurfaceEnsemble([model.potential for model in self.models])
         known = torch.cat([part.values for part in self.own]).to(self.dtype)
@@ -184,7 +186,7 @@ class VariablesJob:
         alike = len(set(self.models[0].units)) == 1
         mean = forces.mean(0)
         scale = mean.new_ones(mean.shape[1]) if alike else mean.square().mean(0).sqrt()
-        plain = Trust(1.0, 2.0, scale, self.config.ceiling)
+        plain = TrustLevels(1.0, 2.0, scale, self.config.ceiling)
         low = self.config.low or 3 * float(plain.spread(forces).square().mean().sqrt())
         return replace(plain, low=low, high=self.config.high or 1.5 * low)
 

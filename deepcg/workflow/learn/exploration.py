@@ -21,7 +21,7 @@ STRIDE = 0.08
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Trust:
+class TrustLevels:
     """Between which spreads the bias is switched off.
 
     Parameters
@@ -51,7 +51,7 @@ class Trust:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Box:
+class Range:
     """Where walkers may go.
 
     Parameters
@@ -92,8 +92,8 @@ class Box:
 def explore(
     ensemble: SurfaceEnsemble,
     start: Tensor,
-    trust: Trust,
-    box: Box,
+    trust: TrustLevels,
+    box: Range,
     *,
     kT: float,
     steps: int,

@@ -29,7 +29,7 @@ from deepcg.workflow.label.restrain import Files, Restraints, begin, prepare, se
 from deepcg.workflow.label.restrain_config import RestrainConfig
 from deepcg.workflow.learn.acquisition import Answer
 from deepcg.workflow.learn.config import LearnConfig
-from deepcg.workflow.learn.exploration import Box
+from deepcg.workflow.learn.exploration import Range
 from free_energy import Estimate
 
 Floats = NDArray[np.float64]
@@ -104,7 +104,7 @@ class RestrainedDynamics:
 
 
 def restrained_dynamics(
-    config: LearnConfig, fitted: FitConfig, box: Box | None
+    config: LearnConfig, fitted: FitConfig, box: Range | None
 ) -> RestrainedDynamics:
     """Return the oracle that holds the coordinates of a fit; ``box`` is of collective variables.
 
@@ -133,7 +133,7 @@ def restrained_dynamics(
 
 
 def _starts(
-    sources: list[Trajectory], springs: Restraint, box: Box | None
+    sources: list[Trajectory], springs: Restraint, box: Range | None
 ) -> tuple[Starts, tuple[int, ...]]:
     stored = _Stored(sources, springs)
     if not isinstance(springs, BeadRestraint):
@@ -183,7 +183,7 @@ class _Stored:
 @dataclass(frozen=True, slots=True, eq=False)
 class _OfVariables:
     stored: _Stored
-    box: Box
+    box: Range
 
     def nearest(self, place: Floats) -> tuple[Frames, Floats]:
         apart = shortest(self.stored.values - place, self.box.periods)

@@ -23,7 +23,7 @@ from deepcg.runtime.provenance import versions
 from deepcg.training.config import TrainingConfig
 from deepcg.training.members import member_seed
 from deepcg.workflow.fit.config import FitConfig, absolute
-from deepcg.workflow.learn.acquisition import Answer, Data, Oracle, Survey
+from deepcg.workflow.learn.acquisition import Answer, Data, Exploration, Oracle
 from deepcg.workflow.learn.config import LearnConfig
 from deepcg.workflow.learn.figures import learning_figure
 
@@ -97,14 +97,14 @@ class Job(Protocol[Member, Data]):
         """Number of frames that the run was fitted to."""
         ...
 
-    def survey(self, state: State[Member, Data], number: int, progress: Progress) -> Survey:
+    def survey(self, state: State[Member, Data], number: int, progress: Progress) -> Exploration:
         """Let walkers look for what is not known, before a round."""
         ...
 
     def ask(
         self,
         state: State[Member, Data],
-        found: Survey,
+        found: Exploration,
         number: int,
         folder: Path,
         progress: Progress,
@@ -185,7 +185,7 @@ def write_run(job: Job[Member, Data], folder: Path, state: State[Member, Data]) 
 def _round(
     job: Job[Member, Data],
     state: State[Member, Data],
-    found: Survey,
+    found: Exploration,
     number: int,
     config: LearnConfig,
     progress: Progress,

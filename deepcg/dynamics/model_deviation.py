@@ -27,7 +27,7 @@ CHUNK = 50
 
 
 @dataclass(frozen=True, slots=True)
-class TrustConfig:
+class ModelDeviationConfig:
     """What of an ensemble is sampled, and where.
 
     Parameters
@@ -61,10 +61,10 @@ class TrustConfig:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Trust:
+class ModelDeviationLimit:
     """The potential that moves replicas, and the ensemble that it is of, if there is one."""
 
-    config: TrustConfig
+    config: ModelDeviationConfig
     potential: ShortRanged
     ensemble: EnsemblePotential | None
 
@@ -105,7 +105,7 @@ class Trust:
             ) from error
 
 
-def trust(config: TrustConfig, run: Path, device: torch.device) -> Trust:
+def trust(config: ModelDeviationConfig, run: Path, device: torch.device) -> ModelDeviationLimit:
     """Return what a run has to sample.
 
     Raises
@@ -118,11 +118,11 @@ def trust(config: TrustConfig, run: Path, device: torch.device) -> Trust:
     if ensemble is None and config.most_spread is not None:
         raise InputError(f"{run} is one fit and has no spread: give it members by 'deepcg fit'")
     if config.member == "mean":
-        return Trust(config, members[0] if ensemble is None else ensemble, ensemble)
+        return ModelDeviationLimit(config, members[0] if ensemble is None else ensemble, ensemble)
     k = int(config.member)
     if k >= len(members):
         raise InputError(f"{run} has the members 0 to {len(members) - 1}, not {k}")
-    return Trust(config, members[k], ensemble)
+    return ModelDeviationLimit(config, members[k], ensemble)
 
 
 def write_spread(

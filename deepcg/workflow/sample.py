@@ -16,7 +16,7 @@ from deepcg.compute.device import device_of
 from deepcg.dynamics.bias_files import write_bias, write_values
 from deepcg.dynamics.config import DynamicsConfig
 from deepcg.dynamics.enhanced_sampling import BiasConfig, enhance
-from deepcg.dynamics.model_deviation import TrustConfig, trust, write_spread
+from deepcg.dynamics.model_deviation import ModelDeviationConfig, trust, write_spread
 from deepcg.dynamics.run import Summary, run_dynamics
 from deepcg.dynamics.samples import trajectories_in
 from deepcg.dynamics.time_step import fastest, time_step
@@ -78,7 +78,7 @@ class SampleConfig:
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
     masses: str | None = None
     enhanced: BiasConfig = field(default_factory=BiasConfig)
-    uncertainty: TrustConfig = field(default_factory=TrustConfig)
+    uncertainty: ModelDeviationConfig = field(default_factory=ModelDeviationConfig)
     drop_bad: bool = False
     skin: float = 0.08
     compile: str = "auto"

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from deepcg.dynamics.config import DynamicsConfig
-from deepcg.dynamics.model_deviation import TrustConfig
+from deepcg.dynamics.model_deviation import ModelDeviationConfig
 from deepcg.dynamics.run import SamplingError
 from deepcg.potentials.beads import energy_and_forces
 from deepcg.potentials.collective_variables import CVPotential
@@ -356,7 +356,7 @@ def sampled(run: Path, **trust: object) -> SampleConfig:
         run,
         replicas=2,
         dynamics=MOVES,
-        uncertainty=TrustConfig(**trust),  # type: ignore[arg-type]
+        uncertainty=ModelDeviationConfig(**trust),  # type: ignore[arg-type]
         threads=1,
     )
 
@@ -411,7 +411,7 @@ def test_members_that_are_not_there_are_refused(of_beads: Path):
     with pytest.raises(InputError, match="has the members 0 to 2, not 3"):
         sample(sampled(of_beads, member="3"))
     with pytest.raises(InputError, match="give a number from 0, or mean"):
-        TrustConfig(member="first")
+        ModelDeviationConfig(member="first")
 
 
 # the report

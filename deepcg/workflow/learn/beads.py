@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepcg.dynamics.config import DynamicsConfig
-from deepcg.dynamics.model_deviation import CHUNK, TrustConfig
+from deepcg.dynamics.model_deviation import CHUNK, ModelDeviationConfig
 from deepcg.dynamics.samples import trajectories_in
 from deepcg.forces.mean_force_labels import MeanForceLabels
 from deepcg.geometry.neighbor_list import Neighbors, lattice_shift
@@ -184,7 +184,9 @@ class BeadsJob:
                 interval_ps=STEPS_PS,
                 seed=1000 * config.seed + number,
             ),
-            uncertainty=TrustConfig(member="mean", most_spread=self.high, beyond="reflect"),
+            uncertainty=ModelDeviationConfig(
+                member="mean", most_spread=self.high, beyond="reflect"
+            ),
             device="cpu",
             threads=config.threads,
             resume=True,

@@ -9,20 +9,22 @@ import torch
 from torch import Tensor, nn
 
 from deepcg.compute.matmul_precision import EXACT, multiplied_in
-from deepcg.training.samples import ForceSamples, Inputs, Seen
+from deepcg.training.samples import ForceSamples, Inputs, InputsSeen_contra
 
 CHUNK = 13_000
 """Force components that are evaluated at a time."""
 
 
-class Trainable(Protocol[Seen]):
+class Trainable(Protocol[InputsSeen_contra]):
     """A potential with weights: an ``nn.Module`` that knows its forces."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Return the weights."""
         ...
 
-    def forces(self, inputs: Seen, /, *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
+    def forces(
+        self, inputs: InputsSeen_contra, /, *, create_graph: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Return U (n_frames,), kJ/mol, and minus its gradient, shaped as the forces."""
         ...
 

@@ -72,7 +72,7 @@ def drawn_frames(lengths: Sequence[int], seed: int) -> Tensor:
     return torch.cat([frames_of[k] for k in drawn])
 
 
-def begin_beads(
+def initialize_from(
     potential: NetworkPotential, architecture: Architecture, config: MembersConfig, member: int
 ) -> None:
     """Give a standardised potential the network of a member of the run to begin from.
@@ -95,8 +95,8 @@ def begin_beads(
     _hold(potential, config)
 
 
-def begin_surface(potential: CVPotential, config: MembersConfig, member: int) -> None:
-    """Give a potential the weights of a member of the run to begin from, as `begin_beads` does.
+def initialize_surface_from(potential: CVPotential, config: MembersConfig, member: int) -> None:
+    """Give a potential the weights of a member of the run to begin from, as `initialize_from` does.
 
     Raises
     ------

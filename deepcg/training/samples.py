@@ -20,7 +20,7 @@ Inputs = TypeVar("Inputs", Neighbors, Tensor)
 """What a potential is evaluated on: the environments of beads, or values of coordinates."""
 
 
-Seen = TypeVar("Seen", Neighbors, Tensor, contravariant=True)
+InputsSeen_contra = TypeVar("InputsSeen_contra", Neighbors, Tensor, contravariant=True)
 
 
 MOST_MEMORY = 10**9
@@ -52,7 +52,7 @@ class ForceSamples(Generic[Inputs]):
         Whether the forces are those on the beads of one molecule, without a box.
     """
 
-    inputs: Inputs | Unsearched
+    inputs: Inputs | LazyNeighbors
     forces: Tensor
     scale: Tensor
     weights: Tensor | None = None
@@ -70,7 +70,7 @@ class ForceSamples(Generic[Inputs]):
     @property
     def seen(self) -> Inputs:
         """What the potential is evaluated on, of all frames at once."""
-        if isinstance(self.inputs, Unsearched):
+        if isinstance(self.inputs, LazyNeighbors):
             found: Any = self.inputs.search()  # only beads have environments
             seen: Inputs = found
             return seen
@@ -78,7 +78,7 @@ class ForceSamples(Generic[Inputs]):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Unsearched:
+class LazyNeighbors:
     """Surroundings of beads that are found when they are needed: tens of times their positions.
 
     Parameters
@@ -93,10 +93,10 @@ class Unsearched:
     positions: Tensor
     box: Tensor | None
 
-    def __getitem__(self, frames: slice | Tensor) -> Unsearched:
+    def __getitem__(self, frames: slice | Tensor) -> LazyNeighbors:
         """Return some of the frames."""
         box = None if self.box is None else self.box[frames]
-        return Unsearched(self.potential, self.positions[frames], box)
+        return LazyNeighbors(self.potential, self.positions[frames], box)
 
     def search(self) -> Neighbors:
         """Find the environments in all frames."""
@@ -121,7 +121,7 @@ def prepare(
     if frames.forces is None:
         raise InputError("the frames have no forces to match")
     left = []
-    samples = Unsearched(potential, frames.positions, frames.box)
+    samples = LazyNeighbors(potential, frames.positions, frames.box)
     parts: list[PairList] = []
     kept = True
     for start in range(0, len(frames), chunk):

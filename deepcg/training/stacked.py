@@ -28,8 +28,8 @@ from deepcg.training.loss import CHUNK
 from deepcg.training.samples import ForceSamples, shuffled
 from deepcg.training.trainer import (
     Record,
-    follow,
     has_settled,
+    run_training,
     set_weights,
     settled,
     update_average,
@@ -74,7 +74,7 @@ def train_stack(
     keep_freed_memory()
     config = settled(config, samples)
     course = _StackCourse(members, samples, validation, config, seeds, drawn)
-    history = follow(
+    history = run_training(
         course, config, report=report, checkpoint=checkpoint, resume=resume, progress=progress
     )
     return course.stack.members(), history

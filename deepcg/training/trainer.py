@@ -88,7 +88,7 @@ def train(
     keep_freed_memory()
     config = settled(config, samples)
     trainer = _Trainer(potential, samples, validation, config)
-    return follow(
+    return run_training(
         trainer, config, report=report, checkpoint=checkpoint, resume=resume, progress=progress
     )
 
@@ -115,8 +115,8 @@ def settled(config: TrainingConfig, samples: ForceSamples[Inputs]) -> TrainingCo
     )
 
 
-class Course(Protocol[Row]):
-    """A training between steps: what `follow` takes to its end."""
+class TrainingRun(Protocol[Row]):
+    """A training between steps: what `run_training` takes to its end."""
 
     step: int
     last_loss: float
@@ -153,8 +153,8 @@ class Course(Protocol[Row]):
         ...
 
 
-def follow(
-    course: Course[Row],
+def run_training(
+    course: TrainingRun[Row],
     config: TrainingConfig,
     *,
     report: Callable[[Row], None],

@@ -16,7 +16,7 @@ from deepcg.networks import PairSpline
 from deepcg.potentials.beads import NetworkPotential
 from deepcg.training import samples
 from deepcg.training.loss import force_error
-from deepcg.training.samples import Unsearched, prepare
+from deepcg.training.samples import LazyNeighbors, prepare
 from deepcg.trajectory.frames import Frames
 
 N, EDGE = 216, 1.86444
@@ -45,8 +45,8 @@ def test_surroundings_that_are_not_kept_are_those_that_are(
     kept = prepare(potential, frames, chunk=7)
     monkeypatch.setattr(samples, "MOST_MEMORY", 1000)
     found = prepare(potential, frames, chunk=7)
-    assert isinstance(found.inputs, Unsearched)
-    assert not isinstance(kept.inputs, Unsearched)
+    assert isinstance(found.inputs, LazyNeighbors)
+    assert not isinstance(kept.inputs, LazyNeighbors)
     some = torch.tensor([3, 29, 4])
     near, wanted = found[some].seen, kept[some].seen
     assert torch.equal(near.count, wanted.count)

@@ -22,7 +22,7 @@ from deepcg.runtime.progress import Progress
 from deepcg.runtime.provenance import file_hash, versions
 from deepcg.training.config import TrainingError
 from deepcg.training.loss import force_error, in_brief, matmul_change
-from deepcg.training.members import begin_beads, drawn_frames, member_seed
+from deepcg.training.members import drawn_frames, initialize_from, member_seed
 from deepcg.training.quality import Quality, quality_of
 from deepcg.training.samples import ForceSamples, check_length, label_weights, prepare, split
 from deepcg.training.trainer import Record, rows
@@ -79,14 +79,14 @@ def fit_beads(config: FitConfig, progress: Progress, tell: Callable[[str], None]
             samples, weights=label_weights(beads.errors[: len(samples)]).to(frames.forces)
         )
     held_out = prepare(potential, validation, progress=progress)
-    begin_beads(potential, architecture, config.members, 0)  # find what is wrong with it now
+    initialize_from(potential, architecture, config.members, 0)  # find what is wrong with it now
     start_run(config, beads)
     models, histories = [], []
     for k in range(config.members.ensemble):
         potential, _ = build(config, frames, molecular, seed=member_seed(config.training.seed, k))
         seen = _frames_of_member(config, samples, k)
         standardise(potential, seen)
-        begin_beads(potential, architecture, config.members, k)
+        initialize_from(potential, architecture, config.members, k)
         names, masses = beads.mapping.type_names, beads.mapping.masses
         model = Model(architecture, potential, names, masses, config.data.map, config.temperature)
         told = _of_member(progress, k, config.members.ensemble)

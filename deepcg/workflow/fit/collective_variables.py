@@ -25,7 +25,7 @@ from deepcg.runtime.files import read_tensors, write_bytes, write_json
 from deepcg.runtime.progress import Progress, silent
 from deepcg.runtime.provenance import versions
 from deepcg.training.loss import squared_errors
-from deepcg.training.members import begin_surface, drawn_frames, member_seed
+from deepcg.training.members import drawn_frames, initialize_surface_from, member_seed
 from deepcg.training.noise_floor import MOST_COORDINATES, close_frames
 from deepcg.training.quality import Quality, quality_of
 from deepcg.training.samples import ForceSamples, label_weights
@@ -94,7 +94,7 @@ def fit_variables(
     held_out = replace(samples_of(validation), scale=samples.scale)
     periods = mapped.variables.periods
     # find what is wrong before there is a folder
-    begin_surface(build_surface(config, periods, samples), config.members, 0)
+    initialize_surface_from(build_surface(config, periods, samples), config.members, 0)
     write_toml(config.output / "config.toml", absolute(config))
     members, history = train_members(config, periods, training, held_out, progress)
     potential = members[0]
@@ -272,7 +272,7 @@ def _beginnings(
     for k, (member, seed) in enumerate(zip(members, seeds, strict=True)):
         seen = samples if drawn is None else samples[drawn[k]]
         potential = build_surface(config, periods, seen, seed=seed)
-        begin_surface(potential, config.members, member)
+        initialize_surface_from(potential, config.members, member)
         potentials.append(potential)
     return potentials, drawn, samples
 

@@ -21,7 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from deepcg.analysis.style import COLOURS, png
+from deepcg.analysis.style import COLORS, png
 from deepcg.analysis.surfaces.ramachandran import BASINS
 from deepcg.potentials.ensemble import load_surfaces
 from deepcg.training.members import MembersConfig
@@ -62,7 +62,7 @@ def ensemble(paths: list[Path], files: dict[str, Path], output: Path) -> Path:
 def surface(run: Path) -> tuple[Floats, NDArray[np.bool_], NDArray[np.int64]]:
     """Return F (36, 36), where phi > 0, and the region of each bin."""
     spread = spread_of_surfaces(run, load_surfaces(run))
-    right = np.broadcast_to(spread.grid.centres[0][:, None] > 0, spread.grid.shape)
+    right = np.broadcast_to(spread.grid.centers[0][:, None] > 0, spread.grid.shape)
     return spread.mean, right, region_of_bins(BASINS, spread.grid)
 
 
@@ -113,7 +113,7 @@ def draw(found: dict[str, tuple[Floats, Floats]]) -> Figure:
     for k, (name, (frames, apart)) in enumerate(found.items(), 1):
         mean, spread = apart[:, :, 0].mean(0), apart[:, :, 0].std(0, ddof=1)
         axes.errorbar(
-            frames.mean(0), mean, spread, fmt="o-", capsize=3, color=COLOURS[k], label=name
+            frames.mean(0), mean, spread, fmt="o-", capsize=3, color=COLORS[k], label=name
         )
     axes.set(yscale="log", xlabel="frames added", ylabel="rms error of F, φ > 0 (kJ/mol)")
     axes.spines[["top", "right"]].set_visible(False)

@@ -42,7 +42,7 @@ from deepcg.atomistic.alanine.torsion_bias import (
     read_table,
     write_table,
 )
-from deepcg.atomistic.equilibration import Thermostat, equilibrate, minimise
+from deepcg.atomistic.equilibration import Thermostat, equilibrate, minimize
 from deepcg.atomistic.production import RunFiles
 from deepcg.atomistic.system import open_context, open_platform, read_system
 from deepcg.mapping.collective_variables import dihedral
@@ -325,7 +325,7 @@ def equilibrated(model: Model, positions: Floats, seed: int) -> mdtraj.Trajector
     """Return a frame to start from, after a short run of OpenMM."""
     thermostat = Thermostat(TEMPERATURE, FRICTION, STEP / 2, seed, open_platform(), threads=1)
     system = model.acting
-    state = minimise(thermostat, system, positions.astype(float))
+    state = minimize(thermostat, system, positions.astype(float))
     context = equilibrate(thermostat, system, state, n_steps=EQUILIBRATION, progress=silent)
     state = context.getState(positions=True)
     frame = mdtraj.Trajectory(state.getPositions(asNumpy=True)._value, model.topology)

@@ -89,7 +89,7 @@ def fits(case: Case) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
             rows.append(own[drawn_frames([case.frames], seed)] if case.resample else own)
             torch.manual_seed(seed)
             member = CVPotential((TURN, TURN), widths=case.widths)
-            member.standardise(samples.inputs[rows[-1]], samples.forces[rows[-1]])
+            member.standardize(samples.inputs[rows[-1]], samples.forces[rows[-1]])
             members.append(member)
             seeds.append(seed)
     trained, _ = train_stack(

@@ -54,7 +54,7 @@ def network(system: Liquid) -> DeepPotSE:
     """Return DeePMD-kit's default size with random weights."""
     torch.manual_seed(0)
     made = DeepPotSE(CUTOFF, 1, **SIZES["deeppot-se"]["deepmd"]).to(system.positions)
-    made.standardise(neighbors(system.positions, system.box, CUTOFF), system.types)
+    made.standardize(neighbors(system.positions, system.box, CUTOFF), system.types)
     return made
 
 

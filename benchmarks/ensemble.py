@@ -39,7 +39,7 @@ def members(data: ForceSamples[torch.Tensor]) -> list[CVPotential]:
     for seed in range(MEMBERS):
         torch.manual_seed(seed)
         potential = CVPotential((2 * math.pi, 2 * math.pi))
-        potential.standardise(data.inputs, data.forces)
+        potential.standardize(data.inputs, data.forces)
         found.append(potential)
     return found
 

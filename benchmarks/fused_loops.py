@@ -33,7 +33,7 @@ def potential(near: Neighbors, *, plain: bool) -> NetworkPotential:
     """Return the default network, with the same weights for both ways."""
     torch.manual_seed(0)
     network = DeepPotSEL(CUTOFF, 1, plain=plain)
-    network.standardise(near, TYPES)
+    network.standardize(near, TYPES)
     return NetworkPotential([network], CUTOFF, TYPES)
 
 

@@ -32,7 +32,7 @@ from free_energy.histogram import (
     grid_over,
     histogram_energy,
     histogram_surface,
-    normalised,
+    normalized,
 )
 from free_energy.kernel import choose_bandwidth, kernel_energy, kernel_surface
 from free_energy.mean_force import Integral, mean_force_energy, mean_force_integrator
@@ -79,7 +79,7 @@ __all__ = [
     "mean_force_energy",
     "mean_force_integrator",
     "mean_of_blocks",
-    "normalised",
+    "normalized",
     "pmf_error",
     "populations",
     "probabilities",

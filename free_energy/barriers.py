@@ -25,7 +25,7 @@ class Path:
     Parameters
     ----------
     points
-        (n, d), centres of the bins, continued across the ends of periods.
+        (n, d), centers of the bins, continued across the ends of periods.
     energies
         (n,), kT.
     """
@@ -87,7 +87,7 @@ def barriers(energies: ArrayLike, grid: Grid, start: Point, end: Point) -> Float
 def lowest_point(
     energies: ArrayLike, grid: Grid, region: NDArray[np.bool_] | None = None
 ) -> Floats:
-    """Return the centre of the lowest bin (d,), of those of a region (*grid) where given."""
+    """Return the center of the lowest bin (d,), of those of a region (*grid) where given."""
     flat = _flat(energies, grid)
     if region is not None:
         flat = np.where(region.ravel(), flat, np.nan)

@@ -91,7 +91,7 @@ def region_of(
 
 
 def region_of_bins(regions: Mapping[str, Region | Sequence[Region]], grid: Grid) -> Integers:
-    """Return the number of the region (*grid) that the centre of each bin is in, or -1."""
+    """Return the number of the region (*grid) that the center of each bin is in, or -1."""
     return region_of(regions, grid.points()[:, 0], grid.periods).reshape(grid.shape)
 
 

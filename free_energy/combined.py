@@ -2,7 +2,7 @@
 
 Where frames are and what pushes them are two estimates of the same differences between bins, each
 with errors of its own: the histogram knows little where frames are few, the mean force little
-where it is noisy. Each difference between neighbouring bins is the mean of both, weighted by the
+where it is noisy. Each difference between neighboring bins is the mean of both, weighted by the
 inverse squares of their errors, and the surface fits all differences best.
 
 An error of few frames is poorly known itself. So the variance of a bin's mean is taken as that of

@@ -43,7 +43,7 @@ class Grid:
         return tuple(len(edges) - 1 for edges in self.edges)
 
     @property
-    def centres(self) -> tuple[Floats, ...]:
+    def centers(self) -> tuple[Floats, ...]:
         """Middles of the bins of each coordinate."""
         return tuple((edges[1:] + edges[:-1]) / 2 for edges in self.edges)
 
@@ -57,7 +57,7 @@ class Grid:
         offsets = (np.arange(per_bin) + 0.5) / per_bin - 0.5
         within = [offsets * (edges[1] - edges[0]) for edges in self.edges]
         inside = np.stack(np.meshgrid(*within, indexing="ij"), -1).reshape(-1, len(self.edges))
-        middles = np.stack(np.meshgrid(*self.centres, indexing="ij"), -1)
+        middles = np.stack(np.meshgrid(*self.centers, indexing="ij"), -1)
         points: Floats = middles.reshape(-1, 1, len(self.edges)) + inside
         return points
 
@@ -182,7 +182,7 @@ def bin_mean_field(grid: Grid, values: ArrayLike, samples: ArrayLike) -> Callabl
     return means
 
 
-def normalised(surfaces: ArrayLike, grid: Grid) -> Floats:
+def normalized(surfaces: ArrayLike, grid: Grid) -> Floats:
     """Return surfaces (..., *grid), in kT, shifted such that exp(-energy) integrates to 1.
 
     NaN is left out of the integral.

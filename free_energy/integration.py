@@ -1,4 +1,4 @@
-"""Surfaces from differences between neighbouring bins: weighted least squares, sparse."""
+"""Surfaces from differences between neighboring bins: weighted least squares, sparse."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scipy.sparse import csc_array, csr_array
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
 
-from free_energy.histogram import Grid, normalised
+from free_energy.histogram import Grid, normalized
 from free_energy.neighbors import faces
 
 Floats = NDArray[np.float64]
@@ -42,7 +42,7 @@ def difference_solver(
 ) -> Callable[[Floats], Floats]:
     """Return the function that gives energies (..., *grid) of differences (..., n), in kT.
 
-    They fit the differences, second minus first, best by weighted least squares, and are normalised
+    They fit the differences, second minus first, best by weighted least squares, and are normalized
     such that exp(-energy) integrates to 1.
 
     Parameters
@@ -71,6 +71,6 @@ def difference_solver(
         energies[:, bins[0]] = 0.0
         if factors is not None:
             energies[:, bins[1:]] = factors.solve(right).T
-        return normalised(energies.reshape(*differences.shape[:-1], *grid.shape), grid)
+        return normalized(energies.reshape(*differences.shape[:-1], *grid.shape), grid)
 
     return solve

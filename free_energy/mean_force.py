@@ -1,6 +1,6 @@
 """A surface from its mean force: the energies whose differences fit the forces best.
 
-The difference between neighbouring bins is the width times the mean of their forces; the weighted
+The difference between neighboring bins is the width times the mean of their forces; the weighted
 least squares of all differences is a sparse linear system. Errors of differences within bins of
 width h are of order h^2. Axes are in the order of the coordinates, first the first: F[phi, psi].
 """
@@ -44,7 +44,7 @@ class Integral:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Differences:
-    """Of neighbouring bins, of a connected part of the grid."""
+    """Of neighboring bins, of a connected part of the grid."""
 
     first: Integers
     second: Integers

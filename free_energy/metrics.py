@@ -1,6 +1,6 @@
 """How far two surfaces are apart, as the literature measures it, and what sampling alone gives.
 
-Histograms are counts, weights or probabilities of the same bins; each is normalised first.
+Histograms are counts, weights or probabilities of the same bins; each is normalized first.
 Published numbers hold for the bins they were found with: see each function.
 """
 
@@ -24,7 +24,7 @@ EMPTY = 1e-10
 def jensen_shannon(p: ArrayLike, q: ArrayLike) -> float:
     """Return the Jensen-Shannon divergence of two histograms, in nats (0 to ln 2).
 
-    Each is normalised to sum 1 first (Lin, IEEE Trans. Inf. Theory 37, 145 (1991)).
+    Each is normalized to sum 1 first (Lin, IEEE Trans. Inf. Theory 37, 145 (1991)).
     """
     first, second = shares(p, q)
     middle = (first + second) / 2
@@ -32,7 +32,7 @@ def jensen_shannon(p: ArrayLike, q: ArrayLike) -> float:
 
 
 def shares(p: ArrayLike, q: ArrayLike) -> tuple[Floats, Floats]:
-    """Return two histograms of the same bins, each normalised to sum 1.
+    """Return two histograms of the same bins, each normalized to sum 1.
 
     Raises
     ------

@@ -22,7 +22,7 @@ class ReflectingLimit:
     """Stops chains that are found beyond a limit, or turns them back.
 
     A chain that is turned back is put where it was at the last check, with its velocities
-    reversed. That is the rejection of generalised hybrid Monte Carlo (Horowitz, Phys. Lett. B
+    reversed. That is the rejection of generalized hybrid Monte Carlo (Horowitz, Phys. Lett. B
     1991, 268, 247) of a path that is as likely as its reverse: what is sampled stays exp(-U/kT),
     to the error of the integrator, within the limit.
 

@@ -131,27 +131,27 @@ class Spline:
 
 
 def hills(
-    axes: Sequence[Axis], centres: Tensor, widths: Sequence[float], heights: Tensor
+    axes: Sequence[Axis], centers: Tensor, widths: Sequence[float], heights: Tensor
 ) -> Tensor:
     """Return the coefficients (n_1, ..., n_d) of a sum of Gaussian hills.
 
-    ``centres`` (n, d), standard deviations ``widths`` (d,), ``heights`` (n,). A cubic B-spline
+    ``centers`` (n, d), standard deviations ``widths`` (d,), ``heights`` (n,). A cubic B-spline
     is nearly a Gaussian of variance spacing^2 / 3: coefficients are Gaussians that are narrower
     by as much. Hills near an end that is not periodic are mirrored at it, which keeps the slope
     there at zero.
     """
-    total = heights.to(centres)[:, None]  # (n, 1), and then (n, nodes of all axes but the last)
-    columns = zip(axes, centres.unbind(-1), widths, strict=True)
-    *others, last = (_along(axis, centre, width) for axis, centre, width in columns)
+    total = heights.to(centers)[:, None]  # (n, 1), and then (n, nodes of all axes but the last)
+    columns = zip(axes, centers.unbind(-1), widths, strict=True)
+    *others, last = (_along(axis, center, width) for axis, center, width in columns)
     for along in others:
         total = (total[:, :, None] * along[:, None]).flatten(1)
     return (total.T @ last).view([axis.n for axis in axes])
 
 
-def _along(axis: Axis, centres: Tensor, width: float) -> Tensor:
-    """Return the coefficients (n, nodes) of Gaussians of height 1 at centres (n,)."""
+def _along(axis: Axis, centers: Tensor, width: float) -> Tensor:
+    """Return the coefficients (n, nodes) of Gaussians of height 1 at centers (n,)."""
     narrow = width**2 - axis.spacing**2 / 3
-    away = axis.images(centres)[..., None] - axis.nodes.to(centres)  # (n, 3, nodes)
+    away = axis.images(centers)[..., None] - axis.nodes.to(centers)  # (n, 3, nodes)
     return (-away.square() / (2 * narrow)).exp().sum(1) * (width / math.sqrt(narrow))
 
 

@@ -10,11 +10,11 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HarmonicBias:
-    """The bias sum_k spring_k (s_k - centre_k)^2 / 2, over the shortest way around a period.
+    """The bias sum_k spring_k (s_k - center_k)^2 / 2, over the shortest way around a period.
 
     Parameters
     ----------
-    centres
+    centers
         (n_chains, k), or one row for all chains.
     springs
         (k,), energy per squared unit of the coordinate.
@@ -22,13 +22,13 @@ class HarmonicBias:
         Of the coordinates; ``None`` where there is none.
     """
 
-    centres: Tensor
+    centers: Tensor
     springs: Tensor
     periods: tuple[float | None, ...]
 
     def __call__(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Return the energy (n_chains,) and the slope (n_chains, k) at values (n_chains, k)."""
-        columns = (values - self.centres.to(values)).unbind(-1)
+        columns = (values - self.centers.to(values)).unbind(-1)
         away = torch.stack(
             [
                 away if period is None else away - period * (away / period).round()

@@ -19,7 +19,7 @@ STEP = 5.0
 """Between levels, kJ/mol."""
 
 TOP = 60.0
-"""The highest level, kJ/mol: what is above has one colour."""
+"""The highest level, kJ/mol: what is above has one color."""
 
 _GREEK = {"phi": "φ", "psi": "ψ", "omega": "ω", "chi": "χ"}
 
@@ -74,12 +74,12 @@ def levels(energy: Floats, top: float = TOP) -> Floats:
 def padded(plane: Plane, table: Floats) -> tuple[Floats, Floats, Any]:
     """Return x, y and z for contours, periodic coordinates continued by a bin at both ends."""
     axes = []
-    for k, (centres, period) in enumerate(zip(plane.grid.centres, plane.grid.periods, strict=True)):
+    for k, (centers, period) in enumerate(zip(plane.grid.centers, plane.grid.periods, strict=True)):
         if period is not None:
-            width = centres[1] - centres[0]
-            centres = np.concatenate([centres[:1] - width, centres, centres[-1:] + width])
+            width = centers[1] - centers[0]
+            centers = np.concatenate([centers[:1] - width, centers, centers[-1:] + width])
             table = np.take(table, np.arange(-1, table.shape[k] + 1), axis=k, mode="wrap")
-        axes.append(shown(plane, k, centres))
+        axes.append(shown(plane, k, centers))
     return axes[0], axes[1], np.ma.masked_invalid(table.T)
 
 

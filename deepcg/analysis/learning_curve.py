@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from deepcg.analysis.style import COLOURS, NOTE, Array, legend_above, panel
+from deepcg.analysis.style import COLORS, NOTE, Array, legend_above, panel
 
 
 def learning_curve_figure(
@@ -31,11 +31,11 @@ def learning_curve_figure(
         Estimated mean square of the noise that no function of the beads can explain.
     """
     figure, axes = panel()
-    styles = {"train": (COLOURS[1], "training"), "validation": (COLOURS[2], "validation")}
-    for name, (colour, label) in styles.items():
+    styles = {"train": (COLORS[1], "training"), "validation": (COLORS[2], "validation")}
+    for name, (color, label) in styles.items():
         x, y = _column(rows, name)
         marker = "." if len(x) < 60 else ""
-        axes.plot(x, y, color=colour, marker=marker, linewidth=1.3, label=label)
+        axes.plot(x, y, color=color, marker=marker, linewidth=1.3, label=label)
     if noise_floor is not None:
         axes.axhline(
             noise_floor, color="0.3", linestyle="--", linewidth=1, label="noise floor (estimate)"

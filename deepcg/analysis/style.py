@@ -1,4 +1,4 @@
-"""How all figures look: colours, panels, bands of errors, legends, PNG."""
+"""How all figures look: colors, panels, bands of errors, legends, PNG."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-# Okabe and Ito's palette: told apart with every common colour blindness, and by their dashes
-COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
+# Okabe and Ito's palette: told apart with every common color blindness, and by their dashes
+COLORS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 
 DASHES: tuple[tuple[float, ...], ...] = ((), (6, 2), (3, 1.5), (6, 2, 1.5, 2), (1.5, 1.5), (9, 3))
 
@@ -58,20 +58,20 @@ def band(
     axes: Axes, x: Array, y: Array, error: Array, k: int, label: str | None, step: bool = False
 ) -> None:
     """Draw the k-th curve, y (n,) at x (n,), with its error (n,) to either side."""
-    colour = COLOURS[k % len(COLOURS)]
+    color = COLORS[k % len(COLORS)]
     axes.fill_between(
         x,
         y - error,
         y + error,
         step="mid" if step else None,
-        color=colour,
+        color=color,
         alpha=0.25,
         linewidth=0,
     )
     axes.plot(
         x,
         y,
-        color=colour,
+        color=color,
         dashes=DASHES[k % len(DASHES)],
         linewidth=1.3,
         label=label,

@@ -1,4 +1,4 @@
-"""Molecular dynamics with OpenMM in stages: minimised, at a pressure, at constant volume."""
+"""Molecular dynamics with OpenMM in stages: minimized, at a pressure, at constant volume."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def fitting_cutoff(edge: float, asked: float | None, *, fixed: bool, what: str) 
     return cutoff
 
 
-def minimise(
+def minimize(
     thermostat: Thermostat, system: openmm.System, positions: NDArray[np.float64]
 ) -> openmm.State:
     """Return a state relaxed from positions in nm, with velocities of the temperature."""
@@ -222,7 +222,7 @@ def kinetic_temperature(kinetic: float, system: openmm.System) -> float:
     """Return the temperature in K of a kinetic energy in kJ/mol."""
     moving: int = sum(system.getParticleMass(i)._value > 0 for i in range(system.getNumParticles()))
     constraints: int = system.getNumConstraints()
-    degrees = 3 * moving - constraints - 3  # the centre of mass stands still
+    degrees = 3 * moving - constraints - 3  # the center of mass stands still
     return 2 * kinetic / (degrees * BOLTZMANN)
 
 

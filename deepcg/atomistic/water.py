@@ -16,7 +16,7 @@ from deepcg.atomistic.equilibration import (
     find_volume,
     fitting_cutoff,
     kinetic_temperature,
-    minimise,
+    minimize,
 )
 from deepcg.atomistic.production import (
     RunFiles,
@@ -128,7 +128,7 @@ class WaterSimulation:
 def simulate_water(config: WaterSimulation, progress: Progress = silent) -> Path:
     """Simulate a box of water at constant volume and return the path of ``traj.dcd``.
 
-    Positions are written with molecules whole and their centres in the box, without the
+    Positions are written with molecules whole and their centers in the box, without the
     frame at time 0. The log holds a row per frame: kJ/mol, K, nm^3, g/cm3, ns/day.
 
     Raises
@@ -175,7 +175,7 @@ def default_cutoff(config: WaterSimulation) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _WaterRecorder:
-    """Writes positions, with molecules whole and their centres in the box."""
+    """Writes positions, with molecules whole and their centers in the box."""
 
     path: Path
     frames: DcdFormat
@@ -238,9 +238,9 @@ def _start(
     rng = np.random.default_rng(config.seed)
     topology, positions = water_box(config.model, config.molecules, edge, rng)
     system = water_system(config.model, topology, cutoff=cutoff, flexible=config.flexible)
-    what = f"minimise, cutoff {cutoff:g} nm"
+    what = f"minimize, cutoff {cutoff:g} nm"
     progress(0, 1, what)
-    state = minimise(thermostat, system, positions)
+    state = minimize(thermostat, system, positions)
     progress(1, 1, what)
     if config.pressure is not None:
         n_steps = plan.equilibration

@@ -42,7 +42,7 @@ def water_box(
     """Return the topology and positions (n_atoms, 3), nm, of molecules on a simple cubic lattice.
 
     Orientations are random, and so is which sites stay empty where the count is no cube.
-    Virtual sites are atoms of the topology, at their places. It is a start to be minimised.
+    Virtual sites are atoms of the topology, at their places. It is a start to be minimized.
     """
     topology = _topology(molecules, edge)
     positions = _sites(molecules, edge, rng)[:, None] + _orientations(molecules, rng)

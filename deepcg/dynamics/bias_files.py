@@ -26,7 +26,7 @@ def write_bias(path: Path, enhanced: Enhancement, temperature: float) -> None:
         return
     about = {"names": np.array(variables.names), "temperature": np.array(temperature)}
     if isinstance(bias, HarmonicBias):
-        windows = {"centres": bias.centres, "springs": bias.springs}
+        windows = {"centres": bias.centers, "springs": bias.springs}
         arrays = {name: value.cpu().double().numpy() for name, value in windows.items()}
         write_arrays(path, arrays | about)
     elif isinstance(bias, Metadynamics):

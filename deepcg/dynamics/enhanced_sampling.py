@@ -230,7 +230,7 @@ def _metadynamics(config: BiasConfig, task: _Task) -> tuple[Metadynamics, Tensor
 
 
 def _umbrella(config: BiasConfig, task: _Task) -> tuple[HarmonicBias, Tensor]:
-    """Return the springs of replicas, and the frames nearest to their centres."""
+    """Return the springs of replicas, and the frames nearest to their centers."""
     variables = task.variables.variables
     counts = _for_each(config.windows, len(variables), "windows")
     n_windows = math.prod(counts)
@@ -244,12 +244,12 @@ def _umbrella(config: BiasConfig, task: _Task) -> tuple[HarmonicBias, Tensor]:
         for variable, n, (low, high) in zip(variables, counts, task.ends, strict=True)
     ]
     grid = np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1).reshape(-1, len(lines))
-    centres = task.frames.new_tensor(np.repeat(grid, task.replicas // n_windows, axis=0))
+    centers = task.frames.new_tensor(np.repeat(grid, task.replicas // n_windows, axis=0))
     steps = [line[1] - line[0] if len(line) > 1 else 1.0 for line in lines]
     springs = config.spring or tuple(4 * task.kT / step**2 for step in steps)
-    constants = centres.new_tensor(_for_each(springs, len(variables), "spring"))
-    bias = HarmonicBias(centres, constants, task.variables.periods)
-    pulls = [bias(value.expand_as(centres))[0] for value in task.variables(task.frames)]
+    constants = centers.new_tensor(_for_each(springs, len(variables), "spring"))
+    bias = HarmonicBias(centers, constants, task.variables.periods)
+    pulls = [bias(value.expand_as(centers))[0] for value in task.variables(task.frames)]
     return bias, torch.stack(pulls).argmin(0)
 
 

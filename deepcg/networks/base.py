@@ -18,7 +18,7 @@ class Network(Protocol):
         """Return bead energies (n_frames, n_beads), kJ/mol; ``types`` is (n_beads,)."""
         ...
 
-    def standardise(self, neighbors: Neighbors, types: Tensor) -> None:
+    def standardize(self, neighbors: Neighbors, types: Tensor) -> None:
         """Set the constants that scale the inputs, from a sample of environments."""
         ...
 

@@ -102,7 +102,7 @@ class Perceptron(nn.Module):
         return y.squeeze(-1), slope
 
     def first_layer(self, mean: Tensor, scale: Tensor, sizes: Sequence[int]) -> FirstLayer:
-        """Return the first layer for inputs that come in parts and are not standardised yet.
+        """Return the first layer for inputs that come in parts and are not standardized yet.
 
         A mean (n_in,) is taken off them, and the rest is scaled: as a part of the weights that
         costs nothing.

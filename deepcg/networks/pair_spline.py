@@ -50,5 +50,5 @@ class PairSpline(nn.Module):
         energy: Tensor = 0.5 * (rho * curves.flatten(1)[types]).sum(-1)
         return energy
 
-    def standardise(self, neighbors: Neighbors, types: Tensor) -> None:
+    def standardize(self, neighbors: Neighbors, types: Tensor) -> None:
         """Do nothing: splines need no scaling."""

@@ -60,7 +60,7 @@ class CVPotential(nn.Module):
         # no bias: forces would leave it undetermined
         self.network = nn.Sequential(*layers, nn.Linear(sizes[-1], 1, bias=False))
 
-    def standardise(self, values: Tensor, forces: Tensor) -> None:
+    def standardize(self, values: Tensor, forces: Tensor) -> None:
         """Take origins and units of coordinates (n, d) and of U from a sample with forces (n, d).
 
         The unit of U is the work of a typical force over a typical way: far from it the network

@@ -38,13 +38,13 @@ class TrainingConfig:
     Parameters
     ----------
     steps
-        Number of optimiser steps.
+        Number of optimizer steps.
     batch_size
         Frames in a step; by default 8, or 32 of one molecule, or 512 of collective variables.
     learning_rate, final_ratio
         The rate of learning falls exponentially, to ``final_ratio`` times the first.
     optimizer
-        Kind of optimiser: adam, adamw, nadam or radam.
+        Kind of optimizer: adam, adamw, nadam or radam.
     clip
         Largest norm of the gradient of (mean square error / variance of the forces).
     ema

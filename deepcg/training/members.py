@@ -75,7 +75,7 @@ def drawn_frames(lengths: Sequence[int], seed: int) -> Tensor:
 def initialize_from(
     potential: NetworkPotential, architecture: Architecture, config: MembersConfig, member: int
 ) -> None:
-    """Give a standardised potential the network of a member of the run to begin from.
+    """Give a standardized potential the network of a member of the run to begin from.
 
     Where the run has fewer members they serve again. The repulsion stays where the new data put it.
 

@@ -8,7 +8,7 @@ s^2 = <R^2>, the noise floor. Three ways to it, from one simulation:
    N noisy numbers has the errors s^2 (1 - p/N) + b^2 on these and s^2 (1 + p/N) + b^2 on
    others, with b^2 what the best parameters leave of f: their mean is s^2 + b^2. It holds to first
    order in p/N, at the minimum, with noise alike on both sets and validation frames that do not
-   remember the training frames. A fit that was stopped early or regularised, a linear smoother S,
+   remember the training frames. A fit that was stopped early or regularized, a linear smoother S,
    has a mean that is lower by s^2 tr(S - S^2) / N; far beyond p << N it is not an estimate at all.
 2. *Two fits to disjoint halves* (`cross_fit`): right for any fit and any p/N, but for b^2.
 3. *Pairs of frames that are close in x* (`close_frames`): no model, no b^2, few dimensions.

@@ -189,7 +189,7 @@ def run_training(
 
 
 class _Trainer(Generic[Inputs]):
-    """The state of a training: weights, their average, optimiser, history."""
+    """The state of a training: weights, their average, optimizer, history."""
 
     def __init__(
         self,

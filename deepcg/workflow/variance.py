@@ -168,15 +168,15 @@ def _check_surfaces(models: Sequence[CVModel], path: Path) -> Checked:
 
 
 def _bin_forces(run: Path, names: tuple[str, ...]) -> tuple[Floats, Floats, Floats]:
-    """Return centres (n, d), mean forces (n, d) and their errors in bins with enough frames."""
+    """Return centers (n, d), mean forces (n, d) and their errors in bins with enough frames."""
     known = fitted(run)
     if known.names != names:
         raise InputError(f"{run} is of {', '.join(known.names)}, not of {', '.join(names)}")
     saved = read_arrays(run / "surface.npz")
     force, error = saved["mean_force"], saved["mean_force_error"]
     enough = (saved["frames"] >= 10) & np.isfinite(force + error).all(-1)
-    centres = np.stack(np.meshgrid(*known.grid.centres, indexing="ij"), -1)
-    return centres[enough], force[enough], error[enough]
+    centers = np.stack(np.meshgrid(*known.grid.centers, indexing="ij"), -1)
+    return centers[enough], force[enough], error[enough]
 
 
 def _of_beads(

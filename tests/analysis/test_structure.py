@@ -131,7 +131,7 @@ def test_spherical_harmonics_are_scipys() -> None:
 
 
 @pytest.mark.parametrize(
-    ("basis", "cell", "cutoff", "neighbours", "q4", "q6"),
+    ("basis", "cell", "cutoff", "neighbors", "q4", "q6"),
     [
         (FCC, [1.0, 1.0, 1.0], 0.85, 12, 0.19094, 0.57452),
         (BCC, [1.0, 1.0, 1.0], 1.2, 14, 0.03637, 0.51069),
@@ -143,15 +143,15 @@ def test_order_of_perfect_crystals_is_known(
     basis: list[list[float]],
     cell: list[float],
     cutoff: float,
-    neighbours: int,
+    neighbors: int,
     q4: float,
     q6: float,
 ) -> None:
     bonds = bonds_within(*crystal(basis, cell, 4), cutoff)
-    assert set(bonds.coordination) == {neighbours}
-    single = [_single_steinhardt(bonds.units[:neighbours], l) for l in (4, 6)]
+    assert set(bonds.coordination) == {neighbors}
+    single = [_single_steinhardt(bonds.units[:neighbors], l) for l in (4, 6)]
     np.testing.assert_allclose(single, [q4, q6], rtol=0, atol=6e-6)
-    # in lattices with one kind of environments all neighbours have the same q_lm; hcp has two
+    # in lattices with one kind of environments all neighbors have the same q_lm; hcp has two
     # orientations, which share q4 and q6 since l is even
     for l, q in ((4, q4), (6, q6)):
         np.testing.assert_allclose(averaged_steinhardt(bonds, l), q, rtol=0, atol=6e-6)
@@ -198,7 +198,7 @@ def test_tree_and_brute_force_find_the_same_pairs(
     monkeypatch.setattr(pairs_module, "BRUTE_FORCE_UP_TO", 0)
     tree = bonds_within(positions, boxes, 0.5)
     np.testing.assert_array_equal(brute.start, tree.start)
-    assert len(brute.neighbour) > 1000
+    assert len(brute.neighbor) > 1000
     for l in (3, 6):
         np.testing.assert_allclose(
             averaged_steinhardt(brute, l), averaged_steinhardt(tree, l), rtol=0, atol=1e-12

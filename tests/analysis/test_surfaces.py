@@ -114,7 +114,7 @@ def test_the_first_coordinate_is_the_first_axis(tmp_path: Path) -> None:
     assert np.abs(found.value - exact(12))[low].max() < np.abs(found.value - exact(12).T)[low].max()
     found.save(tmp_path / "it.fes.npz")
     with np.load(tmp_path / "it.fes.npz", allow_pickle=False) as file:
-        np.testing.assert_allclose(file["phi"], grid(12).centres[0])
+        np.testing.assert_allclose(file["phi"], grid(12).centers[0])
         np.testing.assert_allclose(file["F"], found.value)
         np.testing.assert_allclose(file["error"], found.error)
 

@@ -86,8 +86,8 @@ def test_sigma_is_the_spread_of_the_forces_at_the_bins() -> None:
         members, grid, frames, names=("a", "b"), units=("rad", "rad"), kT=KT, temperature=300.0,
         source="here",
     )  # fmt: skip
-    centre = torch.tensor([[grid.centres[0][3], grid.centres[1][7]]])
-    forces = torch.stack([u.forces(centre)[1][0] for u in members])
+    center = torch.tensor([[grid.centers[0][3], grid.centers[1][7]]])
+    forces = torch.stack([u.forces(center)[1][0] for u in members])
     expected = ((forces - forces.mean(0)).square().sum() / 2).sqrt()
     assert spread.sigma[3, 7] == pytest.approx(float(expected), rel=1e-6)
     assert spread.unit == "kJ/mol/rad"
@@ -130,7 +130,7 @@ def plane(tmp_path: Path) -> Path:
     grid = grid_over(values, (TURN, TURN), 36)
     frames = np.bincount(grid.index(values), minlength=36**2).reshape(36, 36)
     energy = bin_energies(members[0], grid, KT)
-    force = np.stack(np.gradient(-energy, *grid.centres), -1)
+    force = np.stack(np.gradient(-energy, *grid.centers), -1)
     np.savez(
         run / "surface.npz",
         names=np.array(names),
@@ -141,7 +141,7 @@ def plane(tmp_path: Path) -> Path:
         frames=frames,
         mean_force=force,
         mean_force_error=np.full_like(force, 0.01),
-        **dict(zip(names, grid.centres, strict=True)),
+        **dict(zip(names, grid.centers, strict=True)),
     )
     (run / "config.toml").write_text('trajectory = "x.npz"\nmap = "dihedrals"\nensemble = 3\n')
     return run

@@ -25,7 +25,7 @@ from deepcg.atomistic.alanine.torsion_bias import (
     umbrella,
     write_table,
 )
-from deepcg.atomistic.equilibration import Thermostat, minimise
+from deepcg.atomistic.equilibration import Thermostat, minimize
 from deepcg.atomistic.system import open_context, open_platform, read_system
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.progress import silent
@@ -174,7 +174,7 @@ def test_a_wrong_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_window_is_a_spring_that_closes_smoothly() -> None:
     table = umbrella((1.0, -2.0), 50.0)
-    i, j = (int(np.abs(axis(POINTS) - centre).argmin()) for centre in (1.0, -2.0))
+    i, j = (int(np.abs(axis(POINTS) - center).argmin()) for center in (1.0, -2.0))
     assert np.unravel_index(table.argmin(), table.shape) == (i, j)
     away = axis(POINTS)[i + 1] - 1.0, axis(POINTS)[j] + 2.0
     harmonic = 25.0 * (away[0] ** 2 + away[1] ** 2)
@@ -189,7 +189,7 @@ def test_hills_shrink_as_the_bias_grows() -> None:
     assert tempered(1.5, 0.0, 300.0, 10.0) == 1.5
     assert tempered(1.5, 9 * kT, 300.0, 10.0) == pytest.approx(1.5 / np.e)
     bump = hill((0.5, -1.0), 2.0, 0.3)
-    i, j = (int(np.abs(axis(POINTS) - centre).argmin()) for centre in (0.5, -1.0))
+    i, j = (int(np.abs(axis(POINTS) - center).argmin()) for center in (0.5, -1.0))
     assert np.unravel_index(bump.argmax(), bump.shape) == (i, j)
     # a Gaussian of this width has the volume 2 pi w^2 on the plane; of hills on the torus,
     # 2 pi w^2 (1 + w^2 / 4 + ...) (the Bessel function of order 0, twice)
@@ -204,7 +204,7 @@ def thermostat(seed: int = 5) -> Thermostat:
 def test_walkers_leave_the_hills_that_the_rule_says(tmp_path: Path) -> None:
     system, positions = vacuum()
     bath = thermostat()
-    states = [minimise(bath, system, positions) for _ in range(2)]
+    states = [minimize(bath, system, positions) for _ in range(2)]
     hills = MetadynamicsSettings(
         height=2.0, width=0.3, bias_factor=3.0, every=20, number=1, per_segment=1
     )
@@ -285,8 +285,8 @@ def test_every_window_has_a_trajectory_that_stays_near(tmp_path: Path) -> None:
     bias = BiasSettings(bias="umbrella", windows=2, spring=400.0)
     paths = simulate_alanine(small(tmp_path, bias, equilibration_ps=1.0, ns=0.0004))
     assert [path.name for path in paths] == [f"traj-{k}.npz" for k in range(4)]
-    centres = [(phi, psi) for phi in (-np.pi / 2, np.pi / 2) for psi in (-np.pi / 2, np.pi / 2)]
-    for path, (phi, psi) in zip(paths, centres, strict=True):
+    centers = [(phi, psi) for phi in (-np.pi / 2, np.pi / 2) for psi in (-np.pi / 2, np.pi / 2)]
+    for path, (phi, psi) in zip(paths, centers, strict=True):
         with np.load(path) as saved:
             away = [saved["phi"] - phi, saved["psi"] - psi]
             expected = 400.0 * (2 - np.cos(away[0]) - np.cos(away[1]))
@@ -308,7 +308,7 @@ def test_metadynamics_agrees_with_openmms_own(tmp_path: Path) -> None:
         number=n_hills,
         per_segment=n_hills,
     )
-    start = MetadynamicsState.begin([minimise(bath, system, positions)])
+    start = MetadynamicsState.begin([minimize(bath, system, positions)])
     ours = fill(bath, system, hills, start, tmp_path / "hills.npz", silent).table
     theirs = openmm_bias(system, positions, gamma, height, width, every, n_hills)
     deep = ours > ours.max() - 20

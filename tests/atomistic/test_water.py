@@ -91,9 +91,9 @@ def test_molecules_are_whole_and_in_the_box(tmp_path: Path) -> None:
     trajectory = load(simulate_water(small(tmp_path, model="tip4pew", ns=0.002)))
     assert bonds(trajectory).max() < 0.1
     sites = trajectory.xyz.reshape(trajectory.n_frames, N, 4, 3)
-    centres = sites.mean(2)
-    assert centres.min() > -0.001
-    assert centres.max() < DEFAULT_EDGE + 0.001
+    centers = sites.mean(2)
+    assert centers.min() > -0.001
+    assert centers.max() < DEFAULT_EDGE + 0.001
 
 
 def test_virtual_sites_are_written_where_they_belong(tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ def test_fast_products_reach_the_validation_error_of_exact_ones() -> None:
         network = DeepPotSEL(0.6, 1, l_max=1, n_splines=8, channels=4, axis=2, fitting=(8,))
         u = NetworkPotential([network], 0.6, types)
         prepared = prepare(u, frames)
-        network.standardise(prepared[:20].seen, types)
+        network.standardize(prepared[:20].seen, types)
         config = TrainingConfig(steps=150, batch_size=8, learning_rate=0.02, matmul=matmul)
         with CoarseProducts():
             history = train(u, prepared[:64], prepared[64:], config)

@@ -43,7 +43,7 @@ def two_types(kind: str) -> NetworkPotential:
     walls = Repulsion(torch.tensor([[0.28, 0.3], [0.3, 0.29]]), KT)
     potential = NetworkPotential([network, walls], CUTOFF, types)
     pairs = find_pairs(liquid(2), EDGE * torch.eye(3).expand(2, 3, 3), CUTOFF)
-    network.standardise(potential.environments(liquid(2), pairs.with_types(types)), types)
+    network.standardize(potential.environments(liquid(2), pairs.with_types(types)), types)
     return potential.cuda().requires_grad_(False)
 
 

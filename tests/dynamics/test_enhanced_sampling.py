@@ -197,7 +197,7 @@ def test_a_distance_is_sampled_where_frames_are():
     config = BiasConfig("umbrella", "distance:0,3", windows=(5,))
     made = enhance(config, chain, x, butane(), replicas=5, temperature=300.0, dt=0.004)
     assert isinstance(made.force_field.bias, HarmonicBias)
-    assert made.force_field.bias.centres[[0, -1], 0].tolist() == pytest.approx(
+    assert made.force_field.bias.centers[[0, -1], 0].tolist() == pytest.approx(
         [axis.low, axis.high]
     )
 

@@ -33,7 +33,7 @@ from free_energy import (
     kernel_surface,
     mean_force_energy,
     mean_force_integrator,
-    normalised,
+    normalized,
     populations,
     profile,
     region_of,
@@ -227,7 +227,7 @@ def test_histogram_and_mean_force_combined(walks: Floats) -> None:
     grid = grid_over(np.zeros((1, 2)), PERIODS, 24)
     points = grid.points(6)
     inside = np.exp(-energy(points[..., 0], points[..., 1])).mean(1)
-    exact = normalised(-np.log(inside).reshape(grid.shape), grid)
+    exact = normalized(-np.log(inside).reshape(grid.shape), grid)
     rng, z, blocks = np.random.default_rng(4), [], block_labels([FRAMES], 100)
     errors = []
     for walk in walks[:25]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from free_energy import Grid, bin_means, block_labels, grid_over, histogram_energy, normalised
+from free_energy import Grid, bin_means, block_labels, grid_over, histogram_energy, normalized
 
 PERIOD = 2 * np.pi
 TORUS = grid_over(np.zeros((1, 2)), (PERIOD, PERIOD), 8)
@@ -22,7 +22,7 @@ def test_points_fill_the_bins() -> None:
     own = TORUS.index(points.reshape(-1, 2)).reshape(64, 9)
     assert (own == np.arange(64)[:, None]).all()
     np.testing.assert_allclose(
-        points.mean(1)[3 * 8 + 5], [TORUS.centres[0][3], TORUS.centres[1][5]]
+        points.mean(1)[3 * 8 + 5], [TORUS.centers[0][3], TORUS.centers[1][5]]
     )
 
 
@@ -116,10 +116,10 @@ def test_bin_means_and_their_errors() -> None:
     assert abs(np.square(z).mean() - 19 / 17) < 0.1
 
 
-def test_normalised_surfaces_have_an_integral_of_one() -> None:
+def test_normalized_surfaces_have_an_integral_of_one() -> None:
     surfaces = np.random.default_rng(2).normal(500, 3, (3, 8, 8))
     surfaces[:, 2, 3] = np.nan
-    shifted = normalised(surfaces, TORUS)
+    shifted = normalized(surfaces, TORUS)
     integral = np.nansum(np.exp(-shifted), (1, 2)) * TORUS.volume
     np.testing.assert_allclose(integral, 1)
     assert np.isnan(shifted[:, 2, 3]).all()

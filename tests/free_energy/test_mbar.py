@@ -15,13 +15,13 @@ from free_energy.mbar import mbar_weighting, mbar_weights
 
 Floats = NDArray[np.float64]
 
-SPRING, CENTRES = 4.0, np.linspace(-2.5, 2.5, 6)
+SPRING, CENTERS = 4.0, np.linspace(-2.5, 2.5, 6)
 COUNTS = [4_000, 2_000, 3_000, 3_000, 2_500, 3_500]
 GRID = Grid((np.linspace(-2.5, 2.5, 26),), (None,))
 
 
 def springs(x: Floats) -> Floats:
-    return SPRING / 2 * (x - CENTRES[:, None]) ** 2
+    return SPRING / 2 * (x - CENTERS[:, None]) ** 2
 
 
 def windows(seed: int) -> list[Floats]:
@@ -29,7 +29,7 @@ def windows(seed: int) -> list[Floats]:
     rng = np.random.default_rng(seed)
     stiff = 1 + SPRING
     return [
-        rng.normal(SPRING * c / stiff, stiff**-0.5, n) for c, n in zip(CENTRES, COUNTS, strict=True)
+        rng.normal(SPRING * c / stiff, stiff**-0.5, n) for c, n in zip(CENTERS, COUNTS, strict=True)
     ]
 
 
@@ -132,7 +132,7 @@ def test_surface_against_that_of_pymbar() -> None:
     grid = Grid((edges,), (None,))
     fes = pymbar.FES(reduced, COUNTS, mbar_options={"solver_protocol": ({"method": "adaptive"},)})
     fes.generate_fes(x**2 / 2, x, fes_type="histogram", histogram_parameters={"bin_edges": edges})
-    middle = grid.centres[0]
+    middle = grid.centers[0]
     told = fes.get_fes(
         middle,
         reference_point="from-specified",

@@ -27,7 +27,7 @@ from free_energy import (
     lowest_point,
     mean_force_energy,
     mean_force_integrator,
-    normalised,
+    normalized,
     pmf_error,
     populations,
     profile,
@@ -51,7 +51,7 @@ LINE = Grid((np.linspace(-2, 2, 41),), (None,))
 
 
 def mesh(grid: Grid) -> list[Floats]:
-    return list(np.meshgrid(*grid.centres, indexing="ij"))
+    return list(np.meshgrid(*grid.centers, indexing="ij"))
 
 
 def wells(grid: Grid) -> Floats:
@@ -75,10 +75,10 @@ def test_axes_are_in_the_order_of_the_coordinates() -> None:
     for surface in surfaces:
         assert surface.shape == (30, 24)
         assert lowest_point(surface, TORUS) == pytest.approx((1.0, -2.0), abs=0.25)
-        assert TORUS.centres[0][np.nanargmin(profile(surface, TORUS, 0))] == pytest.approx(
+        assert TORUS.centers[0][np.nanargmin(profile(surface, TORUS, 0))] == pytest.approx(
             1, abs=0.25
         )
-        assert TORUS.centres[1][np.nanargmin(profile(surface, TORUS, 1))] == pytest.approx(
+        assert TORUS.centers[1][np.nanargmin(profile(surface, TORUS, 1))] == pytest.approx(
             -2, abs=0.25
         )
 
@@ -200,14 +200,14 @@ def test_no_probability_leaves_by_the_ends() -> None:
     """Even frames up to one end of a line: the density is even up to there, none is elsewhere."""
     x = np.linspace(-2, 0, 4_001)[:, None]
     density = np.exp(-kernel_surface(LINE, x, bandwidth=0.2)(np.ones(4_001)))
-    np.testing.assert_allclose(density[LINE.centres[0] < -1], 0.5, rtol=0.01)
-    assert np.isnan(density[LINE.centres[0] > 1]).all()
+    np.testing.assert_allclose(density[LINE.centers[0] < -1], 0.5, rtol=0.01)
+    assert np.isnan(density[LINE.centers[0] > 1]).all()
 
 
 def test_bins_far_from_all_frames_are_unknown() -> None:
     surface = kernel_surface(LINE, [[-1.0]], bandwidth=0.1)(np.ones(1))
-    assert np.isnan(surface[LINE.centres[0] > -0.5]).all()
-    assert np.isfinite(surface[np.abs(LINE.centres[0] + 1) < 0.3]).all()
+    assert np.isnan(surface[LINE.centers[0] > -0.5]).all()
+    assert np.isfinite(surface[np.abs(LINE.centers[0] + 1) < 0.3]).all()
 
 
 def test_more_frames_ask_for_a_narrower_kernel() -> None:
@@ -255,18 +255,18 @@ def test_exact_forces_give_the_exact_surface(periodic: bool) -> None:
         force = field_of(grid)
         found = mean_force_energy(grid, Estimate(force, 0 * force), np.random.default_rng(0))
         assert np.isnan(found.misfit)
-        difference = found.energy.value - normalised(wells(grid), grid)
+        difference = found.energy.value - normalized(wells(grid), grid)
         apart.append(np.abs(difference).max())
     assert apart[0] < 0.05
     assert apart[0] / apart[1] == pytest.approx(4, rel=0.1)
 
 
 def test_forces_on_a_line() -> None:
-    x = LINE.centres[0]
+    x = LINE.centers[0]
     force = Estimate((-(x**3) + x)[:, None], np.full((40, 1), 0.1))
     found = mean_force_energy(LINE, force, np.random.default_rng(7))
     assert np.isnan(found.misfit)  # a line has no loops
-    exact = normalised(x**4 / 4 - x**2 / 2, LINE)
+    exact = normalized(x**4 / 4 - x**2 / 2, LINE)
     np.testing.assert_allclose(found.energy.value, exact, atol=0.01)
     # a sum of independent steps of 0.1 times the width: the ends differ by sqrt(39) of them
     ends = found.energy.map(lambda f: f[-1] - f[0]).estimate().error
@@ -460,7 +460,7 @@ def test_ends_outside_or_unsampled_are_refused() -> None:
 
 
 def test_paths_in_one_coordinate() -> None:
-    surface = LINE.centres[0] ** 4 - 2 * LINE.centres[0] ** 2
+    surface = LINE.centers[0] ** 4 - 2 * LINE.centers[0] ** 2
     path = lowest_path(surface, LINE, (-1.05,), (1.05,))
     assert path.barriers == pytest.approx((1, 1), abs=0.02)
 
@@ -469,12 +469,12 @@ def test_paths_in_one_coordinate() -> None:
 
 
 def test_a_profile_integrates_the_other_coordinate_out() -> None:
-    surface = normalised(wells(TORUS), TORUS)
+    surface = normalized(wells(TORUS), TORUS)
     found = profile(surface, TORUS, 0)
-    x, n_y = TORUS.centres[0], 24
+    x, n_y = TORUS.centers[0], 24
     exact = 2 * np.cos(2 * x) + 0.5 * np.sin(x) - 0.7 * np.cos(x)
     line = Grid((TORUS.edges[0],), (2 * PI,))
-    np.testing.assert_allclose(found, normalised(exact, line), atol=1e-10)
+    np.testing.assert_allclose(found, normalized(exact, line), atol=1e-10)
     assert profile(surface, TORUS, 1).shape == (n_y,)
     with pytest.raises(ValueError, match="axis 2"):
         profile(surface, TORUS, 2)
@@ -511,8 +511,8 @@ def alanine() -> Floats:
     share = [0.396, 0.263, 0.272, 0.051, 0.017]
     points = grid.points()[:, 0]
     density = np.zeros(3600)
-    for centre, weight in zip(at, share, strict=True):
-        apart = (points - centre + PI) % (2 * PI) - PI
+    for center, weight in zip(at, share, strict=True):
+        apart = (points - center + PI) % (2 * PI) - PI
         density += weight * np.exp(-(apart**2 / (2 * np.array([0.3, 0.4]) ** 2)).sum(1))
     return (density / density.sum()).reshape(60, 60)
 

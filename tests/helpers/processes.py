@@ -22,7 +22,7 @@ CONTEXT.set_forkserver_preload(
         "deepcg.workflow.sample",
         "deepcg.workflow.variance",
         "deepcg.workflow.learn.command",
-        "torch._dynamo",  # which optimisers import
+        "torch._dynamo",  # which optimizers import
     ]
 )
 

@@ -172,7 +172,7 @@ def test_our_weights_go_there_and_back(n_types: int, two_sided: bool):
     positions, box, types = liquid(n_types)
     network = DeepPotSE(0.55, n_types, two_sided=two_sided)
     potential = NetworkPotential([network], 0.55, types)
-    network.standardise(neighbors(positions, box, 0.55), types)
+    network.standardize(neighbors(positions, box, 0.55), types)
     wanted = energy_and_forces(potential, positions, box)
     made = EnergyModel.deserialize(to_deepmd(network, NAMES[:n_types]))
     assert_same(theirs(made, positions, box, types), wanted)

@@ -191,7 +191,7 @@ def test_a_loss_on_forces_has_the_same_gradient_by_loops_and_plainly(dtype: torc
     for plain in (False, True):
         torch.manual_seed(7)
         network = DeepPotSEL(0.6, 2, channels=7, axis=3, plain=plain).to(dtype)
-        network.standardise(neighbors(positions, None, 0.6), types)
+        network.standardize(neighbors(positions, None, 0.6), types)
         potential = NetworkPotential([network], 0.6, types)
         energy, forces = energy_and_forces(potential, positions, None, create_graph=True)
         loss = (forces - 1).square().mean() + energy.mean()

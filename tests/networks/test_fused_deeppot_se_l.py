@@ -25,7 +25,7 @@ def environments(n_types: int, n_beads: int = 37) -> tuple[Neighbors, Tensor]:
 def network(near: Neighbors, types: Tensor, n_types: int, **options: object) -> DeepPotSEL:
     torch.manual_seed(1)
     net = DeepPotSEL(CUTOFF, n_types, n_splines=7, first_knot=0.1, **options).double()
-    net.standardise(near, types)
+    net.standardize(near, types)
     return net
 
 

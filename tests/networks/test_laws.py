@@ -30,11 +30,11 @@ class Case:
     kind: str
     n_types: int
     two_sided: bool
-    standardised: bool
+    standardized: bool
 
     def __str__(self) -> str:
         sides = "-two-sided" * self.two_sided
-        return f"{self.kind}-{self.n_types}{sides}{'' if self.standardised else '-raw'}"
+        return f"{self.kind}-{self.n_types}{sides}{'' if self.standardized else '-raw'}"
 
 
 def cases() -> list[Case]:
@@ -69,8 +69,8 @@ def build(case: Case, types: Tensor) -> NetworkPotential:
     if case.two_sided:
         options["two_sided"] = True
     network = NETWORKS[case.kind](CUTOFF, case.n_types, **options)
-    if case.standardised:
-        network.standardise(neighbors(*liquid(11, n_frames=4), CUTOFF), types)
+    if case.standardized:
+        network.standardize(neighbors(*liquid(11, n_frames=4), CUTOFF), types)
     return NetworkPotential([network], CUTOFF, types)
 
 
@@ -303,7 +303,7 @@ def test_scales_survive_one_bead_of_a_type_in_one_frame(case: Case):
     types[5] = case.n_types - 1
     potential = build(Case(case.kind, case.n_types, case.two_sided, False), types)
     positions, box = liquid(12, n_frames=1)
-    potential.terms[0].standardise(neighbors(positions, box, CUTOFF), types)
+    potential.terms[0].standardize(neighbors(positions, box, CUTOFF), types)
     for name, value in potential.state_dict().items():
         assert torch.isfinite(value).all(), name
 
@@ -328,7 +328,7 @@ def test_slopes_of_a_fitting_net_are_those_of_autograd(widths: tuple[int, ...], 
 
 
 def test_deeppot_se_sees_pairs_and_angles_only_up_to_l_1():
-    """A tetrahedron and a square have equal l = 0 and 1 for their centre, not equal l = 2."""
+    """A tetrahedron and a square have equal l = 0 and 1 for their center, not equal l = 2."""
     tetrahedron = 0.3 * torch.tensor([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / 3**0.5
     square = 0.3 * torch.tensor([[1.0, 0, 0], [0, 1, 0], [-1, 0, 0], [0, -1, 0]])
     near = torch.stack([tetrahedron, square])[:, None]  # (f, 1, 4, 3)

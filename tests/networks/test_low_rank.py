@@ -37,7 +37,7 @@ def network(dtype: torch.dtype, n_types: int = 1, two_sided: bool = False) -> De
     made = DeepPotSE(
         CUTOFF, n_types, embedding=(16, 32, 64), axis=24, fitting=(40, 40), two_sided=two_sided
     ).to(dtype)
-    made.standardise(environments(dtype), torch.arange(N) % n_types)
+    made.standardize(environments(dtype), torch.arange(N) % n_types)
     return made
 
 

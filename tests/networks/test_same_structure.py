@@ -47,7 +47,7 @@ Array = NDArray[np.float64]
 
 
 def lattice() -> Tensor:
-    """Return the sites of a face-centred cubic lattice (32, 3), nm."""
+    """Return the sites of a face-centered cubic lattice (32, 3), nm."""
     corners = torch.cartesian_prod(*[torch.arange(2, dtype=F64)] * 3)
     sites = torch.tensor([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]], dtype=F64)
     return (corners[:, None] + sites).reshape(N, 3) * EDGE / 2
@@ -59,7 +59,7 @@ def network(kind: str) -> DeepPotSE | DeepPotSEL:
     made = NETWORKS[kind](CUTOFF, 1, **SIZES[kind]["small"]).to(F64).requires_grad_(False)
     assert isinstance(made, DeepPotSE | DeepPotSEL)
     positions, boxes = lattice() + 0.05 * torch.randn(8, N, 3, dtype=F64), BOX.expand(8, 3, 3)
-    made.standardise(neighbors(positions, boxes, CUTOFF), TYPES)
+    made.standardize(neighbors(positions, boxes, CUTOFF), TYPES)
     _, forces = energy_and_forces(NetworkPotential([made], CUTOFF, TYPES), positions, boxes)
     *_, last, _ = made.fitting.parameters()
     last *= FORCE / forces.square().mean().sqrt()

@@ -38,7 +38,7 @@ def potential(kind: str, dtype: torch.dtype, *, plain: bool) -> NetworkPotential
     torch.manual_seed(3)
     network = NETWORKS[kind](CUTOFF, 1, **SIZES[kind]["small"], plain=plain).to(F64)
     box = EDGE * torch.eye(3, dtype=F64)[None]
-    network.standardise(neighbors(liquid(), box, CUTOFF), TYPES)
+    network.standardize(neighbors(liquid(), box, CUTOFF), TYPES)
     terms = [network, Repulsion(torch.full((1, 1), 0.28), KT)]
     return NetworkPotential(terms, CUTOFF, TYPES).to(dtype).requires_grad_(False)
 

@@ -30,7 +30,7 @@ def potential(periods: tuple[float | None, ...] = (PERIOD, None)) -> CVPotential
     torch.manual_seed(0)
     u = CVPotential(periods, widths=(16, 16)).double()
     values = torch.randn(100, len(periods), dtype=torch.float64)
-    u.standardise(values * 0.1 + 3.0, torch.full_like(values, 20.0))
+    u.standardize(values * 0.1 + 3.0, torch.full_like(values, 20.0))
     return u
 
 
@@ -63,7 +63,7 @@ def test_the_unit_of_a_straight_coordinate_does_not_matter() -> None:
     for unit in (1.0, 10.0):
         torch.manual_seed(1)
         u = CVPotential((None,)).double()
-        u.standardise(unit * metres, pull / unit)
+        u.standardize(unit * metres, pull / unit)
         energy, force = u.forces(unit * metres)
         energies.append(energy)
         forces.append(force * unit)
@@ -112,7 +112,7 @@ def found() -> tuple[FittedSurface, list[CVPotential]]:
     samples = samples_of(parts)
     torch.manual_seed(0)
     u = CVPotential((PERIOD, PERIOD), widths=(16, 16))
-    u.standardise(samples.inputs, samples.forces)
+    u.standardize(samples.inputs, samples.forces)
     train(u, samples, samples[:500], CONFIG)
     config = FitConfig(Path("x"), training=CONFIG, network_options={"widths": [16, 16]})
     members = resampled_fits(config, u.periods, parts, samples[:500])

@@ -58,7 +58,7 @@ def network(kind: str, options: dict[str, Any], plain: bool = True) -> nn.Module
     torch.manual_seed(0)
     made = NETWORKS[kind](CUTOFF, 2, plain=plain, **options).double()
     near = NetworkPotential([made], CUTOFF, TYPES).environments(liquid(0), listed(liquid(0)))
-    made.standardise(near, TYPES)
+    made.standardize(near, TYPES)
     return made
 
 
@@ -267,7 +267,7 @@ def run_folder(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     made = architecture.build(0 * TYPES, 300.0)
     near = neighbors(liquid(0).float(), BOX.float().expand(2, 3, 3), CUTOFF)
-    made.terms[0].standardise(near, 0 * TYPES)
+    made.terms[0].standardize(near, 0 * TYPES)
     model = Model(architecture, made, ("A",), torch.full((N,), 18.0), "oxygens", 300.0)
     save_model(folder / "model.pt", model)
     positions = liquid(3).float().numpy()

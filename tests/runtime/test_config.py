@@ -69,11 +69,11 @@ class Cake:
     sizes: tuple[float, ...] = (20.0,)
     options: dict[str, Any] = field(default_factory=dict)
     candles: int | None = None
-    colour: str | None = "white"
+    color: str | None = "white"
     oven: Oven = field(default_factory=lambda: Oven(time=1200))
 
 
-NAMES = ["recipe", "toppings", "sizes", "options", "candles", "colour", "heat", "time", "fan"]
+NAMES = ["recipe", "toppings", "sizes", "options", "candles", "color", "heat", "time", "fan"]
 FULL = {"recipe": "a.txt", "toppings": ["x", "y"], "sizes": [1, 2.5], "time": 7, "fan": True}
 
 
@@ -88,7 +88,7 @@ def test_help_comes_from_docstrings_and_may_be_shared():
     assert found["options"].help == "For the brave."
     assert found["heat"].help == found["time"].help == "Temperature, K, and time, s."
     assert (found["time"].leader, found["fan"].leader) == ("heat", "fan")
-    assert found["colour"].help == ""
+    assert found["color"].help == ""
 
 
 def test_defaults_are_those_of_the_outer_config():
@@ -120,8 +120,8 @@ def test_values_find_their_place():
 def test_a_config_can_be_written_and_read(tmp_path: Path):
     path = tmp_path / "cake.toml"
     options = {"a": 1, "deep": {"b": [1, 2]}}
-    for colour in ("red", None):
-        cake = Cake(Path("a.txt"), ("x",), options=options, colour=colour, oven=Oven(fan=True))
+    for color in ("red", None):
+        cake = Cake(Path("a.txt"), ("x",), options=options, color=color, oven=Oven(fan=True))
         write_toml(path, cake)
         assert read_toml(path, Cake) == cake
     assert "candles" not in path.read_text()

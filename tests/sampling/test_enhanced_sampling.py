@@ -114,21 +114,21 @@ def test_the_slope_is_the_gradient_of_the_interpolated_energy(axes):
         assert torch.allclose(slope[:, k], numeric, atol=1e-7, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("axis", "centre"), [(TORUS, 3.0), (WALL, 1.0), (WALL, 0.1)])
-def test_a_hill_is_a_gaussian_with_its_mirror_images_in_walls(axis, centre):
-    c = hills([axis], torch.tensor([[centre]], dtype=F64), [0.3], torch.tensor([2.0]))
-    s = torch.linspace(-1, 1, 81, dtype=F64) + centre
+@pytest.mark.parametrize(("axis", "center"), [(TORUS, 3.0), (WALL, 1.0), (WALL, 0.1)])
+def test_a_hill_is_a_gaussian_with_its_mirror_images_in_walls(axis, center):
+    c = hills([axis], torch.tensor([[center]], dtype=F64), [0.3], torch.tensor([2.0]))
+    s = torch.linspace(-1, 1, 81, dtype=F64) + center
     s = s[axis.holds(s)]
     energy, _ = Spline([axis], c)(s[:, None])
-    centres = [centre] if axis.periodic else [centre, -centre, 4 - centre]
-    exact = sum(2 * torch.exp(-((s - at) ** 2) / 2 / 0.3**2) for at in centres)
+    centers = [center] if axis.periodic else [center, -center, 4 - center]
+    exact = sum(2 * torch.exp(-((s - at) ** 2) / 2 / 0.3**2) for at in centers)
     assert (energy - exact).abs().max() < 2e-3
 
 
 def test_hills_of_two_coordinates_are_products():
     axes = [TORUS, WALL]
-    centres = torch.tensor([[3.0, 0.9], [-1.0, 1.2]], dtype=F64)
-    c = hills(axes, centres, [0.35, 0.2], torch.tensor([1.0, 2.0]))
+    centers = torch.tensor([[3.0, 0.9], [-1.0, 1.2]], dtype=F64)
+    c = hills(axes, centers, [0.35, 0.2], torch.tensor([1.0, 2.0]))
     energy, _ = Spline(axes, c)(torch.tensor([[3.2, 0.95], [-1.1, 1.0]], dtype=F64))
     exact = [
         h * math.exp(-((a / 0.35) ** 2) / 2 - (b / 0.2) ** 2 / 2)
@@ -164,8 +164,8 @@ def torsion(x):
 
 
 def springs():
-    centres = torch.tensor([[3.0, 1.0]], dtype=F64)
-    return HarmonicBias(centres, torch.tensor([5.0, 20.0], dtype=F64), (2 * math.pi, None))
+    centers = torch.tensor([[3.0, 1.0]], dtype=F64)
+    return HarmonicBias(centers, torch.tensor([5.0, 20.0], dtype=F64), (2 * math.pi, None))
 
 
 def landscape():
@@ -202,12 +202,12 @@ def test_a_bias_keeps_the_precision_of_the_positions():
 
 
 def test_chains_do_not_feel_the_springs_of_others():
-    centres = uniform(5, 2)
+    centers = uniform(5, 2)
     x = torch.randn(5, 4, 3, generator=seeded(3), dtype=F64)
     flat = lambda x: (x.new_zeros(len(x)), torch.zeros_like(x))
     periods = (2 * math.pi, None)
-    together = Biased(flat, torsion, HarmonicBias(centres, torch.ones(2), periods))(x)
-    alone = Biased(flat, torsion, HarmonicBias(centres[3:4], torch.ones(2), periods))(x[3:4])
+    together = Biased(flat, torsion, HarmonicBias(centers, torch.ones(2), periods))(x)
+    alone = Biased(flat, torsion, HarmonicBias(centers[3:4], torch.ones(2), periods))(x[3:4])
     for a, b in zip(together, alone, strict=True):
         assert torch.equal(a[3:4], b)
 
@@ -347,8 +347,8 @@ def test_windows_and_mbar_recover_the_ring():
     """
     mbar = pytest.importorskip("pymbar").MBAR
     n_windows, n_sets = 14, 32
-    centres = -math.pi + 2 * math.pi / n_windows * torch.arange(n_windows, dtype=F64)
-    chains = centres.repeat_interleave(n_sets)[:, None]
+    centers = -math.pi + 2 * math.pi / n_windows * torch.arange(n_windows, dtype=F64)
+    chains = centers.repeat_interleave(n_sets)[:, None]
     bias = HarmonicBias(chains, torch.tensor([12.0], dtype=F64), (2 * math.pi,))
     field = Biased(ring, first_site, bias)
     generator, masses = seeded(4), torch.ones(1, dtype=F64)
@@ -360,7 +360,7 @@ def test_windows_and_mbar_recover_the_ring():
     for frames in values:
         u = [
             HarmonicBias(c[None], bias.springs, bias.periods)(frames[:, None])[0]
-            for c in centres[:, None]
+            for c in centers[:, None]
         ]
         counts = [len(frames) // n_windows] * n_windows
         solved = mbar(torch.stack(u).numpy(), counts, solver_protocol="robust")

@@ -60,7 +60,7 @@ def network(n_types: int, two_sided: bool, dtype: torch.dtype, axis: int = 3) ->
     made = DeepPotSE(
         CUTOFF, n_types, embedding=(9, 18), axis=axis, fitting=(20, 20), two_sided=two_sided
     ).to(dtype)
-    made.standardise(environments(n_types, dtype), torch.arange(N) % n_types)
+    made.standardize(environments(n_types, dtype), torch.arange(N) % n_types)
     return made
 
 
@@ -212,7 +212,7 @@ def write_model(folder: Path, name: str, options: dict[str, object]) -> None:
     architecture = Architecture(name, options, CUTOFF, 2, True)
     types = torch.arange(N) % 2
     potential = architecture.build(types, 300.0)
-    potential.terms[0].standardise(environments(2, torch.float32), types)
+    potential.terms[0].standardize(environments(2, torch.float32), types)
     model = Model(architecture, potential, ("A", "B"), torch.full((N,), 18.0), "oxygens", 300.0)
     save_model(folder / "model.pt", model)
 

@@ -198,7 +198,7 @@ def test_a_fit_to_labels_finds_u_within_its_error(torsions: Path, tmp_path: Path
     result = fit(config, tell=said.append)
     assert isinstance(result, CVFit)
     assert result.surface is not None
-    (phi,) = result.surface.grid.centres
+    (phi,) = result.surface.grid.centers
     energy = result.surface.energy
     exact = torsion_energy(phi)
     off = energy.value - energy.value.mean() - (exact - exact.mean())

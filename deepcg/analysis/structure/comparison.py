@@ -219,7 +219,7 @@ def _scalars(
     motions: tuple[Diffusion | NotAvailable, ...],
 ) -> tuple[Scalar, ...]:
     peaks = [_peak(curves[0]) for curves in radial]
-    neighbours = [_mean(curves[1]) for curves in local]
+    neighbors = [_mean(curves[1]) for curves in local]
     speeds = [
         Estimate(m.coefficient.value * CM2_PER_S * 1e5, m.coefficient.error * CM2_PER_S * 1e5)
         if isinstance(m, Diffusion)
@@ -232,7 +232,7 @@ def _scalars(
             f"first peak of {name}: position", "nm", peaks[0][0], tuple(p[0] for p in peaks[1:])
         ),
         Scalar(f"first peak of {name}: height", "", peaks[0][1], tuple(p[1] for p in peaks[1:])),
-        Scalar("mean coordination number", "", neighbours[0], tuple(neighbours[1:])),
+        Scalar("mean coordination number", "", neighbors[0], tuple(neighbors[1:])),
         Scalar("diffusion coefficient", "10⁻⁵ cm²/s", speeds[0], tuple(speeds[1:])),
     )
 

@@ -22,7 +22,7 @@ class Curve:
     name
         What it is: "g_OO(r)".
     x
-        (n,), bin centres or lag times.
+        (n,), bin centers or lag times.
     blocks
         (n_blocks, n), the function in each block, in the order of time.
     weights

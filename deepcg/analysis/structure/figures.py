@@ -13,7 +13,7 @@ from deepcg.analysis.structure.curve import Curve, support
 from deepcg.analysis.structure.diffusion import CM2_PER_S, Diffusion
 from deepcg.analysis.structure.trajectory_set import Sample
 from deepcg.analysis.style import (
-    COLOURS,
+    COLORS,
     NOTE,
     band,
     legend_above,
@@ -66,7 +66,7 @@ def motion_figure(comparison: Comparison) -> Figure:
         label = f"{sample.ensemble.name}: D = {d:.2f} ± {error:.2f} · 10⁻⁵ cm²/s ({_count(sample)})"
         band(axes, curve.x[1:], curve.y[1:], curve.error[1:], k, label)
         for edge in motion.window:
-            axes.axvline(edge, color=COLOURS[k % len(COLOURS)], linewidth=0.6, linestyle=":")
+            axes.axvline(edge, color=COLORS[k % len(COLORS)], linewidth=0.6, linestyle=":")
     axes.set(
         xscale="log", yscale="log", xlabel="lag time (ps)", ylabel="mean squared displacement (nm²)"
     )
@@ -87,7 +87,7 @@ def velocity_figure(comparison: Comparison) -> Figure:
         if isinstance(curve, Curve):
             band(axes, curve.x, curve.y, curve.error, k, _legend(sample))
     axes.axhline(0.0, color="0.75", linewidth=0.8, zorder=0)
-    axes.set(xlabel="lag time (ps)", ylabel="velocity autocorrelation, normalised")
+    axes.set(xlabel="lag time (ps)", ylabel="velocity autocorrelation, normalized")
     legend_above(figure, axes)
     _note(figure, comparison.samples)
     return figure

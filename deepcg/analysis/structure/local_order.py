@@ -24,13 +24,13 @@ Array = NDArray[np.float64]
 def local_structure(sample: Sample, cutoff: float) -> list[Curve]:
     """Return the densities of angle, coordination number and averaged q3, q4 and q6.
 
-    Beads of all types count alike; neighbours are those nearer than ``cutoff`` (nm).
+    Beads of all types count alike; neighbors are those nearer than ``cutoff`` (nm).
     """
     names = sample.ensemble.type_names
     bead = names[0] if len(names) == 1 else "bead"
     specs = [
         (f"{bead}-{bead}-{bead} angle", ANGLE_EDGES, "angle (degrees)", "density (1/degree)"),
-        ("coordination number", COORDINATION_EDGES, "neighbours", "probability"),
+        ("coordination number", COORDINATION_EDGES, "neighbors", "probability"),
         *((f"averaged q{l}", ORDER_EDGES, f"averaged q{l}", "density") for l in ORDERS),
     ]
     counts = [_histograms(block, cutoff) for block in sample.blocks]
@@ -41,7 +41,7 @@ def local_structure(sample: Sample, cutoff: float) -> list[Curve]:
 
 
 def angles(bonds: Bonds) -> Array:
-    """Return the angle, in degrees, of every pair of bonds that share their centre."""
+    """Return the angle, in degrees, of every pair of bonds that share their center."""
     found = []
     coordination = bonds.coordination
     for n in range(2, int(coordination.max(initial=0)) + 1):
@@ -57,15 +57,15 @@ def angles(bonds: Bonds) -> Array:
 def averaged_steinhardt(bonds: Bonds, l: int) -> Array:
     """Return the averaged bond-orientational order parameter of every site (n_sites,).
 
-    q_lm is the mean of Y_lm over a site's neighbours, averaged again over the site and its
-    neighbours: equations 5 and 6 of Lechner and Dellago, J. Chem. Phys. 129, 114707 (2008).
+    q_lm is the mean of Y_lm over a site's neighbors, averaged again over the site and its
+    neighbors: equations 5 and 6 of Lechner and Dellago, J. Chem. Phys. 129, 114707 (2008).
     """
     n_sites = len(bonds.start) - 1
-    own = np.maximum(bonds.coordination, 1)[:, None]  # no neighbours: q = 0
+    own = np.maximum(bonds.coordination, 1)[:, None]  # no neighbors: q = 0
     harmonics = spherical_harmonics(bonds.units, l)  # (bonds, m)
-    ones = np.ones(len(bonds.neighbour))
+    ones = np.ones(len(bonds.neighbor))
     to_bonds = csr_array((ones, np.arange(len(ones)), bonds.start), shape=(n_sites, len(ones)))
-    to_sites = csr_array((ones, bonds.neighbour, bonds.start), shape=(n_sites, n_sites))
+    to_sites = csr_array((ones, bonds.neighbor, bonds.start), shape=(n_sites, n_sites))
     q = to_bonds @ harmonics / own
     q = (q + to_sites @ q) / (bonds.coordination[:, None] + 1)
     power = np.abs(q) ** 2 @ np.where(np.arange(l + 1) == 0, 1.0, 2.0)  # |q_l,-m| = |q_lm|

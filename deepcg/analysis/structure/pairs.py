@@ -30,19 +30,19 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bonds:
-    """Directed pairs, sorted by centre; frames are laid end to end (site = frame * n + bead).
+    """Directed pairs, sorted by center; frames are laid end to end (site = frame * n + bead).
 
-    ``start`` (n_sites + 1,) is where the bonds of each site begin, ``neighbour`` (p,) the
+    ``start`` (n_sites + 1,) is where the bonds of each site begin, ``neighbor`` (p,) the
     sites at the far ends, ``units`` (p, 3) the unit vectors that point there.
     """
 
     start: Integers
-    neighbour: Integers
+    neighbor: Integers
     units: Array
 
     @property
     def coordination(self) -> Integers:
-        """Number of neighbours of every site (n_sites,)."""
+        """Number of neighbors of every site (n_sites,)."""
         return np.diff(self.start)
 
 
@@ -73,11 +73,11 @@ def bonds_within(positions: Array, box: Array, cutoff: float) -> Bonds:
     pairs = pairs_within(positions, box, cutoff)
     n_frames, n = positions.shape[:2]
     first, second = pairs.frame * n + pairs.first, pairs.frame * n + pairs.second
-    centre = np.concatenate([first, second])
-    order = np.argsort(centre, kind="stable")
+    center = np.concatenate([first, second])
+    order = np.argsort(center, kind="stable")
     units = pairs.vectors / pairs.distances
     start = np.zeros(n_frames * n + 1, dtype=np.int64)
-    np.cumsum(np.bincount(centre, minlength=n_frames * n), out=start[1:])
+    np.cumsum(np.bincount(center, minlength=n_frames * n), out=start[1:])
     return Bonds(
         start,
         np.concatenate([second, first])[order],

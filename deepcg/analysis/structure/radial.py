@@ -90,9 +90,9 @@ def first_peak(curve: Curve) -> tuple[float, float]:
     """Return position (nm) and height of the first peak by a parabola through its top."""
     peak = int(gaussian_filter1d(curve.y, SMOOTHING / (curve.x[1] - curve.x[0])).argmax())
     near = slice(max(0, peak - 4), peak + 5)
-    centre = curve.x[peak]
-    a, b, c = np.polyfit(curve.x[near] - centre, curve.y[near], 2)
-    return float(centre - b / (2 * a)), float(c - b**2 / (4 * a))
+    center = curve.x[peak]
+    a, b, c = np.polyfit(curve.x[near] - center, curve.y[near], 2)
+    return float(center - b / (2 * a)), float(c - b**2 / (4 * a))
 
 
 def _radial(frames: Frames, edges: Array, kinds: list[tuple[int, int]]) -> Array:

@@ -295,17 +295,17 @@ def _caption(observable: Observable, comparison: Comparison) -> str:
     low, high = observable.window
     if name.startswith("g_"):
         text = (
-            f"{name}, bins of 0.002 nm, normalised by the N(N\u00a0-\u00a01)/2 pairs of a frame "
+            f"{name}, bins of 0.002 nm, normalized by the N(N\u00a0-\u00a01)/2 pairs of a frame "
             "(N_a N_b for unlike beads)."
         )
         return f"{text} Differences are taken from {low:.2f} to {high:.2f} nm."
     texts = {
-        "angle": f"The {name} between neighbours within {shell}: density per degree of angle, "
+        "angle": f"The {name} between neighbors within {shell}: density per degree of angle, "
         "not divided by sin θ; the grey line is that of uncorrelated directions.",
-        "number": f"Number of neighbours within {shell}.",
+        "number": f"Number of neighbors within {shell}.",
     }
     default = (
-        f"Lechner and Dellago's {name}, over a bead and its neighbours within {shell} "
+        f"Lechner and Dellago's {name}, over a bead and its neighbors within {shell} "
         "(as many as there are)."
     )
     text = next((t for ending, t in texts.items() if name.endswith(ending)), default)

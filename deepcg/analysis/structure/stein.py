@@ -219,11 +219,11 @@ def pair_identity(name: str, pairs: RadialForces, window: Window, kT: float) -> 
     )
 
 
-def hat(centre: float, width: float) -> Window:
-    """Return the window that falls linearly from 1 at ``centre`` to 0 at ± ``width``, nm."""
+def hat(center: float, width: float) -> Window:
+    """Return the window that falls linearly from 1 at ``center`` to 0 at ± ``width``, nm."""
 
     def window(r: Array) -> tuple[Array, Array]:
-        away = (r - centre) / width
+        away = (r - center) / width
         inside = np.abs(away) < 1
         return np.where(inside, 1 - np.abs(away), 0), np.where(inside, -np.sign(away) / width, 0)
 
@@ -270,23 +270,23 @@ class Slopes:
         return float(self.r[k]), Estimate(float(value[k]), float(error[k]))
 
 
-def radial_slopes(pairs: RadialForces, centres: Array, width: float, kT: float) -> Slopes:
-    """Return the slopes in windows `hat` around ``centres`` (k,), nm, all of which hold pairs.
+def radial_slopes(pairs: RadialForces, centers: Array, width: float, kT: float) -> Slopes:
+    """Return the slopes in windows `hat` around ``centers`` (k,), nm, all of which hold pairs.
 
     Raises
     ------
     InputError
         A window holds no pairs.
     """
-    windows = [hat(float(c), width) for c in centres]
+    windows = [hat(float(c), width) for c in centers]
     count = np.stack([pairs.sums(w(pairs.distance)[0]) for w in windows], 1)  # (n, k)
     if not count.sum(0).all():
-        empty = float(centres[int(count.sum(0).argmin())])
+        empty = float(centers[int(count.sum(0).argmin())])
         raise InputError(f"no two beads are {empty:g} nm apart in the frames: leave it out")
     sides = [pair_identity("", pairs, w, kT) for w in windows]
     model = np.stack([-s.work / 2 for s in sides], 1)
     data = np.stack([-s.heat / 2 for s in sides], 1)
-    return Slopes(centres, _ratio(model, count), _ratio(data, count), _ratio(model - data, count))
+    return Slopes(centers, _ratio(model, count), _ratio(data, count), _ratio(model - data, count))
 
 
 def implied_radial(

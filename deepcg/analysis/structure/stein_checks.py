@@ -151,10 +151,10 @@ def _highest(pairs: RadialForces, longest: float) -> float | None:
 
 
 def _slopes(pairs: RadialForces, cutoff: float, kT: float) -> Slopes | None:
-    centres = np.arange(WINDOW, cutoff, WINDOW)
-    edges = centres[:, None] + [-WINDOW / 2, WINDOW / 2]
+    centers = np.arange(WINDOW, cutoff, WINDOW)
+    edges = centers[:, None] + [-WINDOW / 2, WINDOW / 2]
     met = np.diff(np.searchsorted(np.sort(pairs.distance), edges))[:, 0] >= FEWEST_PAIRS
-    return radial_slopes(pairs, centres[met], WINDOW, kT) if met.any() else None
+    return radial_slopes(pairs, centers[met], WINDOW, kT) if met.any() else None
 
 
 def _radial(

@@ -20,7 +20,7 @@ from deepcg.analysis.axes import (
     set_up_profile,
     shown,
 )
-from deepcg.analysis.style import COLOURS, DASHES, NOTE
+from deepcg.analysis.style import COLORS, DASHES, NOTE
 from deepcg.analysis.surfaces.surface import FreeEnergySurface, difference
 from free_energy import Estimate, profile
 
@@ -43,7 +43,7 @@ def surfaces_figure(
     level
         kJ/mol: differences have no common zero but that of the bins below it.
     top
-        kJ/mol, the highest colour.
+        kJ/mol, the highest color.
     marks
         Labels and where they are written, in the units of the coordinates.
     """
@@ -177,13 +177,13 @@ def _bar(
 
 def _profile(axes: Axes, one: FreeEnergySurface, k: int, number: int) -> None:
     line = profile_of(one, k)
-    x = shown(one, k, one.grid.centres[k])
-    colour = COLOURS[number % len(COLOURS)]
+    x = shown(one, k, one.grid.centers[k])
+    color = COLORS[number % len(COLORS)]
     axes.fill_between(
-        x, line.value - line.error, line.value + line.error, color=colour, alpha=0.2, linewidth=0
+        x, line.value - line.error, line.value + line.error, color=color, alpha=0.2, linewidth=0
     )
     dashes = DASHES[number % len(DASHES)]
-    axes.plot(x, line.value, color=colour, linewidth=1.3, dashes=dashes, label=_legend(one))
+    axes.plot(x, line.value, color=color, linewidth=1.3, dashes=dashes, label=_legend(one))
 
 
 def _title(one: FreeEnergySurface) -> str:

@@ -2,7 +2,7 @@
 
 U of a bin is -kT ln of the mean of exp(-U/kT) in it, as in a histogram. Its error is the spread
 of fits to resampled blocks of frames, from other random weights. Networks and histogram are
-normalised alike, so that they can be subtracted: the integral of exp(-U/kT) is 1.
+normalized alike, so that they can be subtracted: the integral of exp(-U/kT) is 1.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from free_energy import (
     block_labels,
     grid_over,
     histogram_energy,
-    normalised,
+    normalized,
     statistical_inefficiency,
 )
 
@@ -93,7 +93,7 @@ class FittedSurface:
 
     def save(self, path: Path) -> None:
         """Write all as .npz: the axes by the names of the coordinates, the rest by its own."""
-        axes = dict(zip(self.names, self.grid.centres, strict=True))
+        axes = dict(zip(self.names, self.grid.centers, strict=True))
         arrays = {
             "names": np.array(self.names),
             "units": np.array(self.units),
@@ -158,7 +158,7 @@ def surface_of(
     bare = ~is_near(counts, grid)
     energies = np.stack([bin_energies(potential, grid, kT) for potential in potentials])
     energies[:, bare] = np.nan
-    energies = kT * normalised(energies / kT, grid)
+    energies = kT * normalized(energies / kT, grid)
     lowest = np.nanmin(energies[0])
     spread = energies[1:].std(0, ddof=1) if len(energies) > 2 else np.full(grid.shape, np.nan)
     histogram = _histogram(grid, frames, trajectories)

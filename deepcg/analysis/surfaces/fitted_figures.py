@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from deepcg.analysis.axes import edges, levels, padded, set_up_map, set_up_profile, shown
-from deepcg.analysis.style import COLOURS, NOTE
+from deepcg.analysis.style import COLORS, NOTE
 from deepcg.analysis.surfaces.fitted import FittedSurface
 
 Floats = NDArray[np.float64]
@@ -71,7 +71,7 @@ def mean_force_figure(surface: FittedSurface, *, title: str, source: str) -> Fig
     size = np.linalg.norm(force, axis=-1)
     longest = float(np.nanpercentile(size, 90))
     short = np.minimum(1.0, longest / np.maximum(size, 1e-12))[..., None] * force
-    x, y = (shown(surface, k, centres) for k, centres in enumerate(surface.grid.centres))
+    x, y = (shown(surface, k, centers) for k, centers in enumerate(surface.grid.centers))
     arrows = axes.quiver(
         *np.meshgrid(x, y, indexing="ij"),
         short[..., 0],
@@ -94,7 +94,7 @@ def mean_force_figure(surface: FittedSurface, *, title: str, source: str) -> Fig
 def profile_figure(surface: FittedSurface, *, title: str, source: str) -> Figure:
     """Return U of one coordinate, from forces and from the histogram, with error bands."""
     figure, axes = _panel(surface, title)
-    x = shown(surface, 0, surface.grid.centres[0])
+    x = shown(surface, 0, surface.grid.centers[0])
     _band(axes, x, surface.energy.value, surface.energy.error, 1, "from the mean force")
     if np.isfinite(surface.histogram.value).any():
         _band(axes, x, surface.histogram.value, surface.histogram.error, 2, "from the histogram")
@@ -107,11 +107,11 @@ def profile_figure(surface: FittedSurface, *, title: str, source: str) -> Figure
 def mean_force_profile(surface: FittedSurface, *, title: str, source: str) -> Figure:
     """Return the mean of the instantaneous forces in the bins of one coordinate."""
     figure, axes = _panel(surface, title)
-    x = shown(surface, 0, surface.grid.centres[0])
+    x = shown(surface, 0, surface.grid.centers[0])
     force, error = surface.mean_force.value[:, 0], surface.mean_force.error[:, 0]
-    axes.errorbar(x, force, error, fmt=".", color=COLOURS[0], linewidth=1, label="mean in the bin")
-    slope = -np.gradient(surface.energy.value, surface.grid.centres[0])
-    axes.plot(x, slope, color=COLOURS[1], linewidth=1.3, label="slope of the fitted U")
+    axes.errorbar(x, force, error, fmt=".", color=COLORS[0], linewidth=1, label="mean in the bin")
+    slope = -np.gradient(surface.energy.value, surface.grid.centers[0])
+    axes.plot(x, slope, color=COLORS[1], linewidth=1.3, label="slope of the fitted U")
     axes.axhline(0.0, color="0.75", linewidth=0.8, zorder=0)
     axes.set_ylabel(f"mean force (kJ/mol/{surface.units[0]})")
     axes.legend(frameon=False, fontsize=8.5)
@@ -140,8 +140,8 @@ def _panel(surface: FittedSurface, title: str) -> tuple[Figure, Axes]:
 
 
 def _band(axes: Axes, x: Floats, y: Floats, error: Floats, k: int, label: str) -> None:
-    axes.fill_between(x, y - error, y + error, color=COLOURS[k], alpha=0.25, linewidth=0)
-    axes.plot(x, y, color=COLOURS[k], linewidth=1.3, label=label)
+    axes.fill_between(x, y - error, y + error, color=COLORS[k], alpha=0.25, linewidth=0)
+    axes.plot(x, y, color=COLORS[k], linewidth=1.3, label=label)
 
 
 def _round(value: float) -> float:

@@ -32,7 +32,7 @@ from deepcg.runtime.provenance import versions
 from free_energy import lowest_point, region_of_bins
 
 TOP = 40.0
-"""The highest colour of surfaces, kJ/mol."""
+"""The highest color of surfaces, kJ/mol."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

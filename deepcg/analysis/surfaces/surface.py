@@ -95,7 +95,7 @@ class FreeEnergySurface:
 
     def save(self, path: Path) -> None:
         """Write as .npz: the axes by the names of the coordinates, F, error and replicates."""
-        axes = dict(zip(self.keys, self.grid.centres, strict=True))
+        axes = dict(zip(self.keys, self.grid.centers, strict=True))
         arrays: dict[str, NDArray[Any]] = {
             "F": self.value,
             "error": self.error,
@@ -184,6 +184,6 @@ def difference(
     return Estimate(apart - shift, error)
 
 
-def _edges(centres: Floats) -> Floats:
-    width = centres[1] - centres[0]
-    return np.append(centres - width / 2, centres[-1] + width / 2)
+def _edges(centers: Floats) -> Floats:
+    width = centers[1] - centers[0]
+    return np.append(centers - width / 2, centers[-1] + width / 2)

@@ -21,7 +21,7 @@ from deepcg.analysis.axes import (
     set_up_profile,
     shown,
 )
-from deepcg.analysis.style import COLOURS, NOTE
+from deepcg.analysis.style import COLORS, NOTE
 from deepcg.analysis.surfaces.surface import FreeEnergySurface
 from deepcg.analysis.uncertainty.spread import BeadSpread, SurfaceDeviation
 from free_energy import profile
@@ -29,7 +29,7 @@ from free_energy import profile
 Floats = NDArray[np.float64]
 
 TOP = 60.0
-"""The highest colour of surfaces, kJ/mol."""
+"""The highest color of surfaces, kJ/mol."""
 
 
 def map_figure(spread: SurfaceDeviation) -> Figure:
@@ -92,19 +92,19 @@ def profile_figure(spread: SurfaceDeviation) -> Figure:
     figure = Figure(figsize=(6.0, 5.6))
     FigureCanvasAgg(figure)
     above, below = figure.subplots(2, 1, sharex=True, gridspec_kw={"hspace": 0.1})
-    x = shown(spread, 0, spread.grid.centres[0])
+    x = shown(spread, 0, spread.grid.centers[0])
     lowest = spread.energies.mean(0).min()
     for k, energy in enumerate(spread.energies):
         name = "members" if k == 0 else None
         above.plot(x, energy - lowest, color="0.6", linewidth=0.8, label=name)
-    above.plot(x, spread.mean, color=COLOURS[1], linewidth=1.5, label="mean")
+    above.plot(x, spread.mean, color=COLORS[1], linewidth=1.5, label="mean")
     above.set_ylabel("U (kJ/mol)")
     above.legend(frameon=False, fontsize=8.5)
     above.spines[["top", "right"]].set_visible(False)
     set_up_profile(below, spread)
-    below.plot(x, spread.sigma, color=COLOURS[2], linewidth=1.5)
+    below.plot(x, spread.sigma, color=COLORS[2], linewidth=1.5)
     below.set_yscale("log")
-    below.set_ylabel(f"Σ ({spread.unit})", color=COLOURS[2])
+    below.set_ylabel(f"Σ ({spread.unit})", color=COLORS[2])
     right = below.twinx()
     width = x[1] - x[0]
     right.bar(x, spread.frames, width=width, color="0.85", zorder=0)
@@ -126,7 +126,7 @@ def distribution_figure(spreads: Sequence[BeadSpread]) -> Figure:
     bins = np.linspace(0, 1.05 * top, 80)
     for k, one in enumerate(spreads):
         density, _ = np.histogram(one.sigma, bins, density=True)
-        left.stairs(density, bins, color=COLOURS[k + 1], linewidth=1.4, label=one.name)
+        left.stairs(density, bins, color=COLORS[k + 1], linewidth=1.4, label=one.name)
     left.set(xlabel="Σ of a bead (kJ/mol/nm)", ylabel="density", xlim=(0, bins[-1]), ylim=(0, None))
     left.legend(frameon=False, fontsize=8.5)
     left.spines[["top", "right"]].set_visible(False)
@@ -144,8 +144,8 @@ def time_figure(spreads: Sequence[BeadSpread]) -> Figure:
     panels = figure.subplots(1, len(spreads), sharey=True, squeeze=False)[0]
     for k, (axes, one) in enumerate(zip(panels, spreads, strict=True)):
         frame = np.arange(len(one.sigma))
-        colour = COLOURS[k + 1]
-        axes.plot(frame, one.sigma.max(1), ".", markersize=2.5, color=colour, label="worst bead")
+        color = COLORS[k + 1]
+        axes.plot(frame, one.sigma.max(1), ".", markersize=2.5, color=color, label="worst bead")
         rms = np.sqrt((one.sigma**2).mean(1))
         axes.plot(frame, rms, color="0.2", linewidth=0.9, label="rms over beads")
         axes.set_title(one.name, fontsize=9.5, loc="left")
@@ -174,13 +174,13 @@ def calibration_figure(error: Floats, spread: Floats, factor: float, unit: str) 
     groups = np.array_split(np.argsort(x), 12)
     middle = [float(np.sqrt((x[g] ** 2).mean())) for g in groups if len(g)]
     found = [float(np.sqrt((y[g] ** 2).mean())) for g in groups if len(g)]
-    axes.plot(middle, found, "o-", color=COLOURS[2], markersize=4, label="rms error of a twelfth")
+    axes.plot(middle, found, "o-", color=COLORS[2], markersize=4, label="rms error of a twelfth")
     ends = np.array([x.min(), x.max()])
     axes.set_ylim(float(np.quantile(y, 0.01)), 1.5 * float(y.max()))
-    axes.plot(ends, ends, color=COLOURS[0], linewidth=0.9, label="error = spread")
+    axes.plot(ends, ends, color=COLORS[0], linewidth=0.9, label="error = spread")
     if factor > 0:
         label_text = f"error = {factor:.2f} x spread"
-        axes.plot(ends, factor * ends, color=COLOURS[1], dashes=(5, 2), label=label_text)
+        axes.plot(ends, factor * ends, color=COLORS[1], dashes=(5, 2), label=label_text)
     axes.set(xscale="log", yscale="log", xlabel=f"spread ({unit})", ylabel=f"error ({unit})")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8.5)
@@ -192,28 +192,28 @@ def _cells(
     axes: Axes,
     spread: SurfaceDeviation,
     table: Floats,
-    colours: str,
+    colors: str,
     norm: LogNorm | None,
     top: float | None = None,
 ) -> object:
     set_up_map(axes, spread)
     limits = {} if top is None else {"vmin": 0.0, "vmax": top}
     x, y = (edges(spread, k) for k in (0, 1))
-    return axes.pcolormesh(x, y, np.ma.masked_invalid(table.T), cmap=colours, norm=norm, **limits)  # type: ignore[arg-type]
+    return axes.pcolormesh(x, y, np.ma.masked_invalid(table.T), cmap=colors, norm=norm, **limits)  # type: ignore[arg-type]
 
 
 def _member_profiles(axes: Axes, landscape: FreeEnergySurface, k: int) -> None:
     kT, grid = landscape.kT, landscape.grid
     set_up_profile(axes, landscape, k)
     axes.set_title(f"F along {label(landscape, k).split(' (')[0]}", fontsize=9.5, loc="left")
-    x = shown(landscape, k, grid.centres[k])
+    x = shown(landscape, k, grid.centers[k])
     lines = [kT * profile(energy / kT, grid, k) for energy in landscape.energy.samples]
     for n, line in enumerate(lines):
         axes.plot(
             x, line - np.nanmin(line), color="0.6", linewidth=0.8, label=None if n else "members"
         )
     mean = kT * profile(landscape.value / kT, grid, k)
-    axes.plot(x, mean - np.nanmin(mean), color=COLOURS[1], linewidth=1.5, label="mean")
+    axes.plot(x, mean - np.nanmin(mean), color=COLORS[1], linewidth=1.5, label="mean")
 
 
 def _by_type(axes: Axes, spreads: Sequence[BeadSpread]) -> None:
@@ -221,7 +221,7 @@ def _by_type(axes: Axes, spreads: Sequence[BeadSpread]) -> None:
     places = np.arange(len(names))
     for k, one in enumerate(spreads):
         rms = [float(np.sqrt((one.of_type(t) ** 2).mean())) for t in range(len(names))]
-        axes.plot(places, rms, "os^D"[k % 4], color=COLOURS[k + 1], markersize=6, label=one.name)
+        axes.plot(places, rms, "os^D"[k % 4], color=COLORS[k + 1], markersize=6, label=one.name)
     axes.set_xticks(places, names, rotation=60 if len(names) > 8 else 0, fontsize=8)
     axes.set(ylabel="rms Σ (kJ/mol/nm)", ylim=(0, None), xlabel="bead type")
     axes.spines[["top", "right"]].set_visible(False)

@@ -169,7 +169,7 @@ def _of_beads(one: BeadSpread) -> dict[str, Any]:
 
 
 def _surface_arrays(spread: SurfaceDeviation) -> dict[str, NDArray[Any]]:
-    axes = dict(zip(spread.names, spread.grid.centres, strict=True))
+    axes = dict(zip(spread.names, spread.grid.centers, strict=True))
     return {
         "names": np.array(spread.names),
         "units": np.array(spread.units),

@@ -15,7 +15,7 @@ from deepcg.analysis.surfaces.fitted import bin_energies, is_near
 from deepcg.analysis.surfaces.surface import FreeEnergySurface
 from deepcg.potentials.collective_variables import CVPotential
 from deepcg.potentials.ensemble import SurfaceEnsemble, model_deviation
-from free_energy import Grid, Replicates, normalised
+from free_energy import Grid, Replicates, normalized
 
 Floats = NDArray[np.float64]
 
@@ -34,12 +34,12 @@ class SurfaceDeviation:
     grid
         The bins.
     sigma
-        (*grid), spread of the members' forces at the centres of the bins, kJ/mol per unit; where
+        (*grid), spread of the members' forces at the centers of the bins, kJ/mol per unit; where
         units differ, in units of the root mean square of each force.
     unit
         Of ``sigma``.
     energies
-        (n_members, *grid), U of each, kJ/mol, also where there are no frames; normalised alike
+        (n_members, *grid), U of each, kJ/mol, also where there are no frames; normalized alike
         where there are.
     frames
         (*grid), number of frames trained on.
@@ -211,9 +211,9 @@ class BeadSpread:
 
 
 def _zero(energy: Floats, grid: Grid, seen: NDArray[np.bool_], kT: float) -> float:
-    """Return what is to be taken off U to normalise it over the bins that are seen."""
+    """Return what is to be taken off U to normalize it over the bins that are seen."""
     known = np.where(seen, energy, np.nan)
-    shift = kT * normalised(known[None] / kT, grid)[0] - known
+    shift = kT * normalized(known[None] / kT, grid)[0] - known
     return -float(np.nanmean(shift))
 
 

@@ -46,7 +46,7 @@ class _Row(NamedTuple):
     plus: str = ""
 
 
-# Lengths (nm) and angles are near those of AMBER's force fields: a start to be minimised. Seen
+# Lengths (nm) and angles are near those of AMBER's force fields: a start to be minimized. Seen
 # from the nitrogen along N-CA, L-alanine's CB lies 120 degrees before the carbonyl, HA behind it.
 _ROWS = (
     _Row("ACE", "CH3", (), 0, 0, 0),
@@ -106,7 +106,7 @@ def solvated(
 ) -> tuple[app.Topology, NDArray[np.float64]]:
     """Return the peptide with exactly ``waters`` molecules of TIP3P in a cube of ``edge`` nm.
 
-    The peptide's atoms come first. It is a start to be minimised.
+    The peptide's atoms come first. It is a start to be minimized.
     """
     modeller = app.Modeller(topology, positions * unit.nanometer)
     modeller.addSolvent(_force_field(force_field, "explicit"), numAdded=waters)

@@ -28,7 +28,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class WholeRecorder:
-    """Writes positions of all atoms, with molecules whole and their centres in the box."""
+    """Writes positions of all atoms, with molecules whole and their centers in the box."""
 
     path: Path
     dcd: DcdFormat

@@ -34,7 +34,7 @@ from deepcg.atomistic.equilibration import (
     equilibrate,
     find_volume,
     fitting_cutoff,
-    minimise,
+    minimize,
     read_state,
     state_of,
 )
@@ -188,8 +188,8 @@ def _starts(config: AlanineSimulation) -> list[tuple[tuple[float, float], Table 
     """Return where walkers start, and in what bias."""
     bias = config.biasing
     if bias.kind == "umbrella":
-        centres = -np.pi + 2 * np.pi / bias.windows * (np.arange(bias.windows) + 0.5)
-        windows = [(float(phi), float(psi)) for phi in centres for psi in centres]
+        centers = -np.pi + 2 * np.pi / bias.windows * (np.arange(bias.windows) + 0.5)
+        windows = [(float(phi), float(psi)) for phi in centers for psi in centers]
         return [(at, umbrella(at, bias.spring)) for at in windows]
     if bias.kind == "file":
         return [(_START, read_table(Path(bias.bias.partition(":")[2])))] * config.walkers
@@ -213,9 +213,9 @@ def _start(job: _Job, walker: _Walker, progress: Progress) -> None:
         hydrogen_mass=config.hydrogen_mass,
         cutoff=job.cutoff,
     )
-    progress(0, 1, "minimise")
-    state = minimise(thermostat, _with_bias(system, walker.table), positions)
-    progress(1, 1, "minimise")
+    progress(0, 1, "minimize")
+    state = minimize(thermostat, _with_bias(system, walker.table), positions)
+    progress(1, 1, "minimize")
     n_steps = job.plan.equilibration
     if job.cutoff is not None:
         if config.edge is None and walker is job.walkers[0]:

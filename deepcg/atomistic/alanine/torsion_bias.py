@@ -72,13 +72,13 @@ def umbrella(at: tuple[float, float], spring: float) -> Table:
 
     Near the window it is a harmonic spring of that many kJ/mol/rad^2; it is smooth everywhere.
     """
-    phi, psi = (1 - np.cos(axis(POINTS) - centre) for centre in at)
+    phi, psi = (1 - np.cos(axis(POINTS) - center) for center in at)
     return np.asarray(spring * (phi[:, None] + psi), np.float64)
 
 
 def hill(at: tuple[float, float], height: float, width: float, n_points: int = POINTS) -> Table:
     """Return a hill about (phi, psi) in rad, a Gaussian of that width (rad) put on the torus."""
-    phi, psi = (np.exp((np.cos(axis(n_points) - centre) - 1) / width**2) for centre in at)
+    phi, psi = (np.exp((np.cos(axis(n_points) - center) - 1) / width**2) for center in at)
     return np.asarray(height * phi[:, None] * psi, np.float64)
 
 

@@ -53,7 +53,7 @@ class CompressedDeepPotSE(EnvironmentModule):
     triangular
         Whether the fitting nets take each product of two columns once; see ``Products``.
     low, high, intervals
-        Where tables begin and end, in standardised s, and intervals of each.
+        Where tables begin and end, in standardized s, and intervals of each.
     plain
         Use the plain PyTorch definition on every device.
     """

@@ -60,7 +60,7 @@ class Scales:
         return here * self.n_types * self.two_sided + there
 
     def environment(self, neighbors: Neighbors, types: Tensor) -> tuple[Tensor, Tensor]:
-        """Return standardised s (f, i, j) and R (f, i, j, 4), zero rows in padding."""
+        """Return standardized s (f, i, j) and R (f, i, j, 4), zero rows in padding."""
         r = neighbors.distance
         s = switch(r, self.switch_on, self.cutoff) / r
         vector = s[..., None] * neighbors.displacement / r[..., None]

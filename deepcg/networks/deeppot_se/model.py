@@ -32,7 +32,7 @@ from deepcg.runtime.errors import InputError
 class DeepPotSE(EnvironmentModule):
     """u_i = fitting(D_i), D_i = (G^T R)(R^T G_<) / n^2, with G = embedding(s(r)).
 
-    R has the rows (s, s x/r, s y/r, s z/r), s(r) = switch(r) / r, standardised by the mean and
+    R has the rows (s, s x/r, s y/r, s z/r), s(r) = switch(r) / r, standardized by the mean and
     spread over a sample. Parameters, layers and padding are those of DeePMD-kit's se_e2_a, so
     that weights can be carried over (``deepmd_weights``): a bead with fewer neighbors
     than ``n_neighbors`` has the rest of them at infinity.
@@ -48,7 +48,7 @@ class DeepPotSE(EnvironmentModule):
     two_sided
         An embedding net for every pair of types, not for every type of neighbor.
     n_neighbors
-        DeePMD's ``sel``, one for each type: the divisor n is their sum. ``standardise`` sets
+        DeePMD's ``sel``, one for each type: the divisor n is their sum. ``standardize`` sets
         it from the sample where it is not given.
     plain
         Use the plain PyTorch definition on every device: slower, differentiable twice in the
@@ -114,7 +114,7 @@ class DeepPotSE(EnvironmentModule):
         return way.energy_and_pair_gradients(neighbors, types, self.scales, pairs, g)
 
     @torch.no_grad()
-    def standardise(self, neighbors: Neighbors, types: Tensor) -> None:
+    def standardize(self, neighbors: Neighbors, types: Tensor) -> None:
         """Set mean and spread of R and, unless they were given, the numbers of neighbors."""
         self.get_buffer("mean").zero_()
         self.get_buffer("spread").fill_(1)

@@ -54,8 +54,8 @@ def harmonics(u: Tensor, l_max: int) -> Tensor:
 
 def splines(r: Tensor, basis: Basis) -> Tensor:
     """Return the switched B-splines (..., n_splines) of distances (...), nm."""
-    centres = basis.first + basis.spacing * torch.arange(basis.n_splines).to(r)
-    x = ((r[..., None] - centres) / basis.spacing).abs()
+    centers = basis.first + basis.spacing * torch.arange(basis.n_splines).to(r)
+    x = ((r[..., None] - centers) / basis.spacing).abs()
     b = torch.where(x < 1, (4 - 6 * x**2 + 3 * x**3) / 6, (2 - x).clamp(min=0) ** 3 / 6)
     return b * switch(r, basis.switch_on, basis.cutoff)[..., None]
 
@@ -138,7 +138,7 @@ class _Spectrum(torch.autograd.Function):
     def forward(ctx: Any, a: Tensor, l_max: int, n_axis: int) -> Tensor:
         ctx.save_for_backward(a)
         ctx.sizes = l_max, n_axis
-        return polarised(a, a, l_max, n_axis)
+        return polarized(a, a, l_max, n_axis)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
@@ -157,7 +157,7 @@ class _SpectrumGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor, Tensor, None, None]:
         a, g = ctx.saved_tensors
-        return contracted(v, g, *ctx.sizes), 2 * polarised(a, v, *ctx.sizes), None, None
+        return contracted(v, g, *ctx.sizes), 2 * polarized(a, v, *ctx.sizes), None, None
 
 
 def pulls_of(displacement: Tensor, neighbor_types: Tensor, q: Tensor, basis: Basis) -> Tensor:
@@ -170,7 +170,7 @@ def pulls_of(displacement: Tensor, neighbor_types: Tensor, q: Tensor, basis: Bas
     return pulls
 
 
-def polarised(a: Tensor, b: Tensor, l_max: int, n_axis: int) -> Tensor:
+def polarized(a: Tensor, b: Tensor, l_max: int, n_axis: int) -> Tensor:
     """Return (D(a, b) + D(b, a)) / 2."""
     d = a.new_empty(len(a), l_max + 1, n_axis, a.shape[2])
     run_loop(density_loops.spectrum(divisor(a.shape[2])), a, b, d)

@@ -41,8 +41,8 @@ MARGIN = 3
 class Basis:
     """Cubic B-splines in r times spherical harmonics up to ``l_max`` (at most 4).
 
-    Spline k is centred on ``first + k * spacing``, nm, and reaches two spacings to either
-    side; all fall smoothly to zero between ``switch_on`` and ``cutoff``, nm. The last centre
+    Spline k is centered on ``first + k * spacing``, nm, and reaches two spacings to either
+    side; all fall smoothly to zero between ``switch_on`` and ``cutoff``, nm. The last center
     lies one spacing beyond the cutoff.
     """
 
@@ -54,12 +54,12 @@ class Basis:
 
     @property
     def spacing(self) -> float:
-        """Distance between the centres of neighboring splines, nm."""
+        """Distance between the centers of neighboring splines, nm."""
         return (self.cutoff - self.first) / (self.n_splines - 2)
 
     @property
     def numbers(self) -> tuple[int, float, float, float, float]:
-        """What loops need to know: splines, first centre, spacing, switch and cutoff, nm."""
+        """What loops need to know: splines, first center, spacing, switch and cutoff, nm."""
         return self.n_splines, self.first, self.spacing, self.switch_on, self.cutoff
 
     @property

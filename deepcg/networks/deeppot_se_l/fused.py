@@ -29,7 +29,7 @@ class Packed:
     offset
         (types, channels), taken off the mixed l = 0.
     fitting
-        The fitting nets, whose first layers take what is not standardised yet.
+        The fitting nets, whose first layers take what is not standardized yet.
     """
 
     mix: Numbers

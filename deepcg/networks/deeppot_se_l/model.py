@@ -149,8 +149,8 @@ class DeepPotSEL(nn.Module):
         )
 
     @torch.no_grad()
-    def standardise(self, neighbors: Neighbors, types: Tensor) -> None:
-        """Centre and scale densities and features by their spread in a sample."""
+    def standardize(self, neighbors: Neighbors, types: Tensor) -> None:
+        """Center and scale densities and features by their spread in a sample."""
         kinds, rows = self._densities(neighbors, types)
         for kind, part in enumerate(rows.split(kinds.counts)):
             if not len(part):

@@ -278,11 +278,11 @@ def _weights_of(folder: Path, lengths: list[int]) -> list[torch.Tensor | None]:
 
 
 def _umbrella_weights(
-    values: Floats, periods: Floats, centres: Floats, springs: Floats, kT: float
+    values: Floats, periods: Floats, centers: Floats, springs: Floats, kT: float
 ) -> Floats:
     """Return the weights (n_replicas * n_frames,) of frames under springs: MBAR."""
     n_replicas, n_frames, d = values.shape
-    apart = values.reshape(1, -1, d) - centres[:, None]
+    apart = values.reshape(1, -1, d) - centers[:, None]
     apart = shortest(apart, [None if np.isnan(period) else period for period in periods])
     constants = np.broadcast_to(springs, (n_replicas, d))
     bias = 0.5 * (constants[:, None] * apart**2).sum(-1) / kT
@@ -295,6 +295,6 @@ def _positions(path: Path) -> Iterator[Floats]:
         yield from np.array(block.positions, np.float64)
 
 
-def _edges(centres: Floats) -> Floats:
-    width = centres[1] - centres[0]
-    return np.append(centres - width / 2, centres[-1] + width / 2)
+def _edges(centers: Floats) -> Floats:
+    width = centers[1] - centers[0]
+    return np.append(centers - width / 2, centers[-1] + width / 2)

@@ -16,7 +16,7 @@ from deepcg.training.samples import ForceSamples
 from deepcg.trajectory.frames import Frames
 from deepcg.workflow.fit.config import FitConfig
 
-STANDARDISE_FRAMES = 50
+STANDARDIZE_FRAMES = 50
 
 
 ONSET_FRAMES = 500
@@ -63,15 +63,15 @@ def build(
     return potential, architecture
 
 
-def standardise(potential: NetworkPotential, samples: ForceSamples[Neighbors]) -> None:
+def standardize(potential: NetworkPotential, samples: ForceSamples[Neighbors]) -> None:
     """Scale the network's inputs and place the repulsion, from the training frames."""
-    some = torch.linspace(0, len(samples) - 1, min(len(samples), STANDARDISE_FRAMES)).long()
+    some = torch.linspace(0, len(samples) - 1, min(len(samples), STANDARDIZE_FRAMES)).long()
     for term in potential.terms:
         if isinstance(term, Repulsion):
             onset, held = term.get_buffer("onset"), term.get_buffer("excluded")
             onset.copy_(_onset(samples, potential.types, len(onset), held))
         else:
-            term.standardise(samples[some].seen, potential.types)  # type: ignore[operator]
+            term.standardize(samples[some].seen, potential.types)  # type: ignore[operator]
 
 
 def _onset(samples: ForceSamples[Neighbors], types: Tensor, n_types: int, held: Tensor) -> Tensor:

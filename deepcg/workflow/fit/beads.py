@@ -37,7 +37,7 @@ from deepcg.workflow.dataset.beads import (
     used_frames,
 )
 from deepcg.workflow.dataset.labels import beads_of_labels
-from deepcg.workflow.fit.architecture import build, cutoff_of, standardise
+from deepcg.workflow.fit.architecture import build, cutoff_of, standardize
 from deepcg.workflow.fit.config import DTYPES, FitConfig
 from deepcg.workflow.fit.prior import PRIORS
 from deepcg.workflow.fit.run_folder import start_run, train_in_folder
@@ -85,7 +85,7 @@ def fit_beads(config: FitConfig, progress: Progress, tell: Callable[[str], None]
     for k in range(config.members.ensemble):
         potential, _ = build(config, frames, molecular, seed=member_seed(config.training.seed, k))
         seen = _frames_of_member(config, samples, k)
-        standardise(potential, seen)
+        standardize(potential, seen)
         initialize_from(potential, architecture, config.members, k)
         names, masses = beads.mapping.type_names, beads.mapping.masses
         model = Model(architecture, potential, names, masses, config.data.map, config.temperature)

@@ -161,7 +161,7 @@ def build_surface(
         torch.manual_seed(config.training.seed if seed is None else seed)
         potential = CVPotential(periods, **config.network_options)
     potential.to(samples.forces.device, samples.forces.dtype)
-    potential.standardise(samples.seen, samples.forces)
+    potential.standardize(samples.seen, samples.forces)
     return potential
 
 

@@ -95,7 +95,7 @@ class LearnConfig:
     at_random
         Take stored frames at random instead, for comparison.
     refit_steps
-        Optimiser steps in a round, from the present weights.
+        Optimizer steps in a round, from the present weights.
     hold
         Restrained dynamics.
     seed

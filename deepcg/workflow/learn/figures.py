@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator, MultipleLocator
 from numpy.typing import NDArray
 
 from deepcg.analysis.axes import axis_title
-from deepcg.analysis.style import COLOURS, NOTE
+from deepcg.analysis.style import COLORS, NOTE
 
 Floats = NDArray[np.float64]
 
@@ -38,7 +38,7 @@ def learning_figure(
     figure = Figure(figsize=(9.6, 4.4))
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
-    left.plot(range(len(unknown)), 100 * np.array(unknown), "o-", color=COLOURS[1])
+    left.plot(range(len(unknown)), 100 * np.array(unknown), "o-", color=COLORS[1])
     left.set(xlabel="rounds done", ylabel="not known of where walkers go (%)", ylim=(0, None))
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.spines[["top", "right"]].set_visible(False)

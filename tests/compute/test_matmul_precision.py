@@ -25,6 +25,7 @@ from deepcg.training.trainer import train
 from deepcg.trajectory.frames import Frames
 from deepcg.workflow.dataset.beads import DataConfig
 from deepcg.workflow.fit import beads as fitting
+from deepcg.workflow.fit.command import fit
 from deepcg.workflow.fit.config import FitConfig, with_preset
 
 ATEN = torch.ops.aten
@@ -180,7 +181,7 @@ def test_a_fit_takes_the_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "threads": 1,
     }
     told: list[str] = []
-    fitting.fit(from_flat(FitConfig, settings), tell=told.append)
+    fit(from_flat(FitConfig, settings), tell=told.append)
     assert any("--matmul medium change the validation error by +0 %" in line for line in told)
     assert 'matmul = "medium"' in (tmp_path / "run" / "config.toml").read_text()
 

@@ -48,7 +48,7 @@ from deepcg.atomistic.system import open_context, open_platform, read_system
 from deepcg.mapping.collective_variables import dihedral
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.progress import silent
-from deepcg.trajectory.topology import make_whole, spanning_tree
+from deepcg.trajectory.topology import MoleculeGraph, make_whole
 from sampling.spline import Axis, Spline
 
 TEMPERATURE = 300.0
@@ -318,7 +318,7 @@ def read(
     atoms = np.arange(topology.n_atoms)
     # MDTraj's public way leaves the forces out
     x, times, _, boxes, _, _, forces = file._read(n, atoms, get_forces=True)
-    return times, make_whole(x, boxes, spanning_tree(topology)), boxes, forces
+    return times, make_whole(x, boxes, MoleculeGraph(topology).spanning_tree), boxes, forces
 
 
 def equilibrated(model: Model, positions: Floats, seed: int) -> mdtraj.Trajectory:

@@ -23,7 +23,7 @@ from deepcg.forces.cv_estimators import VARIABLE_ESTIMATORS
 from deepcg.mapping.collective_variables import build_variables
 from deepcg.trajectory.frames import Frames
 from deepcg.trajectory.reader import iter_frames, open_trajectory
-from deepcg.trajectory.topology import atomic_masses
+from deepcg.trajectory.topology import MoleculeGraph
 
 N_FRAMES, CHUNK = 10_000, 500
 ATOMS = "ACE CH3,H1,H2,H3,C,O;ALA N,H,CA,HA,CB,HB1,HB2,HB3,C,O;NME N,H,C,H1,H2,H3"
@@ -78,13 +78,13 @@ def main() -> None:
         source = open_trajectory(write_trajectory(Path(folder)))
         reading = thousands_per_second(lambda: list(iter_frames(source, chunk=CHUNK)))
         chunks = list(iter_frames(source, chunk=CHUNK))
-    variables, masses = build_variables("dihedrals", peptide()), atomic_masses(peptide())
+    variables, masses = build_variables("dihedrals", peptide()), MoleculeGraph(peptide()).masses
     sample = Frames.join(chunks)[:: N_FRAMES // 200]
     print(f"{N_FRAMES} frames of 22 atoms, {torch.get_num_threads()} threads, 1000 frames/s")
     print(f"reading                 {reading:8.0f}")
     for name in ("rotation", "general"):
         build = VARIABLE_ESTIMATORS[name]
-        estimate = build(variables, [sample], frozenset(), peptide(), masses, 300.0)
+        estimate = build(variables, [sample], frozenset(), MoleculeGraph(peptide()), masses, 300.0)
         rate = thousands_per_second(lambda estimate=estimate: [estimate(c) for c in chunks])
         print(f"{name:24s}{rate:8.0f}   {reading / rate:5.2f} of the time of reading")
 

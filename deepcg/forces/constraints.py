@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-import mdtraj
 import numpy as np
 import openmm
 from numpy.typing import NDArray
@@ -26,7 +25,7 @@ from scipy.sparse.csgraph import connected_components
 from deepcg.atomistic.system import read_system
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.frames import Frames
-from deepcg.trajectory.topology import atomic_numbers, bonds, waters
+from deepcg.trajectory.topology import MoleculeGraph
 
 Constraints = frozenset[frozenset[int]]
 """Disjoint groups of atoms that are joined by constraints."""
@@ -57,12 +56,12 @@ def from_system(system: openmm.System | Path) -> Constraints:
     return connected(bonds)
 
 
-def from_water(topology: mdtraj.Topology) -> Constraints:
+def from_water(graph: MoleculeGraph) -> Constraints:
     """Return every water molecule, with its virtual sites, as a group: rigid water models."""
-    return frozenset(frozenset(atoms.tolist()) for atoms in waters(topology))
+    return frozenset(frozenset(atoms.tolist()) for atoms in graph.waters)
 
 
-def from_frames(topology: mdtraj.Topology, sample: Frames) -> Constraints:
+def from_frames(graph: MoleculeGraph, sample: Frames) -> Constraints:
     """Return the groups joined by bonds whose length does not change over the sample.
 
     Finds the constraints of a trajectory that comes without a System: a bond is held where
@@ -70,13 +69,11 @@ def from_frames(topology: mdtraj.Topology, sample: Frames) -> Constraints:
     """
     if len(sample) < 2:
         raise InputError("one frame cannot tell held bonds from free ones: give two or more")
-    pairs = bonds(topology)
-    return connected((int(a), int(b)) for a, b in pairs[_is_held(pairs, sample)])
+    held = graph.bonds[_is_held(graph.bonds, sample)]
+    return connected((int(a), int(b)) for a, b in held)
 
 
-def held_pairs(
-    constraints: Constraints, topology: mdtraj.Topology, sample: Frames
-) -> NDArray[np.int64]:
+def held_pairs(constraints: Constraints, graph: MoleculeGraph, sample: Frames) -> NDArray[np.int64]:
     """Return the pairs (n_pairs, 2) of atoms in groups whose distance is held.
 
     Groups do not tell which of their pairs are: those are, of atoms that one or two bonds join,
@@ -87,22 +84,22 @@ def held_pairs(
     InputError
         The pairs found do not join a group: it is held by something else.
     """
-    group_of = np.full(topology.n_atoms, -1)
+    group_of = np.full(graph.n_atoms, -1)
     for number, group in enumerate(constraints):
         group_of[list(group)] = number
-    group_of[atomic_numbers(topology) == 0] = -1
+    group_of[graph.numbers == 0] = -1
     if (group_of < 0).all():
         return np.empty((0, 2), np.int64)
     if len(sample) < 2:
         raise InputError("one frame cannot tell held pairs from free ones: give two or more")
-    pairs = _near_pairs(topology)
+    pairs = _near_pairs(graph)
     pairs = pairs[(group_of[pairs[:, 0]] == group_of[pairs[:, 1]]) & (group_of[pairs[:, 0]] >= 0)]
     held: NDArray[np.int64] = pairs[_is_held(pairs, sample)]
     joined = connected((int(a), int(b)) for a, b in held)
     for group in constraints:
         real = {atom for atom in group if group_of[atom] >= 0}
         if len(real) > 1 and real not in joined:
-            atoms = ", ".join(str(topology.atom(i)) for i in sorted(real)[:4])
+            atoms = ", ".join(str(graph.topology.atom(i)) for i in sorted(real)[:4])
             raise InputError(
                 f"the constraints join the atoms {atoms}, but distances over one or two bonds "
                 "between them change in the frames: give the System that made the frames"
@@ -128,12 +125,12 @@ def _is_held(pairs: NDArray[np.int64], sample: Frames) -> NDArray[np.bool_]:
     return held
 
 
-def _near_pairs(topology: mdtraj.Topology) -> NDArray[np.int64]:
+def _near_pairs(graph: MoleculeGraph) -> NDArray[np.int64]:
     """Return the pairs (n_pairs, 2), ascending, of atoms that one or two bonds join."""
-    first, second = bonds(topology).T
+    first, second = graph.bonds.T
     ends = (np.concatenate([first, second]), np.concatenate([second, first]))
-    graph = coo_array((np.ones(len(ends[0])), ends), shape=(topology.n_atoms,) * 2).tocsr()
-    near = (graph + graph @ graph).tocoo()
+    links = coo_array((np.ones(len(ends[0])), ends), shape=(graph.n_atoms,) * 2).tocsr()
+    near = (links + links @ links).tocoo()
     upper = near.row < near.col
     return np.stack([near.row[upper], near.col[upper]], axis=1).astype(np.int64)
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import mdtraj
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -25,7 +24,7 @@ from deepcg.forces.rigid_motions import RigidForce, rigid_forces
 from deepcg.mapping.collective_variables import CollectiveVariables
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.frames import CVFrames, Frames
-from deepcg.trajectory.topology import molecule_index
+from deepcg.trajectory.topology import MoleculeGraph
 from deepcg.units import thermal_energy
 
 Floats = NDArray[np.float64]
@@ -53,11 +52,12 @@ class VariableForces(Protocol):
 
 
 Build = Callable[
-    [CollectiveVariables, Iterable[Frames], Constraints, mdtraj.Topology, Floats, float],
+    [CollectiveVariables, Iterable[Frames], Constraints, MoleculeGraph, Floats, float],
     VariableForces,
 ]
-"""From variables, a sample of frames with forces, constraints, a topology, masses (n_atoms,) of the
-dynamics in Da, 0 for virtual sites (they matter where constraints are), and a temperature in K."""
+"""From variables, a sample of frames with forces, constraints, a molecule graph, masses (n_atoms,)
+of the dynamics in Da, 0 for virtual sites (they matter where constraints are), and a temperature in
+K."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,7 +143,7 @@ class _Setting:
     sample: Frames
     constraints: Constraints
     pairs: NDArray[np.int64]
-    topology: mdtraj.Topology
+    graph: MoleculeGraph
     masses: Floats
     kT: float
 
@@ -161,7 +161,7 @@ def _rigid(setting: _Setting) -> list[list[Candidate] | InputError]:
                 index,
                 setting.sample,
                 setting.pairs,
-                setting.topology,
+                setting.graph,
                 setting.kT,
             )
         except InputError as error:
@@ -204,11 +204,11 @@ def _using(*ways: _Way, mix: bool = False) -> Build:
         variables: CollectiveVariables,
         sample: Iterable[Frames],
         constraints: Constraints,
-        topology: mdtraj.Topology,
+        graph: MoleculeGraph,
         masses: Floats,
         temperature: float,
     ) -> ChosenForces:
-        setting = _setting(variables, sample, constraints, topology, masses, temperature)
+        setting = _setting(variables, sample, constraints, graph, masses, temperature)
         found = zip(*(way(setting) for way in ways), strict=True)
         candidates = tuple(_quietest_first(some) for some in found)
         mixtures = tuple(_mixture(some if mix else some[:1], setting) for some in candidates)
@@ -234,26 +234,26 @@ def _setting(
     variables: CollectiveVariables,
     sample: Iterable[Frames],
     constraints: Constraints,
-    topology: mdtraj.Topology,
+    graph: MoleculeGraph,
     masses: Floats,
     temperature: float,
 ) -> _Setting:
     frames = Frames.join(sample)
     forces_of(frames)
-    n_atoms = {variables.n_atoms, frames.n_sites, topology.n_atoms, len(masses)}
+    n_atoms = {variables.n_atoms, frames.n_sites, graph.n_atoms, len(masses)}
     if len(n_atoms) > 1:
         raise ValueError(f"variables, sample, topology and masses are of {n_atoms} atoms")
     for atom in variables.atoms:
         if not masses[atom] > 0:
             raise InputError(
-                f"the coordinates are of atom {atom} ({topology.atom(atom)}), a virtual site "
+                f"the coordinates are of atom {atom} ({graph.topology.atom(atom)}), a virtual site "
                 "without a mass: use the atoms that place it"
             )
-    index = molecule_index(topology)
+    index = graph.molecule_index
     inside = np.isin(index, index[variables.atoms])
     near = frozenset(group for group in constraints if inside[list(group)].any())
-    pairs = held_pairs(near, topology, frames)
-    return _Setting(variables, frames, near, pairs, topology, masses, thermal_energy(temperature))
+    pairs = held_pairs(near, graph, frames)
+    return _Setting(variables, frames, near, pairs, graph, masses, thermal_energy(temperature))
 
 
 def _candidate(
@@ -340,7 +340,7 @@ def _least_squares(table: Floats) -> tuple[Floats, float]:
 
 
 def _rigid_label(forces: RigidForce, setting: _Setting) -> str:
-    n, atom = len(forces.moved), setting.topology.atom(forces.variable.atoms[forces.end])
+    n, atom = len(forces.moved), setting.graph.topology.atom(forces.variable.atoms[forces.end])
     return f"rigid motion of {n} atom{'s' if n > 1 else ''} with {atom}"
 
 

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-import mdtraj
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -35,7 +34,7 @@ from deepcg.mapping.collective_variables import (
 )
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.frames import Frames
-from deepcg.trajectory.topology import atomic_numbers, bonds
+from deepcg.trajectory.topology import MoleculeGraph
 
 _UNCHANGED = 1e-5  # of the speed at which another coordinate may seem to change, by rounding
 _CHECKED = 20  # frames of the sample
@@ -162,7 +161,7 @@ def rigid_forces(
     index: int,
     sample: Frames,
     pairs: NDArray[np.int64],
-    topology: mdtraj.Topology,
+    graph: MoleculeGraph,
     kT: float,
 ) -> list[RigidForce]:
     """Return the legal rigid motions of either end of a coordinate, those of whole sides first.
@@ -180,7 +179,7 @@ def rigid_forces(
         raise InputError(f"{variable.name} has no closed form: only {', '.join(KINDS)} have one")
     motions = [
         RigidForce(variables, index, end, moved, kT)
-        for end, moved in _groups(variable, pairs, topology)
+        for end, moved in _groups(variable, pairs, graph)
     ]
     reasons = [_conflict(motion, pairs, sample) for motion in motions]
     legal = [motion for motion, reason in zip(motions, reasons, strict=True) if not reason]
@@ -191,17 +190,17 @@ def rigid_forces(
 
 
 def _groups(
-    variable: Variable, pairs: NDArray[np.int64], topology: mdtraj.Topology
+    variable: Variable, pairs: NDArray[np.int64], graph: MoleculeGraph
 ) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """Yield an end, and atoms that could move with it: the sides of bonds, or a rigid group."""
-    real = atomic_numbers(topology) > 0
+    real = graph.numbers > 0
     n_axis = FORMS[variable.function].axis
     for end, atoms in ((-1, variable.atoms), (0, variable.atoms[::-1])):
         fixed, axis = atoms[: -1 - n_axis], atoms[-1 - n_axis : -1]
         seen = set()
-        sides = _sides(bonds(topology), atoms[-1], (*axis, *fixed[::-1])[0], topology.n_atoms)
+        sides = _sides(graph.bonds, atoms[-1], (*axis, *fixed[::-1])[0], graph.n_atoms)
         loose = pairs[~np.isin(pairs, axis).any(1)]
-        for side in (*sides, _part(loose, atoms[-1], topology.n_atoms)):
+        for side in (*sides, _part(loose, atoms[-1], graph.n_atoms)):
             moved = np.setdiff1d(side[real[side]], axis)
             key = moved.tobytes()
             if not np.isin(fixed, moved).any() and key not in seen:

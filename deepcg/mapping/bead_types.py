@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-import mdtraj
 import numpy as np
 
-from deepcg.trajectory.topology import Integers, atomic_numbers, bonded_atoms
+from deepcg.trajectory.topology import Integers, MoleculeGraph, formula
 
 
-def equivalent_atoms(topology: mdtraj.Topology) -> Integers:
+def equivalent_atoms(graph: MoleculeGraph) -> Integers:
     """Return the class (n_atoms,) of every atom: those of one class have equal environments.
 
     Classes start as elements; in each round an atom is told apart by the classes of the atoms
@@ -19,44 +18,40 @@ def equivalent_atoms(topology: mdtraj.Topology) -> Integers:
     12 (1968)). For molecules that is equivalence by symmetry of the graph. Numbers do not depend
     on the order of atoms.
     """
-    neighbors = bonded_atoms(topology)
-    classes, found = _ranked([(int(z),) for z in atomic_numbers(topology)])
+    classes, found = _ranked([(int(z),) for z in graph.numbers])
     while True:
-        around = [tuple(sorted(classes[others].tolist())) for others in neighbors]
+        around = [tuple(sorted(classes[others].tolist())) for others in graph.bonded_atoms]
         before = found
         classes, found = _ranked(list(zip(classes.tolist(), around, strict=True)))
         if found == before:
             return classes
 
 
-def type_names(topology: mdtraj.Topology, atoms: Sequence[int] | Integers) -> list[str]:
+def type_names(graph: MoleculeGraph, atoms: Sequence[int] | Integers) -> list[str]:
     """Return the types of some atoms by element and bonded atoms, such as ``C(CH3)``.
 
     It is the element alone, such as ``O``, where those that have it are all bonded alike. What is
     farther away a network sees by itself: with one more shell, alanine dipeptide has 13 types in
     place of 8, and a step takes twice the time.
     """
-    numbers, neighbors = atomic_numbers(topology), bonded_atoms(topology)
-    elements = [str(topology.atom(int(i)).element.symbol) for i in atoms]
-    formulas = []
+    elements = [str(graph.topology.atom(int(i)).element.symbol) for i in atoms]
+    around = []
     for i in atoms:
-        around = [topology.atom(j).element.symbol for j in neighbors[i] if numbers[j] > 0]
-        counts = sorted(Counter(around).items())
-        formulas.append("".join(f"{s}{n if n > 1 else ''}" for s, n in counts))
-    kinds = Counter(element for element, _ in set(zip(elements, formulas, strict=True)))
+        real = [j for j in graph.bonded_atoms[i] if graph.numbers[j] > 0]
+        around.append(formula(graph.topology.atom(j).element.symbol for j in real))
+    kinds = Counter(element for element, _ in set(zip(elements, around, strict=True)))
     return [
-        element if kinds[element] == 1 else f"{element}({formula})"
-        for element, formula in zip(elements, formulas, strict=True)
+        element if kinds[element] == 1 else f"{element}({others})"
+        for element, others in zip(elements, around, strict=True)
     ]
 
 
-def stereocenters(topology: mdtraj.Topology) -> list[int]:
+def stereocenters(graph: MoleculeGraph) -> list[int]:
     """Return the carbons with four neighbors, no two of which are equivalent, ascending."""
-    numbers, classes = atomic_numbers(topology), equivalent_atoms(topology)
-    neighbors = bonded_atoms(topology)
+    classes, neighbors = equivalent_atoms(graph), graph.bonded_atoms
     return [
         i
-        for i in np.flatnonzero(numbers == 6).tolist()
+        for i in np.flatnonzero(graph.numbers == 6).tolist()
         if len(neighbors[i]) == 4 and len(set(classes[neighbors[i]].tolist())) == 4
     ]
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,14 +17,7 @@ from torch import Tensor
 
 from deepcg.mapping.bead_types import type_names
 from deepcg.runtime.errors import InputError, nearest
-from deepcg.trajectory.topology import (
-    atomic_masses,
-    atomic_numbers,
-    bonds,
-    molecule_index,
-    molecules,
-    waters,
-)
+from deepcg.trajectory.topology import MoleculeGraph, formula
 
 
 class Mapping(Protocol):
@@ -132,20 +124,23 @@ def build_mapping(name: str | Mapping, topology: mdtraj.Topology) -> Mapping:
 
 def oxygens(topology: mdtraj.Topology) -> LinearMapping:
     """Return one bead on every oxygen: DeePCG water."""
-    return _on_atoms(topology, atomic_numbers(topology) == 8, "no oxygen in the topology")
+    graph = MoleculeGraph(topology)
+    return _on_atoms(graph, graph.numbers == 8, "no oxygen in the topology")
 
 
 def heavy(topology: mdtraj.Topology) -> LinearMapping:
     """Return one bead on every atom that is neither hydrogen nor a virtual site."""
-    return _on_atoms(topology, atomic_numbers(topology) > 1, "no heavy atom in the topology")
+    graph = MoleculeGraph(topology)
+    return _on_atoms(graph, graph.numbers > 1, "no heavy atom in the topology")
 
 
 def solute(topology: mdtraj.Topology) -> LinearMapping:
     """Return one bead on every atom that is not of water or of a monatomic ion."""
-    index, real = molecule_index(topology), atomic_numbers(topology) > 0
+    graph = MoleculeGraph(topology)
+    index, real = graph.molecule_index, graph.numbers > 0
     solvent = np.bincount(index[real], minlength=index.max() + 1) == 1
-    solvent[[index[water[0]] for water in waters(topology)]] = True
-    return _on_atoms(topology, real & ~solvent[index], "all is water and monatomic ions")
+    solvent[[index[water[0]] for water in graph.waters]] = True
+    return _on_atoms(graph, real & ~solvent[index], "all is water and monatomic ions")
 
 
 def backbone_cb(topology: mdtraj.Topology) -> LinearMapping:
@@ -154,17 +149,18 @@ def backbone_cb(topology: mdtraj.Topology) -> LinearMapping:
     These are N, CA, CB and C of residues, and the C and N that are bonded to them in the
     residues, or caps, before and after. C-beta shows the handedness of its residue.
     """
+    graph = MoleculeGraph(topology)
     chosen = np.zeros(topology.n_atoms, dtype=bool)
     for residue in topology.residues:
         own = {atom.name: atom.index for atom in residue.atoms}
         if {"N", "CA", "C"} <= own.keys():
             chosen[[own[name] for name in ("N", "CA", "CB", "C") if name in own]] = True
     links = {("N", "C"), ("C", "N")}
-    for i, j in bonds(topology).tolist():
+    for i, j in graph.bonds.tolist():
         a, b = topology.atom(i), topology.atom(j)
         if a.residue != b.residue and (a.name, b.name) in links and chosen[[i, j]].any():
             chosen[[i, j]] = True
-    return _on_atoms(topology, chosen, "no residue has N, CA and C")
+    return _on_atoms(graph, chosen, "no residue has N, CA and C")
 
 
 def selection(topology: mdtraj.Topology, query: str) -> LinearMapping:
@@ -178,16 +174,17 @@ def selection(topology: mdtraj.Topology, query: str) -> LinearMapping:
         ) from error
     chosen = np.zeros(topology.n_atoms, dtype=bool)
     chosen[atoms] = True
-    return _on_atoms(topology, chosen, f"nothing matches the selection {query!r}")
+    return _on_atoms(MoleculeGraph(topology), chosen, f"nothing matches the selection {query!r}")
 
 
 def centers_of_mass(topology: mdtraj.Topology) -> LinearMapping:
     """Return one bead per molecule, on its center of mass."""
-    masses, index = atomic_masses(topology), molecule_index(topology)
+    graph = MoleculeGraph(topology)
+    masses, index = graph.masses, graph.molecule_index
     total = np.bincount(index, masses)
     weights = csr_array((masses / total[index], (index, np.arange(len(index)))))
     weights.eliminate_zeros()
-    return linear(weights, topology, _molecule_names(topology))
+    return _linear(weights, graph, _molecule_names(graph))
 
 
 def linear(
@@ -197,6 +194,16 @@ def linear(
 
     Masses: every atom's goes to the bead that is nearest to it by bonds, so that a molecule
     with one bead puts all its mass there, and hydrogens ride on their heavy atoms.
+
+    Parameters
+    ----------
+    weights
+        M (n_beads, n_atoms), dense or sparse; every row sums to one.
+
+    Raises
+    ------
+    InputError
+        The weights have another shape, or a row another sum.
     """
     weights = csr_array(weights, dtype=np.float64)
     if weights.shape != (len(names), topology.n_atoms):
@@ -204,18 +211,22 @@ def linear(
             f"the weights of the mapping have shape {weights.shape}, "
             f"not (beads, atoms) = {(len(names), topology.n_atoms)}"
         )
+    return _linear(weights, MoleculeGraph(topology), names)
+
+
+def _linear(weights: csr_array, graph: MoleculeGraph, names: Sequence[str]) -> LinearMapping:
     type_names, types = np.unique(np.asarray(names), return_inverse=True)
-    owner = _owners(weights, topology)
+    owner = _owners(weights, graph)
     owned = owner >= 0
-    masses = np.bincount(owner[owned], atomic_masses(topology)[owned], minlength=len(names))
+    masses = np.bincount(owner[owned], graph.masses[owned], minlength=len(names))
     return LinearMapping(
         weights,
         torch.from_numpy(types.astype(np.int64)),
         torch.from_numpy(masses),
         tuple(str(name) for name in type_names),
-        molecule_index(topology),
-        tuple(f"{atom.residue.name} {atom.element.symbol}" for atom in topology.atoms),
-        atomic_numbers(topology) == 0,
+        graph.molecule_index,
+        tuple(f"{atom.residue.name} {atom.element.symbol}" for atom in graph.topology.atoms),
+        graph.numbers == 0,
     )
 
 
@@ -228,7 +239,7 @@ MAPPINGS: dict[str, Callable[[mdtraj.Topology], Mapping]] = {
 }
 
 
-def bead_topology(mapping: LinearMapping, topology: mdtraj.Topology) -> mdtraj.Topology:
+def bead_topology(mapping: LinearMapping, graph: MoleculeGraph) -> mdtraj.Topology:
     """Return a topology of the beads, fit for a PDB file.
 
     Beads keep the chains and residues of their atoms, with one residue or more per molecule. A
@@ -237,9 +248,9 @@ def bead_topology(mapping: LinearMapping, topology: mdtraj.Topology) -> mdtraj.T
     """
     beads = mdtraj.Topology()
     chain = residue = previous = None
-    index, place = molecule_index(topology), None
+    index, place = graph.molecule_index, None
     for bead in range(mapping.weights.shape[0]):
-        atom, alone = _representative(mapping.weights, bead, topology)
+        atom, alone = _representative(mapping.weights, bead, graph.topology)
         # files list atoms residue by residue: a new one on every change keeps the beads' order
         if previous is None or atom.residue.chain != previous.chain:
             chain = beads.add_chain()
@@ -249,7 +260,7 @@ def bead_topology(mapping: LinearMapping, topology: mdtraj.Topology) -> mdtraj.T
         name = atom.name if alone else mapping.type_names[int(mapping.types[bead])][:4]
         beads.add_atom(name, atom.element, residue)
     sites = list(beads.atoms)
-    for i, j in sorted(_bead_bonds(_owners(mapping.weights, topology), topology)):
+    for i, j in sorted(_bead_bonds(_owners(mapping.weights, graph), graph)):
         beads.add_bond(sites[i], sites[j])
     return beads
 
@@ -293,64 +304,57 @@ def _reason(error: Exception) -> str:
     return (str(error).splitlines() or ["it is empty"])[0][-80:]
 
 
-def _on_atoms(
-    topology: mdtraj.Topology, chosen: NDArray[np.bool_], otherwise: str
-) -> LinearMapping:
+def _on_atoms(graph: MoleculeGraph, chosen: NDArray[np.bool_], otherwise: str) -> LinearMapping:
     atoms = np.flatnonzero(chosen)
     if len(atoms) == 0:
         raise InputError(
-            f"{otherwise} ({topology.n_atoms} atoms): the mapping would have no beads; "
+            f"{otherwise} ({graph.n_atoms} atoms): the mapping would have no beads; "
             f"choose from {', '.join(MAPPINGS)}, select:QUERY"
         )
-    shape = (len(atoms), topology.n_atoms)
+    shape = (len(atoms), graph.n_atoms)
     weights = csr_array((np.ones(len(atoms)), (np.arange(len(atoms)), atoms)), shape=shape)
-    return linear(weights, topology, type_names(topology, atoms))
+    return _linear(weights, graph, type_names(graph, atoms))
 
 
-def _molecule_names(topology: mdtraj.Topology) -> list[str]:
+def _molecule_names(graph: MoleculeGraph) -> list[str]:
     """Return the residues of every molecule, or its formula where it shares a residue."""
-    index = molecule_index(topology)
-    names: list[dict[int, str]] = [{} for _ in range(index.max() + 1)]
+    index = graph.molecule_index
+    names: list[dict[int, str]] = [{} for _ in graph.molecules]
     sharing = set()
-    for residue in topology.residues:
+    for residue in graph.topology.residues:
         members = {int(index[atom.index]) for atom in residue.atoms}
         for number in members:
             names[number][residue.index] = residue.name
         if len(members) > 1:
             sharing |= members
     texts = ["-".join(residues.values()) for residues in names]
-    for number, atoms in enumerate(molecules(topology)):
+    for number, atoms in enumerate(graph.molecules):
         if number in sharing:
-            texts[number] = _formula(topology.atom(i).element.symbol for i in atoms)
+            texts[number] = formula(graph.topology.atom(i).element.symbol for i in atoms)
     return texts
 
 
-def _formula(symbols: Iterable[str]) -> str:
-    counts = sorted(Counter(symbols).items())
-    return "".join(f"{symbol}{n if n > 1 else ''}" for symbol, n in counts)
-
-
-def _owners(weights: csr_array, topology: mdtraj.Topology) -> NDArray[np.int64]:
+def _owners(weights: csr_array, graph: MoleculeGraph) -> NDArray[np.int64]:
     """Return the bead that every atom is nearest to by bonds (n_atoms,); -1 for none."""
-    largest = np.full(topology.n_atoms, 0.0)
-    owner = np.full(topology.n_atoms, -1, dtype=np.int64)
+    largest = np.full(graph.n_atoms, 0.0)
+    owner = np.full(graph.n_atoms, -1, dtype=np.int64)
     rows = np.repeat(np.arange(weights.shape[0]), np.diff(weights.indptr))
     for bead, atom, weight in zip(rows, weights.indices, weights.data, strict=True):
         if abs(weight) > largest[atom]:
             owner[atom], largest[atom] = bead, abs(weight)
     mapped = np.flatnonzero(owner >= 0)
-    pairs = bonds(topology).astype(np.int32)  # SciPy's dijkstra knew no longer ones once
-    graph = coo_array((np.ones(len(pairs)), tuple(pairs.T)), shape=(topology.n_atoms,) * 2)
+    pairs = graph.bonds.astype(np.int32)  # SciPy's dijkstra knew no longer ones once
+    links = coo_array((np.ones(len(pairs)), tuple(pairs.T)), shape=(graph.n_atoms,) * 2)
     sources = dijkstra(
-        graph.tocsr(), directed=False, indices=mapped, min_only=True, return_predecessors=True
+        links.tocsr(), directed=False, indices=mapped, min_only=True, return_predecessors=True
     )[2]
     reached = sources >= 0
     owner[reached] = owner[sources[reached]]
     return owner
 
 
-def _bead_bonds(owner: NDArray[np.int64], topology: mdtraj.Topology) -> set[tuple[int, int]]:
-    pairs = np.sort(owner[bonds(topology)], axis=1).tolist()
+def _bead_bonds(owner: NDArray[np.int64], graph: MoleculeGraph) -> set[tuple[int, int]]:
+    pairs = np.sort(owner[graph.bonds], axis=1).tolist()
     return {(i, j) for i, j in pairs if i != j and i >= 0}
 
 

@@ -10,17 +10,16 @@ of, say, (phi, psi) becomes that of the mirror images mixed with equal weights.
 
 from __future__ import annotations
 
-import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
 from deepcg.mapping.bead_types import stereocenters
 from deepcg.mapping.beads import LinearMapping
 from deepcg.runtime.errors import InputError
-from deepcg.trajectory.topology import bonded_atoms
+from deepcg.trajectory.topology import MoleculeGraph
 
 
-def check_handedness(mapping: LinearMapping, topology: mdtraj.Topology, name: str) -> None:
+def check_handedness(mapping: LinearMapping, graph: MoleculeGraph, name: str) -> None:
     """Refuse a map, called ``name``, whose beads do not show the hand of a stereocenter.
 
     A center is shown if it has a bead of its own, and three of its neighbors have; one that is
@@ -32,9 +31,9 @@ def check_handedness(mapping: LinearMapping, topology: mdtraj.Topology, name: st
         Names the first center that is not shown, and the options.
     """
     mapped = _own_bead(mapping)
-    neighbors = bonded_atoms(topology)
+    neighbors, topology = graph.bonded_atoms, graph.topology
     beads_of = np.bincount(_molecules_of_beads(mapping), minlength=topology.n_atoms)
-    centers = [i for i in stereocenters(topology) if mapped[i]]
+    centers = [i for i in stereocenters(graph) if mapped[i]]
     shown = {i for i in centers if mapped[neighbors[i]].sum() >= 3}
     for i in centers:
         molecule = 0 if mapping.molecules is None else mapping.molecules[i]

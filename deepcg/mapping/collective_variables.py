@@ -20,7 +20,7 @@ from torch import Tensor
 
 from deepcg.geometry.neighbor_list import lattice_shift
 from deepcg.runtime.errors import InputError, nearest
-from deepcg.trajectory.topology import bonds, molecule_index
+from deepcg.trajectory.topology import MoleculeGraph
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -211,7 +211,9 @@ def build_variables(
             )
         return name
     variables = _spelled(name, topology) if isinstance(name, str) else name
-    return CollectiveVariables(tuple(variables), topology.n_atoms, molecule_index(topology))
+    return CollectiveVariables(
+        tuple(variables), topology.n_atoms, MoleculeGraph(topology).molecule_index
+    )
 
 
 def dihedrals(topology: mdtraj.Topology) -> tuple[Variable, ...]:
@@ -292,7 +294,7 @@ def _of_kind(name: str, text: str) -> Variable:
 
 def _backbone(topology: mdtraj.Topology) -> Iterator[Variable]:
     links: dict[tuple[int, str], int] = {}  # from an atom to those of other residues, by name
-    for i, j in bonds(topology).tolist():
+    for i, j in MoleculeGraph(topology).bonds.tolist():
         a, b = topology.atom(i), topology.atom(j)
         if a.residue != b.residue:
             links |= {(i, b.name): j, (j, a.name): i}

@@ -9,14 +9,13 @@ import hashlib
 from pathlib import Path
 from xml.etree import ElementTree
 
-import mdtraj
 import numpy as np
 
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.provenance import file_hash
 from deepcg.trajectory.formats import NpyFile, TrajectoryFile
 from deepcg.trajectory.formats.recording import Floats, Integers
-from deepcg.trajectory.topology import atomic_numbers
+from deepcg.trajectory.topology import MoleculeGraph
 
 SAME_PLACE = 0.005  # nm; .xtc rounds to 0.001 nm
 HELD = 0.001  # nm, root mean square: rounding makes 0.0004, bonds of hydrogen swing by 0.0023
@@ -33,23 +32,23 @@ def check_elements(recording: TrajectoryFile, numbers: Integers, whose: str) -> 
     )
 
 
-def check_system(path: Path, topology: mdtraj.Topology) -> None:
+def check_system(path: Path, graph: MoleculeGraph) -> None:
     """Check the number of particles, and that hydrogens and heavy atoms are where they should be.
 
     Masses may have been moved from heavy atoms to hydrogens; mass 0 is a virtual or frozen one.
     """
     masses = _particle_masses(path)
-    if len(masses) != topology.n_atoms:
+    if len(masses) != graph.n_atoms:
         raise InputError(
             f"the System {path} has {len(masses)} particles, the topology "
-            f"{topology.n_atoms} atoms: give --system FILE"
+            f"{graph.n_atoms} atoms: give --system FILE"
         )
-    numbers = atomic_numbers(topology)
+    numbers = graph.numbers
     wrong = ((numbers == 1) & (masses > 4.5)) | ((numbers > 1) & (masses < 1.5) & (masses > 0))
     if wrong.any():
         atom = int(np.flatnonzero(wrong)[0])
         raise InputError(
-            f"atom {atom} is {topology.atom(atom)} in the topology but has mass "
+            f"atom {atom} is {graph.topology.atom(atom)} in the topology but has mass "
             f"{masses[atom]} Da in the System {path}: "
             f"the atoms are in another order"
         )

@@ -39,11 +39,10 @@ from deepcg.trajectory.frame_weights import weights_beside
 from deepcg.trajectory.frames import Frames
 from deepcg.trajectory.sanity_checks import Bonds, Repeats, check_sizes
 from deepcg.trajectory.topology import (
-    atomic_numbers,
+    MoleculeGraph,
+    formula,
     guessed_topology,
     make_whole,
-    molecules,
-    spanning_tree,
     with_bonds,
 )
 
@@ -59,8 +58,8 @@ class Trajectory:
     ----------
     trajectory
         The file (or DeePMD folder) with the positions.
-    topology
-        Elements and bonds of the atoms of the trajectory.
+    graph
+        Elements, bonds and molecules of the atoms of the trajectory.
     system
         XML file of the OpenMM System, ``None`` if there is none.
     forces
@@ -82,7 +81,7 @@ class Trajectory:
     """
 
     trajectory: Path
-    topology: mdtraj.Topology
+    graph: MoleculeGraph
     system: Path | None
     forces: Path | None
     n_frames: int
@@ -91,6 +90,11 @@ class Trajectory:
     force_recording: TrajectoryFile | None
     weights: Floats | None
     trust: bool = False
+
+    @property
+    def topology(self) -> mdtraj.Topology:
+        """Names, elements and bonds of the atoms."""
+        return self.graph.topology
 
     @property
     def n_atoms(self) -> int:
@@ -118,7 +122,7 @@ class Trajectory:
             "frames": self.n_frames,
             "frame_time_ps": self.frame_time,
             "atoms": self.n_atoms,
-            "molecules": _composition(self.topology),
+            "molecules": _composition(self.graph),
             "box_nm": None if first.box is None else first.box[0].tolist(),
             "weighted": first.weights is not None,
             "hash": self.hash,
@@ -162,8 +166,8 @@ def open_trajectory(
     force_path = _named_or_beside(path, forces, (".forces.npy",), "forces")
     _check_units_are_used(path, force_path, units)
     topology_path = _topology_path(path, topology)
-    full = None if topology_path is None else _load_topology(topology_path)
-    recording = _open_trajectory(path, full, units)
+    full = None if topology_path is None else MoleculeGraph(_load_topology(topology_path))
+    recording = _open_trajectory(path, None if full is None else full.topology, units)
     atoms, known = _trajectory_atoms(recording, full, topology_path)
     complete = _complete(recording, known)
     system_path = _named_or_beside(path, system, (".system.xml",), "System")
@@ -175,7 +179,7 @@ def open_trajectory(
     force_recording = None
     if force_path is not None and not own:
         force_recording = open_trajectory_file(force_path, units=units)
-        check_forces(force_recording, recording, atomic_numbers(complete))
+        check_forces(force_recording, recording, complete.numbers)
         check_same_origin(force_recording, path, system_path)
     return Trajectory(
         path,
@@ -211,8 +215,8 @@ def iter_frames(
         Positions, forces or a box are not usable; the message names the frame.
     """
     stop = source.n_frames if stop is None else min(stop, source.n_frames)
-    tree, bonded, repeats = spanning_tree(source.topology), Bonds(source.topology), Repeats()
-    types = torch.as_tensor(atomic_numbers(source.topology))
+    tree, bonded, repeats = source.graph.spanning_tree, Bonds(source.graph), Repeats()
+    types = torch.tensor(source.graph.numbers)
     for first, block, apart in _paired(source, chunk, start, stop, with_forces):
         block, rotated = _upright(source.trajectory, first, block)
         check_finite(source.trajectory, "positions", first, block.positions)
@@ -315,18 +319,23 @@ def _no_topology(path: Path) -> InputError:
 
 
 def _trajectory_atoms(
-    recording: TrajectoryFile, full: mdtraj.Topology | None, path: Path | None
-) -> tuple[Integers | None, mdtraj.Topology | None]:
-    """Return which atoms of the topology the trajectory has, and their topology."""
+    recording: TrajectoryFile, full: MoleculeGraph | None, path: Path | None
+) -> tuple[Integers | None, MoleculeGraph | None]:
+    """Return which atoms of the topology the trajectory has, and their graph."""
     if full is None:
         if recording.numbers is None:
             raise _no_topology(recording.path)
         return None, None
     if recording.n_atoms == full.n_atoms:
-        check_elements(recording, atomic_numbers(full), "the topology")
+        check_elements(recording, full.numbers, "the topology")
         return None, full
     solute = np.array(
-        [a.index for r in full.residues if r.n_atoms > 1 and not r.is_water for a in r.atoms],
+        [
+            a.index
+            for r in full.topology.residues
+            if r.n_atoms > 1 and not r.is_water
+            for a in r.atoms
+        ],
         np.int64,
     )
     if recording.n_atoms != len(solute):
@@ -335,32 +344,32 @@ def _trajectory_atoms(
             f"{full.n_atoms} ({len(solute)} without water and ions): "
             f"give --topology FILE"
         )
-    part = full.subset(solute)
-    check_elements(recording, atomic_numbers(part), "the solute of the topology")
+    part = MoleculeGraph(full.topology.subset(solute))
+    check_elements(recording, part.numbers, "the solute of the topology")
     return solute, part
 
 
-def _complete(recording: TrajectoryFile, topology: mdtraj.Topology | None) -> mdtraj.Topology:
-    """Return the topology with all bonds, from the first frame where it lacks some."""
+def _complete(recording: TrajectoryFile, known: MoleculeGraph | None) -> MoleculeGraph:
+    """Return the graph with all bonds, from the first frame where it lacks some."""
     block, _ = _upright(recording.path, 0, next(recording.blocks(1, 0, 1)))
     check_finite(recording.path, "positions", 0, block.positions)
     check_sizes(recording.path, 0, _present(block.positions), block.box)
     positions = _present(block.positions)[0]
     box = None if block.box is None else block.box[0]
-    if topology is not None:
-        complete = with_bonds(topology, positions, box)
+    if known is not None:
+        complete = with_bonds(known, positions, box)
     elif recording.numbers is None:
         raise _no_topology(recording.path)
     else:
-        complete = guessed_topology(recording.numbers, positions, box)
+        complete = MoleculeGraph(guessed_topology(recording.numbers, positions, box))
     Bonds(complete).check_hydrogens(recording.path, positions)
     return complete
 
 
-def _first_whole(recording: TrajectoryFile, topology: mdtraj.Topology) -> Floats:
+def _first_whole(recording: TrajectoryFile, graph: MoleculeGraph) -> Floats:
     """Return the first frame (n_atoms, 3), nm, with its molecules whole."""
     block, _ = _upright(recording.path, 0, next(recording.blocks(1, 0, 1)))
-    whole: Floats = make_whole(_present(block.positions), block.box, spanning_tree(topology))[0]
+    whole: Floats = make_whole(_present(block.positions), block.box, graph.spanning_tree)[0]
     return whole
 
 
@@ -434,13 +443,9 @@ def _tensor(values: Floats) -> Tensor:
     return torch.from_numpy(np.array(values, np.float32))
 
 
-def _composition(topology: mdtraj.Topology) -> dict[str, int]:
+def _composition(graph: MoleculeGraph) -> dict[str, int]:
     """Return how many molecules there are of each formula, such as ``{"H2O": 216}``."""
-    symbols = np.array([a.element.symbol if a.element else "VS" for a in topology.atoms])
-    real = atomic_numbers(topology) > 0
-    return dict(Counter(_formula(symbols[m[real[m]]].tolist()) for m in molecules(topology)))
-
-
-def _formula(symbols: list[str]) -> str:
-    counts = Counter(symbols)
-    return "".join(f"{s}{n if n > 1 else ''}" for s, n in sorted(counts.items()))
+    atoms = graph.topology.atoms
+    symbols = np.array([a.element.symbol if a.element else "VS" for a in atoms])
+    real = graph.numbers > 0
+    return dict(Counter(formula(symbols[m[real[m]]].tolist()) for m in graph.molecules))

@@ -10,7 +10,6 @@ import logging
 import math
 from pathlib import Path
 
-import mdtraj
 import numpy as np
 from ase.data import covalent_radii
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from deepcg.geometry.box import volumes
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.formats.recording import Floats, Integers
-from deepcg.trajectory.topology import atomic_numbers, bonds
+from deepcg.trajectory.topology import MoleculeGraph
 from deepcg.units import ANGSTROM
 
 _log = logging.getLogger(__name__)
@@ -52,13 +51,12 @@ FACTORS = {
 class Bonds:
     """Bonds with the lengths that they have as a rule: sums of covalent radii, nm."""
 
-    def __init__(self, topology: mdtraj.Topology) -> None:
-        numbers = atomic_numbers(topology)
-        pairs = bonds(topology)
+    def __init__(self, graph: MoleculeGraph) -> None:
+        numbers, pairs = graph.numbers, graph.bonds
         hydrogens = (numbers[pairs] == 1).all(1)  # some files hold rigid water so
         self.pairs: Integers = pairs[(numbers[pairs] > 0).all(1) & ~hydrogens]
         self.usual: Floats = covalent_radii[numbers[self.pairs]].sum(1) * ANGSTROM
-        self.topology = topology
+        self.graph = graph
         self.free: Integers = np.setdiff1d(np.flatnonzero(numbers == 1), pairs)
 
     def check(self, path: Path, first: int, positions: Floats) -> None:
@@ -71,7 +69,7 @@ class Bonds:
         if not len(bad):
             return
         frame, bond = bad[0]
-        a, b = (self.topology.atom(int(k)) for k in self.pairs[bond])
+        a, b = (self.graph.topology.atom(int(k)) for k in self.pairs[bond])
         length = ratio[frame, bond] * self.usual[bond]
         raise InputError(
             f"{path}: the bond {a} to {b} is {length:.3g} nm long in frame {first + frame}, "
@@ -80,14 +78,15 @@ class Bonds:
 
     def check_hydrogens(self, path: Path, positions: Floats) -> None:
         """Check that hydrogens of the first frame (n_atoms, 3), nm, are bonded to something."""
-        n_hydrogens = int((atomic_numbers(self.topology) == 1).sum())
+        n_hydrogens = int((self.graph.numbers == 1).sum())
         if len(positions) < 2 or 10 * len(self.free) <= n_hydrogens:
             return
         apart = np.linalg.norm(positions - positions[self.free[0]], axis=-1)
         nearest = np.partition(apart, 1)[1]
+        alone = self.graph.topology.atom(int(self.free[0]))
         raise InputError(
             f"{path}: {len(self.free)} of {n_hydrogens} hydrogens are bonded to nothing; to "
-            f"{self.topology.atom(int(self.free[0]))} the nearest atom is {nearest:.3g} nm away: "
+            f"{alone} the nearest atom is {nearest:.3g} nm away: "
             "are these lengths in A (give --units), or the atoms in another order?"
         )
 
@@ -134,10 +133,10 @@ class Repeats:
             self.last = frame
 
 
-def warn_of_forces(path: Path, forces: NDArray[np.float32], topology: mdtraj.Topology) -> None:
+def warn_of_forces(path: Path, forces: NDArray[np.float32], graph: MoleculeGraph) -> None:
     """Warn of forces (f, n_atoms, 3), kJ/mol/nm, of a size that bonded atoms do not have."""
-    real = atomic_numbers(topology) > 0
-    if not len(bonds(topology)) or not real.any():
+    real = graph.numbers > 0
+    if not len(graph.bonds) or not real.any():
         return
     size = float(np.sqrt(np.square(forces[:, real], dtype=np.float64).mean()))
     if size == 0:

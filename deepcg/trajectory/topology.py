@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import mdtraj
@@ -26,39 +28,91 @@ STRETCH = 1.3  # a bond may be this much longer than the sum of covalent radii (
 IONIC = (3, 4, 11, 12, 19, 20, 37, 38, 55, 56)  # metals whose radii would bond them to water
 
 
-def atomic_numbers(topology: mdtraj.Topology) -> Integers:
-    """Return the atomic numbers (n_atoms,), 0 for virtual sites."""
-    elements = (atom.element for atom in topology.atoms)
-    return np.array([(e.atomic_number or 0) if e else 0 for e in elements], np.int64)
+@dataclass(frozen=True, eq=False)
+class MoleculeGraph:
+    """Elements, bonds and molecules of a topology, each worked out once, when it is asked for.
 
-
-def atomic_masses(topology: mdtraj.Topology) -> NDArray[np.float64]:
-    """Return the masses of the elements (n_atoms,), Da, 0 for virtual sites."""
-    elements = (atom.element for atom in topology.atoms)
-    return np.array([e.mass if e else 0.0 for e in elements], np.float64)
-
-
-def bonds(topology: mdtraj.Topology) -> Integers:
-    """Return the bonded pairs (n_bonds, 2).
-
-    A virtual site counts as bonded to the first real atom of its residue, so that it stays with
-    its molecule.
+    It is made where a topology is read and handed on; the topology must not change any more.
     """
-    pairs = [(a.index, b.index) for a, b in topology.bonds]
-    numbers = atomic_numbers(topology)
-    for residue in topology.residues:
-        atoms = [atom.index for atom in residue.atoms]
-        real = [i for i in atoms if numbers[i] > 0]
-        pairs += [(real[0], i) for i in atoms if numbers[i] == 0 and real]
-    return np.array(pairs, np.int64).reshape(-1, 2)
+
+    topology: mdtraj.Topology
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms."""
+        return int(self.topology.n_atoms)
+
+    @cached_property
+    def numbers(self) -> Integers:
+        """Atomic numbers (n_atoms,), 0 for virtual sites."""
+        elements = (atom.element for atom in self.topology.atoms)
+        return np.array([(e.atomic_number or 0) if e else 0 for e in elements], np.int64)
+
+    @cached_property
+    def masses(self) -> NDArray[np.float64]:
+        """Masses of the elements (n_atoms,), Da, 0 for virtual sites."""
+        elements = (atom.element for atom in self.topology.atoms)
+        return np.array([e.mass if e else 0.0 for e in elements], np.float64)
+
+    @cached_property
+    def bonds(self) -> Integers:
+        """Bonded pairs (n_bonds, 2).
+
+        A virtual site counts as bonded to the first real atom of its residue, so that it stays
+        with its molecule.
+        """
+        pairs = [(a.index, b.index) for a, b in self.topology.bonds]
+        for residue in self.topology.residues:
+            atoms = [atom.index for atom in residue.atoms]
+            real = [i for i in atoms if self.numbers[i] > 0]
+            pairs += [(real[0], i) for i in atoms if self.numbers[i] == 0 and real]
+        return np.array(pairs, np.int64).reshape(-1, 2)
+
+    @cached_property
+    def molecules(self) -> list[Integers]:
+        """Atoms of each molecule (ascending), ordered by their first atoms.
+
+        Molecules are the connected components of the graph of bonds.
+        """
+        return _components(self.n_atoms, self.bonds)
+
+    @cached_property
+    def molecule_index(self) -> Integers:
+        """Number of every atom's molecule (n_atoms,), as in ``molecules``."""
+        index = np.empty(self.n_atoms, dtype=np.int64)
+        for number, atoms in enumerate(self.molecules):
+            index[atoms] = number
+        return index
+
+    @cached_property
+    def waters(self) -> list[Integers]:
+        """Molecules of two hydrogens and one oxygen, virtual sites included."""
+        found = []
+        for atoms in self.molecules:
+            numbers = self.numbers[atoms]
+            if 3 <= len(atoms) < 8 and sorted(numbers[numbers > 0].tolist()) == [1, 1, 8]:
+                found.append(atoms)
+        return found
+
+    @cached_property
+    def bonded_atoms(self) -> list[list[int]]:
+        """Atoms, ascending, that each atom is bonded to."""
+        neighbors: list[list[int]] = [[] for _ in range(self.n_atoms)]
+        for i, j in self.bonds.tolist():
+            neighbors[i].append(j)
+            neighbors[j].append(i)
+        return [sorted(others) for others in neighbors]
+
+    @cached_property
+    def spanning_tree(self) -> Tree:
+        """The order in which `make_whole` places the atoms of all molecules."""
+        return _shells(self.bonds, self.molecules, self.n_atoms)
 
 
-def molecules(topology: mdtraj.Topology) -> list[Integers]:
-    """Return the atoms of each molecule (ascending), ordered by their first atoms.
-
-    Molecules are the connected components of the graph of `bonds`.
-    """
-    return _components(topology.n_atoms, bonds(topology))
+def formula(symbols: Iterable[str]) -> str:
+    """Return the formula of some elements, sorted by symbol, such as ``H2O``."""
+    counts = sorted(Counter(symbols).items())
+    return "".join(f"{symbol}{n if n > 1 else ''}" for symbol, n in counts)
 
 
 def guess_bonds(numbers: Integers, positions: Floats, box: Floats | None) -> Integers:
@@ -91,23 +145,21 @@ def guess_bonds(numbers: Integers, positions: Floats, box: Floats | None) -> Int
     return np.unique(np.stack([first[bonded], second[bonded]], axis=1), axis=0).astype(np.int64)
 
 
-def with_bonds(topology: mdtraj.Topology, positions: Floats, box: Floats | None) -> mdtraj.Topology:
-    """Return the topology, its bonds guessed from positions (n_atoms, 3) where it lacks them.
+def with_bonds(graph: MoleculeGraph, positions: Floats, box: Floats | None) -> MoleculeGraph:
+    """Return the graph, its bonds guessed from positions (n_atoms, 3) where it lacks them.
 
     It lacks them where it has more than one atom and no bond, or a hydrogen without a bond.
     """
-    numbers = atomic_numbers(topology)
-    known = bonds(topology)
-    free_hydrogens = np.setdiff1d(np.flatnonzero(numbers == 1), known)
-    if len(known) and not len(free_hydrogens):
-        return topology
-    complete = topology.copy()
+    free_hydrogens = np.setdiff1d(np.flatnonzero(graph.numbers == 1), graph.bonds)
+    if len(graph.bonds) and not len(free_hydrogens):
+        return graph
+    complete = graph.topology.copy()
     atoms = list(complete.atoms)
-    have = {frozenset(pair) for pair in known.tolist()}
-    for pair in guess_bonds(numbers, positions, box).tolist():
+    have = {frozenset(pair) for pair in graph.bonds.tolist()}
+    for pair in guess_bonds(graph.numbers, positions, box).tolist():
         if frozenset(pair) not in have:
             complete.add_bond(atoms[pair[0]], atoms[pair[1]])
-    return complete
+    return MoleculeGraph(complete)
 
 
 def guessed_topology(numbers: Integers, positions: Floats, box: Floats | None) -> mdtraj.Topology:
@@ -135,11 +187,6 @@ def guessed_topology(numbers: Integers, positions: Floats, box: Floats | None) -
     return topology
 
 
-def spanning_tree(topology: mdtraj.Topology) -> Tree:
-    """Return the order in which `make_whole` places the atoms of all molecules."""
-    return _shells(topology.n_atoms, bonds(topology))
-
-
 def make_whole(positions: Floats, box: Floats | None, tree: Tree) -> Floats:
     """Return positions with no molecule broken across the box.
 
@@ -154,7 +201,7 @@ def make_whole(positions: Floats, box: Floats | None, tree: Tree) -> Floats:
     box
         (f, 3, 3), nm, or ``None`` for open boundaries (nothing to do).
     tree
-        From `spanning_tree`.
+        From `MoleculeGraph.spanning_tree`.
     """
     if box is None or not tree:
         return positions
@@ -181,11 +228,11 @@ def _graph(n_atoms: int, pairs: Integers) -> csr_matrix:
     return coo_matrix((ones, (both[:, 0], both[:, 1])), (n_atoms, n_atoms)).tocsr()
 
 
-def _shells(n_atoms: int, pairs: Integers) -> Tree:
+def _shells(pairs: Integers, molecules: list[Integers], n_atoms: int) -> Tree:
     """Walk all molecules at once, breadth first, from the first atom of each."""
     both = np.concatenate([pairs, pairs[:, ::-1]])
     placed = np.zeros(n_atoms, bool)
-    placed[[group[0] for group in _components(n_atoms, pairs)]] = True
+    placed[[group[0] for group in molecules]] = True
     shells: list[tuple[Integers, Integers]] = []
     while True:
         edge = both[placed[both[:, 0]] & ~placed[both[:, 1]]]
@@ -205,29 +252,3 @@ def _names(numbers: Integers) -> Sequence[str]:
         seen[symbol] += 1
         names.append(f"{symbol}{seen[symbol]}" if total[symbol] > 1 else symbol)
     return names
-
-
-def molecule_index(topology: mdtraj.Topology) -> NDArray[np.int64]:
-    """Return the number of every atom's molecule (n_atoms,), as in `molecules`."""
-    index = np.empty(topology.n_atoms, dtype=np.int64)
-    for number, atoms in enumerate(molecules(topology)):
-        index[atoms] = number
-    return index
-
-
-def waters(topology: mdtraj.Topology) -> list[NDArray[np.int64]]:
-    """Return the molecules of two hydrogens and one oxygen, virtual sites included."""
-    numbers = atomic_numbers(topology)
-    small = (atoms for atoms in molecules(topology) if 3 <= len(atoms) < 8)
-    return [
-        atoms for atoms in small if sorted(numbers[atoms][numbers[atoms] > 0].tolist()) == [1, 1, 8]
-    ]
-
-
-def bonded_atoms(topology: mdtraj.Topology) -> list[list[int]]:
-    """Return the atoms, ascending, that each atom is bonded to."""
-    neighbors: list[list[int]] = [[] for _ in range(topology.n_atoms)]
-    for i, j in bonds(topology).tolist():
-        neighbors[i].append(j)
-        neighbors[j].append(i)
-    return [sorted(others) for others in neighbors]

@@ -17,6 +17,7 @@ from deepcg.forces.constraints import (
 )
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.frames import Frames
+from deepcg.trajectory.topology import MoleculeGraph
 
 DATA = SHARED
 
@@ -82,22 +83,22 @@ def test_files_that_hold_no_system_are_refused(tmp_path):
 def test_rigid_waters_are_the_same_from_the_system_and_from_the_model(stem, n):
     found = from_system(shared(f"{stem}.system.xml"))
     assert len(found) == n
-    assert found == from_water(mdtraj.load_topology(shared(f"{stem}.pdb")))
+    assert found == from_water(MoleculeGraph(mdtraj.load_topology(shared(f"{stem}.pdb"))))
 
 
 def test_held_bonds_are_seen_in_the_data():
-    topology = mdtraj.load_topology(shared("water/tip3p216.pdb"))
+    graph = MoleculeGraph(mdtraj.load_topology(shared("water/tip3p216.pdb")))
     with mdtraj.open(str(shared("water/tip3p216.dcd"))) as file:
         positions = torch.from_numpy(file.read(n_frames=4)[0] / 10)
     sample = Frames(positions, None, None, torch.zeros(648).long())
-    assert from_frames(topology, sample) == from_water(topology)
+    assert from_frames(graph, sample) == from_water(graph)
     # a stretching vibration of 0.0023 nm, the stiffest O-H bonds' at 300 K, is not held
     generator = torch.Generator().manual_seed(0)
     positions = positions.repeat(5, 1, 1)
     moved = positions + 0.0023 / 2**0.5 * torch.randn(positions.shape, generator=generator)
-    assert from_frames(topology, Frames(moved, None, None, sample.types)) == frozenset()
+    assert from_frames(graph, Frames(moved, None, None, sample.types)) == frozenset()
     with pytest.raises(InputError, match="one frame cannot tell"):
-        from_frames(topology, sample[:1])
+        from_frames(graph, sample[:1])
 
 
 def test_where_no_atoms_are_bonded_none_are_held():
@@ -106,6 +107,7 @@ def test_where_no_atoms_are_bonded_none_are_held():
     residue = topology.add_residue("NA", topology.add_chain())
     for name in ("NA1", "NA2"):
         topology.add_atom(name, mdtraj.element.sodium, residue)
+    graph = MoleculeGraph(topology)
     sample = Frames(torch.rand(3, 2, 3), None, None, torch.zeros(2).long())
-    assert from_frames(topology, sample) == frozenset()
-    assert held_pairs(groups([0]), topology, sample).shape == (0, 2)
+    assert from_frames(graph, sample) == frozenset()
+    assert held_pairs(groups([0]), graph, sample).shape == (0, 2)

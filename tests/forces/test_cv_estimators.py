@@ -31,6 +31,7 @@ from deepcg.mapping.collective_variables import (
 )
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.frames import Frames
+from deepcg.trajectory.topology import MoleculeGraph
 from deepcg.units import BOLTZMANN
 
 UNIT_KT = 1 / BOLTZMANN  # K: kT = 1
@@ -171,7 +172,7 @@ def estimator(name: str, sample: Frames, spelled: str, held: Constraints = FREE)
     topology = chain(sample.n_sites)
     variables = build_variables(spelled, topology)
     build, masses = VARIABLE_ESTIMATORS[name], MASSES[: sample.n_sites]
-    return build(variables, [sample[:200]], held, topology, masses, UNIT_KT)
+    return build(variables, [sample[:200]], held, MoleculeGraph(topology), masses, UNIT_KT)
 
 
 @pytest.mark.parametrize("name", VARIABLE_ESTIMATORS)
@@ -305,7 +306,7 @@ def test_dynamics_with_constraints_samples_what_the_estimator_holds():
     build, topology = VARIABLE_ESTIMATORS["general"], chain(3)
     held = frozenset({frozenset(range(3))})
     variables = build_variables("angle:0,1,2", topology)
-    estimate = build(variables, [frames[::50]], held, topology, BENT, 300.0)
+    estimate = build(variables, [frames[::50]], held, MoleculeGraph(topology), BENT, 300.0)
     theta = variables(frames.positions)[:, 0]
     without = 50 * (1.2 - theta) + kT / torch.tan(theta)  # no det Z
     right, wrong = (f.reshape(-1, n).mean(0) for f in (estimate(frames)[:, 0], without))
@@ -347,7 +348,9 @@ def test_rigid_waters_give_one_mean_force_by_shifts_and_by_gradients():
     topology, frames, weights = waters(20_000)
     variables = build_variables("distance:0,3", topology)
     forces = {
-        name: build(variables, [frames[:100]], SETTLED, topology, WATER_MASSES, 300.0)(frames)
+        name: build(
+            variables, [frames[:100]], SETTLED, MoleculeGraph(topology), WATER_MASSES, 300.0
+        )(frames)
         for name, build in VARIABLE_ESTIMATORS.items()
     }
     index = np.digitize(variables(frames.positions)[:, 0], np.linspace(0.25, 0.5, 7)) - 1
@@ -364,15 +367,17 @@ def test_coordinates_that_rigid_water_holds_are_refused(name, spelled):
     topology, frames, _ = waters(50)
     variables = build_variables(spelled, topology)
     with pytest.raises(InputError, match=r"constraint"):
-        VARIABLE_ESTIMATORS[name](variables, [frames], SETTLED, topology, WATER_MASSES, 300.0)
+        VARIABLE_ESTIMATORS[name](
+            variables, [frames], SETTLED, MoleculeGraph(topology), WATER_MASSES, 300.0
+        )
 
 
 def test_moving_one_atom_of_rigid_water_is_never_chosen():
     topology, frames, _ = waters(50)
     variables = build_variables("distance:0,3", topology)
     build = VARIABLE_ESTIMATORS["rotation"]
-    free = build(variables, [frames], FREE, topology, WATER_MASSES, 300.0)
-    held = build(variables, [frames], SETTLED, topology, WATER_MASSES, 300.0)
+    free = build(variables, [frames], FREE, MoleculeGraph(topology), WATER_MASSES, 300.0)
+    held = build(variables, [frames], SETTLED, MoleculeGraph(topology), WATER_MASSES, 300.0)
     sizes = [[len(c.forces.moved) for c in e.candidates[0]] for e in (free, held)]
     assert sorted(sizes[0]) == [1, 1, 3, 3]
     assert sizes[1] == [3, 3]
@@ -398,7 +403,9 @@ def test_a_rigid_group_with_more_held_pairs_than_it_needs():
     variables = build_variables("distance:0,5", topology)
     for name in ("general", "general-mass"):
         held = frozenset({frozenset(range(5))})
-        force = VARIABLE_ESTIMATORS[name](variables, [frames], held, topology, masses, UNIT_KT)
+        force = VARIABLE_ESTIMATORS[name](
+            variables, [frames], held, MoleculeGraph(topology), masses, UNIT_KT
+        )
         r = arm.norm(dim=-1)
         torch.testing.assert_close(force(frames)[:, 0], 2 / r - 3 * r)
 
@@ -412,7 +419,7 @@ def test_a_function_of_ones_own_has_the_general_estimators_only(flexible):
     topology = chain(4)
     width = Variable("width", (0, 3), lambda x: distance(x) ** 2, None, "nm^2")
     variables = build_variables([width], topology)
-    arguments = variables, [flexible.frames[:200]], FREE, topology, MASSES, UNIT_KT
+    arguments = variables, [flexible.frames[:200]], FREE, MoleculeGraph(topology), MASSES, UNIT_KT
     with pytest.raises(InputError, match="width has no closed form"):
         VARIABLE_ESTIMATORS["rotation"](*arguments)
     force = VARIABLE_ESTIMATORS["least-noise"](*arguments)(flexible.frames)[:, 0]
@@ -438,7 +445,7 @@ def test_the_quieter_side_of_each_bond_of_alanine_is_chosen():
     variables, frames, topology = alanine()
     masses = np.array([atom.element.mass for atom in topology.atoms])
     build = VARIABLE_ESTIMATORS["rotation"]
-    estimate = build(variables, [frames[::65]], FREE, topology, masses, 300.0)
+    estimate = build(variables, [frames[::65]], FREE, MoleculeGraph(topology), masses, 300.0)
     phi, psi = (some[0].forces for some in estimate.candidates)
     assert phi.moved.tolist() == [0, 1, 2, 3, 4, 5, 7]  # ACE and H of N
     assert psi.moved.tolist() == list(range(15, 22))  # O and NME
@@ -453,13 +460,15 @@ def test_a_mixture_of_the_forces_on_alanine_is_quieter_than_each():
     variables, frames, topology = alanine()
     masses = np.array([atom.element.mass for atom in topology.atoms])
     estimate = VARIABLE_ESTIMATORS["least-noise"](
-        variables, [frames[::65]], FREE, topology, masses, 300.0
+        variables, [frames[::65]], FREE, MoleculeGraph(topology), masses, 300.0
     )
     for mixture in estimate.mixtures:
         assert sum(mixture.weights) == pytest.approx(1, abs=1e-9)
         assert 1 < len(mixture.parts) < 6
     held_out = frames[30::65]
-    alone = VARIABLE_ESTIMATORS["rotation"](variables, [held_out], FREE, topology, masses, 300.0)
+    alone = VARIABLE_ESTIMATORS["rotation"](
+        variables, [held_out], FREE, MoleculeGraph(topology), masses, 300.0
+    )
     square = estimate(held_out).double().square().mean(0).numpy()
     assert (square < 0.8 * alone.noise**2).all()
     # 200 frames tell an rms to 5 %
@@ -476,7 +485,9 @@ def test_all_estimators_agree_on_alanine():
         f(k * values[:, i]) for f in (torch.sin, torch.cos) for k in (1, 2) for i in (0, 1)
     ]
     found = {
-        name: build(variables, [frames[::65]], FREE, topology, masses, 300.0)(frames).double()
+        name: build(variables, [frames[::65]], FREE, MoleculeGraph(topology), masses, 300.0)(
+            frames
+        ).double()
         for name, build in VARIABLE_ESTIMATORS.items()
     }
     for name in ("general", "general-mass", "least-noise"):

@@ -25,6 +25,7 @@ from torch import Tensor
 from deepcg.forces.cv_estimators import VARIABLE_ESTIMATORS, ChosenForces
 from deepcg.mapping.collective_variables import build_variables, dihedral
 from deepcg.trajectory.frames import Frames
+from deepcg.trajectory.topology import MoleculeGraph
 from deepcg.units import BOLTZMANN
 from free_energy.blocks import mean_of_blocks
 
@@ -218,7 +219,9 @@ def estimator(name: str, simulation: Simulation) -> ChosenForces:
     variables = build_variables("dihedral:0,1,2,3", topology)
     unit_kT = 1 / BOLTZMANN  # K
     sample = [simulation.before[:1000]]
-    return VARIABLE_ESTIMATORS[name](variables, sample, frozenset(), topology, MASSES, unit_kT)
+    return VARIABLE_ESTIMATORS[name](
+        variables, sample, frozenset(), MoleculeGraph(topology), MASSES, unit_kT
+    )
 
 
 def deviations(force: Tensor, simulation: Simulation) -> np.ndarray:

@@ -17,6 +17,7 @@ from deepcg.forces.force_map import least_noise_map, project, projected_map
 from deepcg.mapping.beads import LinearMapping, build_mapping
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.frames import Frames
+from deepcg.trajectory.topology import MoleculeGraph
 
 DATA = SHARED
 NONE: Constraints = frozenset()
@@ -236,7 +237,7 @@ def test_few_samples_draw_the_weights_towards_the_least():
 
 def test_rigid_water_gets_the_net_force_exactly():
     topology = pdb("water/tip3p216").topology
-    constraints = from_water(topology)
+    constraints = from_water(MoleculeGraph(topology))
     forces = torch.randn(2, 648, 3)
     for name in ("oxygens", "com"):
         built = least_noise_map(build_mapping(name, topology), [frames(forces)], constraints)
@@ -320,7 +321,9 @@ def test_projected_refuses_a_part_of_a_rigid_molecule(name):
     message = r"'projected' would weight atoms 0 \(HOH O\), 1 .*use 'linear' or 'least-noise'"
     with pytest.raises(InputError, match=message) as caught:
         projected_map(
-            build_mapping(name, topology), [frames(torch.randn(1, 648, 3))], from_water(topology)
+            build_mapping(name, topology),
+            [frames(torch.randn(1, 648, 3))],
+            from_water(MoleculeGraph(topology)),
         )
     assert "constraint forces between them" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -410,7 +413,7 @@ def test_flexible_ab_initio_water_finds_how_much_of_the_hydrogens_to_take():
 def test_alanine_maps_build_in_one_block_per_molecule():
     topology = pdb("alanine/alanine").topology
     forces = torch.randn(40, topology.n_atoms, 3)
-    constraints = from_water(topology)
+    constraints = from_water(MoleculeGraph(topology))
     built = least_noise_map(build_mapping("solute", topology), [frames(forces)], constraints)
     assert [block.atoms.shape for block in built.blocks] == [(1, 22)]
     torch.testing.assert_close(built(frames(forces)), forces[:, :22])

@@ -10,6 +10,7 @@ from deepcg.mapping.bead_types import equivalent_atoms, stereocenters, type_name
 from deepcg.mapping.beads import build_mapping
 from deepcg.mapping.chirality import check_handedness
 from deepcg.runtime.errors import InputError
+from deepcg.trajectory.topology import MoleculeGraph
 
 PEPTIDE = {  # residues of ACE-ALA-NME: atoms, bonds; the caps' bonds to ALA are added below
     "ACE": (("CH3", "H1", "H2", "H3", "C", "O"), "CH3-H1 CH3-H2 CH3-H3 CH3-C C-O"),
@@ -49,7 +50,7 @@ def shuffled(topology: mdtraj.Topology, order: list[int]) -> mdtraj.Topology:
 
 
 def test_full_equivalence_merges_the_hydrogens_of_methyl_groups_alone():
-    classes = equivalent_atoms(peptide()).tolist()
+    classes = equivalent_atoms(MoleculeGraph(peptide())).tolist()
     groups = {frozenset(np.flatnonzero(np.array(classes) == c).tolist()) for c in set(classes)}
     methyl = {frozenset({1, 2, 3}), frozenset({11, 12, 13}), frozenset({19, 20, 21})}
     single = set(range(22)) - set().union(*methyl)
@@ -58,22 +59,22 @@ def test_full_equivalence_merges_the_hydrogens_of_methyl_groups_alone():
 
 def test_classes_and_names_do_not_depend_on_the_order_of_atoms():
     order = np.random.default_rng(0).permutation(22).tolist()
-    straight = equivalent_atoms(peptide())
-    assert equivalent_atoms(peptide(order)).tolist() == straight[order].tolist()
-    names = type_names(peptide(), order)
-    assert type_names(peptide(order), range(22)) == names
+    straight = equivalent_atoms(MoleculeGraph(peptide()))
+    assert equivalent_atoms(MoleculeGraph(peptide(order))).tolist() == straight[order].tolist()
+    names = type_names(MoleculeGraph(peptide()), order)
+    assert type_names(MoleculeGraph(peptide(order)), range(22)) == names
 
 
 def test_names_are_as_long_as_they_have_to_be():
     topology = peptide()
-    names = type_names(topology, range(22))
+    names = type_names(MoleculeGraph(topology), range(22))
     assert names[5] == names[15] == "O"
     assert names[11] == names[12] == names[13]
     assert names[0] == names[10] == "C(CH3)"
     assert names[8] == "C(C2HN)"
     assert len(set(names)) == 8
     assert {names[7], names[17]} == {"H(N)"}
-    assert type_names(topology, [8, 5]) == ["C", "O"]
+    assert type_names(MoleculeGraph(topology), [8, 5]) == ["C", "O"]
 
 
 def test_the_backbone_with_c_beta_has_six_beads():
@@ -87,7 +88,7 @@ def test_the_backbone_with_c_beta_has_six_beads():
 
 
 def test_c_alpha_is_the_stereocenter_of_alanine():
-    assert stereocenters(peptide()) == [8]
+    assert stereocenters(MoleculeGraph(peptide())) == [8]
 
 
 def test_glycine_has_none():
@@ -95,19 +96,19 @@ def test_glycine_has_none():
     topology, kept = peptide(), [i for i in range(22) if i not in (11, 12, 13)]
     glycine = topology.subset(kept)
     glycine.atom(10).element = mdtraj.element.hydrogen
-    assert stereocenters(glycine) == []
+    assert stereocenters(MoleculeGraph(glycine)) == []
 
 
 @pytest.mark.parametrize(
     "name", ["solute", "heavy", "backbone-cb", "com", "select:name CA or name N"]
 )
 def test_maps_that_show_the_hand_or_have_none_are_taken(name: str):
-    check_handedness(build_mapping(name, peptide()), peptide(), name)
+    check_handedness(build_mapping(name, peptide()), MoleculeGraph(peptide()), name)
 
 
 @pytest.mark.parametrize("query", ["name C or name N or name CA", "name C O N CA"])
 def test_a_backbone_without_c_beta_is_refused(query: str):
     name = f"select:{query}"
     with pytest.raises(InputError, match=r"handedness of ALA\d?-CA.*HA, CB.*--force-achiral") as e:
-        check_handedness(build_mapping(name, peptide()), peptide(), name)
+        check_handedness(build_mapping(name, peptide()), MoleculeGraph(peptide()), name)
     assert "\n" not in str(e.value)

@@ -9,7 +9,7 @@ from scipy.sparse import csr_array
 
 from deepcg.mapping.beads import LinearMapping, bead_topology, build_mapping, linear
 from deepcg.runtime.errors import InputError
-from deepcg.trajectory.topology import molecule_index
+from deepcg.trajectory.topology import MoleculeGraph
 
 DATA = SHARED
 
@@ -54,7 +54,7 @@ def test_oxygens_are_the_oxygens_and_carry_the_molecules():
 
 def test_atoms_may_be_ordered_by_species():
     topology = water_box(4, by_species=True)
-    assert molecule_index(topology).tolist() == [0, 1, 2, 3] * 3
+    assert MoleculeGraph(topology).molecule_index.tolist() == [0, 1, 2, 3] * 3
     mapping = build_mapping("com", topology)
     assert mapping.type_names == ("H2O",)
     x = torch.randn(3, 12, 3, dtype=torch.float64)
@@ -158,7 +158,7 @@ def test_a_mapping_is_differentiable_in_the_positions():
 
 def test_virtual_sites_belong_to_their_molecule_and_weigh_nothing():
     topology = water_box(3, sites=True)
-    assert molecule_index(topology).tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert MoleculeGraph(topology).molecule_index.tolist() == [0] * 4 + [1] * 4 + [2] * 4
     mapping = build_mapping("com", topology)
     assert not mapping.weights.toarray()[:, 3::4].any()
     assert len(build_mapping("heavy", topology).types) == 3
@@ -170,7 +170,7 @@ def test_the_bead_topology_survives_a_pdb_file(alanine, tmp_path):
     solute = alanine.atom_slice(range(22))
     mapping = build_mapping("heavy", solute.topology)
     beads = mapping(torch.from_numpy(solute.xyz)).numpy()
-    written = mdtraj.Trajectory(beads, bead_topology(mapping, solute.topology))
+    written = mdtraj.Trajectory(beads, bead_topology(mapping, MoleculeGraph(solute.topology)))
     written.save_pdb(tmp_path / "beads.pdb")
     read = mdtraj.load_pdb(tmp_path / "beads.pdb")
     assert " ".join(a.name for a in read.top.atoms) == "CH3 C O N CA CB C O N C"
@@ -183,14 +183,14 @@ def test_the_bead_topology_survives_a_pdb_file(alanine, tmp_path):
 def test_beads_are_bonded_through_the_atoms_between_them(alanine):
     solute = alanine.topology.subset(range(22))
     mapping = build_mapping("select:name CH3 CA or (resname NME and name C)", solute)
-    bonds = {(a.index, b.index) for a, b in bead_topology(mapping, solute).bonds}
+    bonds = {(a.index, b.index) for a, b in bead_topology(mapping, MoleculeGraph(solute)).bonds}
     assert bonds == {(0, 1), (1, 2)}
 
 
 def test_bead_topology_of_waters_has_a_residue_each_and_no_bonds():
     for name in ("com", "oxygens"):
         topology = water_box(3, by_species=True)
-        beads = bead_topology(build_mapping(name, topology), topology)
+        beads = bead_topology(build_mapping(name, topology), MoleculeGraph(topology))
         assert (beads.n_atoms, beads.n_residues, beads.n_bonds) == (3, 3, 0)
 
 

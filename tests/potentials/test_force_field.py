@@ -22,6 +22,7 @@ from deepcg.potentials.priors import (
     water_table,
 )
 from deepcg.runtime.errors import InputError
+from deepcg.trajectory.topology import MoleculeGraph
 
 N, KT = 6, 2.5
 CHAIN = [(i, i + 1) for i in range(N - 1)]
@@ -140,7 +141,7 @@ def molecule() -> mdtraj.Topology:
 
 
 def test_implicit_water_is_openmms_obc2():
-    table = water_table(system_of(nonbonded()), range(N), molecule(), range(N))
+    table = water_table(system_of(nonbonded()), range(N), MoleculeGraph(molecule()), range(N))
     agree(ForceField({"born": table}), system_of(born()))
 
 
@@ -158,7 +159,7 @@ def all_kinds() -> dict[str, Table]:
     forces = bonded(), angular(), torsional(), nonbonded()
     tables, _ = system_tables(system_of(*forces), range(N))
     volumes = Table(torch.tensor([[1, 0, 2, 4]]), torch.tensor([[1e-3, 1e7]]))
-    water = water_table(system_of(nonbonded()), range(N), molecule(), range(N))
+    water = water_table(system_of(nonbonded()), range(N), MoleculeGraph(molecule()), range(N))
     return {**tables, "volumes": volumes, "born": water}
 
 
@@ -181,7 +182,7 @@ def test_loops_are_the_definitions_and_their_slopes(kinds: tuple[str, ...], dtyp
 
 def test_implicit_water_needs_charges():
     with pytest.raises(InputError, match="0 NonbondedForce"):
-        water_table(system_of(bonded()), range(N), molecule(), range(N))
+        water_table(system_of(bonded()), range(N), MoleculeGraph(molecule()), range(N))
 
 
 def test_terms_are_those_among_the_chosen_atoms():

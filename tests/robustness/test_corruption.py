@@ -44,6 +44,7 @@ from deepcg.trajectory.formats import open_trajectory_file
 from deepcg.trajectory.frames import Frames
 from deepcg.trajectory.reader import iter_frames, open_trajectory
 from deepcg.trajectory.sanity_checks import warn_of_forces
+from deepcg.trajectory.topology import MoleculeGraph
 from deepcg.workflow.dataset.beads import DataConfig
 from deepcg.workflow.fit.config import FitConfig, absolute
 from deepcg.workflow.fit.run_folder import fit_config_of
@@ -403,7 +404,7 @@ def test_forces_in_other_units_are_noticed(
     topology = mdtraj.load_topology(str(files / "x.pdb"))
     forces = np.random.default_rng(1).normal(0, 700, (20, N, 3))
     with caplog.at_level(logging.WARNING):
-        warn_of_forces(files / "x.forces.npy", forces * factor, topology)
+        warn_of_forces(files / "x.forces.npy", forces * factor, MoleculeGraph(topology))
     assert (words in caplog.text) if words else not caplog.text
 
 

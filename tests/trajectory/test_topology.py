@@ -11,14 +11,10 @@ from paths import SHARED
 
 from deepcg.geometry.box import reduced, volumes
 from deepcg.trajectory.topology import (
-    atomic_masses,
-    atomic_numbers,
-    bonds,
+    MoleculeGraph,
     guess_bonds,
     guessed_topology,
     make_whole,
-    molecules,
-    spanning_tree,
     with_bonds,
 )
 
@@ -56,9 +52,9 @@ def four_site_water(n: int) -> mdtraj.Topology:
 
 def test_a_virtual_site_belongs_to_its_molecule() -> None:
     topology = four_site_water(2)
-    assert [m.tolist() for m in molecules(topology)] == [[0, 1, 2, 3], [4, 5, 6, 7]]
-    assert atomic_numbers(topology).tolist() == [8, 1, 1, 0] * 2
-    assert atomic_masses(topology)[:4] == pytest.approx([15.999, 1.008, 1.008, 0], abs=1e-3)
+    assert [m.tolist() for m in MoleculeGraph(topology).molecules] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert MoleculeGraph(topology).numbers.tolist() == [8, 1, 1, 0] * 2
+    assert MoleculeGraph(topology).masses[:4] == pytest.approx([15.999, 1.008, 1.008, 0], abs=1e-3)
 
 
 def test_molecules_are_ordered_by_their_first_atoms() -> None:
@@ -67,7 +63,7 @@ def test_molecules_are_ordered_by_their_first_atoms() -> None:
     atoms = list(topology.atoms)
     extra = [topology.add_atom("C", mdtraj.element.carbon, residue) for _ in range(2)]
     topology.add_bond(extra[1], atoms[2])
-    assert [m.tolist() for m in molecules(topology)] == [[0, 1, 2, 3, 4, 6], [5]]
+    assert [m.tolist() for m in MoleculeGraph(topology).molecules] == [[0, 1, 2, 3, 4, 6], [5]]
 
 
 @settings(max_examples=30, deadline=None)
@@ -101,18 +97,19 @@ def test_interleaved_molecules_share_one_residue_and_others_have_their_own() -> 
     order = np.argsort(-numbers, kind="stable")
     by_species = guessed_topology(numbers[order], positions[order], TRICLINIC)
     assert by_species.n_residues == 1
-    assert sorted(len(m) for m in molecules(by_species)) == [3] * 8
+    assert sorted(len(m) for m in MoleculeGraph(by_species).molecules) == [3] * 8
 
 
 def test_missing_bonds_are_guessed_and_known_ones_kept() -> None:
     numbers, positions = water_box(2)
     topology = guessed_topology(numbers, positions, TRICLINIC)
-    assert with_bonds(topology, positions, TRICLINIC) is topology
+    graph = MoleculeGraph(topology)
+    assert with_bonds(graph, positions, TRICLINIC) is graph
     bare = topology.copy()
     bare._bonds = bare._bonds[::2]
-    complete = with_bonds(bare, positions, TRICLINIC)
-    assert {frozenset(p) for p in bonds(complete).tolist()} == {
-        frozenset(p) for p in bonds(topology).tolist()
+    complete = with_bonds(MoleculeGraph(bare), positions, TRICLINIC)
+    assert {frozenset(p) for p in complete.bonds.tolist()} == {
+        frozenset(p) for p in graph.bonds.tolist()
     }
     assert bare.n_bonds == 8
 
@@ -129,7 +126,7 @@ def test_broken_molecules_come_back(seed: int) -> None:
     shifts = rng.integers(-2, 3, whole.shape)
     shifts[:, ::3] = 0  # the first atoms say where the molecules are
     broken = (whole + shifts @ TRICLINIC).astype(np.float32)
-    mended = make_whole(broken, box, spanning_tree(topology))
+    mended = make_whole(broken, box, MoleculeGraph(topology).spanning_tree)
     assert mended.dtype == np.float32
     np.testing.assert_allclose(mended, whole, rtol=0, atol=2e-6)
     same = ~shifts.any(-1)
@@ -139,7 +136,7 @@ def test_broken_molecules_come_back(seed: int) -> None:
 def test_whole_molecules_keep_every_bit() -> None:
     numbers, positions = water_box()
     whole = positions[None].astype(np.float32)
-    tree = spanning_tree(guessed_topology(numbers, positions, TRICLINIC))
+    tree = MoleculeGraph(guessed_topology(numbers, positions, TRICLINIC)).spanning_tree
     assert make_whole(whole, TRICLINIC[None], tree) is whole
 
 
@@ -154,7 +151,7 @@ def test_a_chain_longer_than_the_box_is_made_whole(seed: int) -> None:
     box = np.stack([TRICLINIC] * 2)
     fraction = whole @ np.linalg.inv(box)
     wrapped = (fraction - np.floor(fraction)) @ box
-    mended = make_whole(wrapped, box, spanning_tree(chain(60)))
+    mended = make_whole(wrapped, box, MoleculeGraph(chain(60)).spanning_tree)
     np.testing.assert_allclose(mended - mended[:, :1], whole - whole[:, :1], atol=1e-9)
 
 
@@ -183,7 +180,9 @@ def test_a_reduced_box_spans_the_same_lattice(seed: int) -> None:
 @pytest.mark.skipif(not (SHARED / "water").exists(), reason="needs ../shared/data/water")
 def test_the_shared_water_has_216_molecules() -> None:
     topology = mdtraj.load_topology(str(SHARED / "water" / "tip3p216.pdb"))
-    assert [m.tolist() for m in molecules(topology)] == (np.arange(648).reshape(216, 3).tolist())
+    assert [m.tolist() for m in MoleculeGraph(topology).molecules] == (
+        np.arange(648).reshape(216, 3).tolist()
+    )
 
 
 @pytest.mark.skipif(not (SHARED / "aimd-water").exists(), reason="needs ../shared/data/aimd-water")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import mdtraj
 import numpy as np
 import openmm
 import torch
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from deepcg.potentials.priors.force_field import Table
 from deepcg.potentials.priors.obc2 import born_parameters
 from deepcg.runtime.errors import InputError
+from deepcg.trajectory.topology import MoleculeGraph
 
 WITHOUT_ENERGY = (
     openmm.AndersenThermostat,
@@ -65,7 +65,7 @@ def system_tables(
 def water_table(
     system: openmm.System,
     atoms: Sequence[int] | NDArray[np.int64],
-    topology: mdtraj.Topology,
+    graph: MoleculeGraph,
     places: Sequence[int] | NDArray[np.int64],
 ) -> Table:
     """Return the terms of implicit water about some atoms, with the charges of the System.
@@ -73,7 +73,7 @@ def water_table(
     Parameters
     ----------
     atoms, places
-        (n_beads,), indices in the System, and in the topology, of beads 0, 1 ...
+        (n_beads,), indices in the System, and in the graph, of beads 0, 1 ...
 
     Raises
     ------
@@ -87,7 +87,7 @@ def water_table(
         )
     charges = [[_plain(forces[0].getParticleParameters(int(i))[0])] for i in atoms]
     parameters = torch.cat(
-        [torch.tensor(charges, dtype=torch.float64), born_parameters(topology, places)], 1
+        [torch.tensor(charges, dtype=torch.float64), born_parameters(graph, places)], 1
     )
     return Table(torch.arange(len(charges))[:, None], parameters)
 

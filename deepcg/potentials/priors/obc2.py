@@ -11,14 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import mdtraj
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from deepcg.geometry.internal_coordinates import COULOMB, Points, length
-from deepcg.trajectory.topology import atomic_numbers, bonded_atoms
+from deepcg.trajectory.topology import MoleculeGraph
 
 WATER = 78.5
 """Dielectric constant."""
@@ -32,9 +31,9 @@ SCALES = {1: 0.85, 6: 0.72, 7: 0.79, 8: 0.85, 9: 0.88, 15: 0.86, 16: 0.96}
 RADIUS_OF_OTHERS, SCALE_OF_OTHERS, RADIUS_OF_H_ON_N = 0.15, 0.8, 0.13
 
 
-def born_parameters(topology: mdtraj.Topology, atoms: Sequence[int] | NDArray[np.int64]) -> Tensor:
+def born_parameters(graph: MoleculeGraph, atoms: Sequence[int] | NDArray[np.int64]) -> Tensor:
     """Return radii, nm, and scale factors (n_atoms, 2) of some atoms."""
-    numbers, neighbors = atomic_numbers(topology).tolist(), bonded_atoms(topology)
+    numbers, neighbors = graph.numbers.tolist(), graph.bonded_atoms
     rows = []
     for atom in atoms:
         radius = RADII.get(numbers[atom], RADIUS_OF_OTHERS)

@@ -38,7 +38,6 @@ from deepcg.trajectory.reader import (
     open_trajectory,
 )
 from deepcg.trajectory.sanity_checks import warn_of_forces
-from deepcg.trajectory.topology import atomic_numbers
 
 SAMPLE_FRAMES = 200
 """Frames, spread over a trajectory, from which an estimator is built."""
@@ -217,7 +216,7 @@ def map_forces(
     mapping = build_mapping(config.map, first.topology)
     sample = Frames.join(sample_of(source, config) for source in sources)
     if sample.forces is not None:
-        warn_of_forces(first.forces or first.trajectory, sample.forces.numpy(), first.topology)
+        warn_of_forces(first.forces or first.trajectory, sample.forces.numpy(), first.graph)
     held = constraints_of(first, sample, config.constraints)
     estimate = ESTIMATORS[config.estimator](mapping, [sample], held, temperature)
     parts = [
@@ -241,9 +240,9 @@ def check_same_system(sources: Sequence[Trajectory]) -> None:
     InputError
         Names the trajectory that has others than the first.
     """
-    first = atomic_numbers(sources[0].topology)
+    first = sources[0].graph.numbers
     for source in sources[1:]:
-        if not np.array_equal(atomic_numbers(source.topology), first):
+        if not np.array_equal(source.graph.numbers, first):
             raise InputError(
                 f"{source.trajectory} has other atoms than {sources[0].trajectory}: "
                 f"only trajectories of one system are fitted together"
@@ -258,11 +257,11 @@ def constraints_of(source: Trajectory, sample: Frames, choice: str) -> Constrain
     InputError
         If bonds never change in the data that no constraint accounts for.
     """
-    seen = from_frames(source.topology, sample) if len(sample) > 1 else frozenset()
+    seen = from_frames(source.graph, sample) if len(sample) > 1 else frozenset()
     if choice == "none":
         known: Constraints = frozenset()
     elif choice == "water":
-        known = from_water(source.topology)
+        known = from_water(source.graph)
     elif source.system is not None and source.atoms is None:
         known = from_system(read_system(source.system, trust=source.trust))
     else:
@@ -346,7 +345,7 @@ def _is_one_molecule(mapping: Mapping) -> bool:
 
 
 def _bead_topology(mapping: Mapping, source: Trajectory) -> mdtraj.Topology | None:
-    return bead_topology(mapping, source.topology) if isinstance(mapping, LinearMapping) else None
+    return bead_topology(mapping, source.graph) if isinstance(mapping, LinearMapping) else None
 
 
 def _is_writable(folder: Path) -> bool:

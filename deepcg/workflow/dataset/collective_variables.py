@@ -22,7 +22,6 @@ from deepcg.runtime.progress import Progress, silent
 from deepcg.trajectory.frames import CVFrames, Frames
 from deepcg.trajectory.reader import Trajectory
 from deepcg.trajectory.sanity_checks import warn_of_forces
-from deepcg.trajectory.topology import atomic_masses
 from deepcg.workflow.dataset.beads import (
     DataConfig,
     Described,
@@ -88,10 +87,10 @@ def map_variables(
     sample = Frames.join(sample_of(source, config) for source in sources)
     if sample.forces is not None:
         place = sources[0].forces or trajectory
-        warn_of_forces(place, sample.forces.numpy(), sources[0].topology)
+        warn_of_forces(place, sample.forces.numpy(), sources[0].graph)
     held = constraints_of(sources[0], sample, config.constraints)
     estimate = VARIABLE_ESTIMATORS[config.estimator](
-        variables, [sample], held, sources[0].topology, masses_of(sources[0]), temperature
+        variables, [sample], held, sources[0].graph, masses_of(sources[0]), temperature
     )
     mapped = tuple(_mapped(source, config, variables, estimate, progress) for source in sources)
     hashes = {str(source.trajectory): source.hash for source in sources}
@@ -101,7 +100,7 @@ def map_variables(
 def masses_of(source: Trajectory) -> NDArray[np.float64]:
     """Return the masses (n_atoms,), Da: those of the System, or else of the elements."""
     if source.system is None:
-        return np.asarray(atomic_masses(source.topology), dtype=float)
+        return source.graph.masses
     system = read_system(source.system, trust=source.trust)
     atoms = range(source.n_atoms) if source.atoms is None else source.atoms.tolist()
     return np.array([system.getParticleMass(i)._value for i in atoms], dtype=float)

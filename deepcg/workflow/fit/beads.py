@@ -158,7 +158,7 @@ def check_before_labelling(config: FitConfig) -> None:
     first = replace(config.data, start=config.data.start, stop=config.data.start + 1, stride=1)
     beads = map_positions(sources[0], first)
     if isinstance(beads.mapping, LinearMapping) and not config.force_achiral:
-        check_handedness(beads.mapping, sources[0].topology, config.data.map)
+        check_handedness(beads.mapping, sources[0].graph, config.data.map)
     check_cutoff(beads.frames.box, cutoff_of(config, beads.frames))
     build(config, beads.frames)
 

@@ -16,7 +16,7 @@ from deepcg.potentials.priors import (
     water_table,
 )
 from deepcg.runtime.errors import InputError
-from deepcg.trajectory.topology import atomic_numbers, bonds, molecule_index, waters
+from deepcg.trajectory.topology import MoleculeGraph
 from deepcg.units import thermal_energy
 from deepcg.workflow.dataset.beads import Beads
 
@@ -52,7 +52,7 @@ def statistical_prior(beads: Beads, temperature: float) -> Prior:
     """Return terms as stiff as the data have them, for beads that are bonded; K."""
     if beads.topology is None:
         return None
-    pairs = bonds(beads.topology)
+    pairs = MoleculeGraph(beads.topology).bonds
     if len(pairs) == 0:
         return None
     frames = beads.frames
@@ -98,7 +98,7 @@ def _of_system(beads: Beads, *, in_water: bool) -> Prior:
     particles = atoms if source.atoms is None else source.atoms[atoms]
     tables, left = system_tables(system, particles)
     if in_water:
-        tables["born"] = water_table(system, particles, source.topology, atoms)
+        tables["born"] = water_table(system, particles, source.graph, atoms)
     if not tables:
         return None
     field = ForceField(tables)
@@ -110,7 +110,7 @@ def _of_system(beads: Beads, *, in_water: bool) -> Prior:
 def _is_in_water(beads: Beads) -> bool:
     """Whether there is water about the beads: in the trajectory, or in the System alone."""
     source = beads.source
-    return source is not None and (source.atoms is not None or bool(waters(source.topology)))
+    return source is not None and (source.atoms is not None or bool(source.graph.waters))
 
 
 def _no_force_field(beads: Beads) -> str:
@@ -119,9 +119,10 @@ def _no_force_field(beads: Beads) -> str:
         return "there is none"
     if not isinstance(beads.mapping, LinearMapping) or not _are_atoms(beads.mapping):
         return "its terms are of atoms, and beads are not"
-    molecule = molecule_index(beads.source.topology)
+    graph = beads.source.graph
+    molecule = graph.molecule_index
     atoms = beads.mapping.weights.indices
-    real = atomic_numbers(beads.source.topology) > 0
+    real = graph.numbers > 0
     if np.isin(molecule[real], molecule[atoms]).sum() != len(atoms):
         return "molecules are mapped in part, and the terms of atoms that are not have no mean here"
     if beads.frames.box is not None:

@@ -281,7 +281,7 @@ def _variables(
     width = np.array([widths[unit] for unit in variables.units])
     springs = CVRestraint(variables, width, thermal_energy(config.temperature))
     estimate = VARIABLE_ESTIMATORS[config.estimator](
-        variables, [sample], held, source.topology, masses, config.temperature
+        variables, [sample], held, source.graph, masses, config.temperature
     )
     return _Coordinates(springs, estimate, of_variables(variables), None)
 
@@ -294,7 +294,7 @@ def _beads(
     assert isinstance(mapping, LinearMapping)
     springs = BeadRestraint(mapping, config.width_nm, thermal_energy(config.temperature))
     estimate = ESTIMATORS[config.estimator](mapping, [sample], held, config.temperature)
-    topology = bead_topology(mapping, source.topology)
+    topology = bead_topology(mapping, source.graph)
     return _Coordinates(springs, estimate, of_beads(mapping), topology)
 
 

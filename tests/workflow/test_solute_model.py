@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -21,9 +23,17 @@ from deepcg.potentials.verlet_list import VerletForces
 from deepcg.runtime.errors import InputError
 from deepcg.training.config import TrainingConfig
 from deepcg.training.samples import split
+from deepcg.trajectory import reader
+from deepcg.trajectory.formats import TrajectoryFile
 from deepcg.trajectory.frames import Frames
 from deepcg.units import thermal_energy
-from deepcg.workflow.dataset.beads import DataConfig, map_forces, map_positions, open_data
+from deepcg.workflow.dataset.beads import (
+    DataConfig,
+    map_forces,
+    map_positions,
+    open_all,
+    open_data,
+)
 from deepcg.workflow.fit.beads import check_before_labelling
 from deepcg.workflow.fit.command import fit
 from deepcg.workflow.fit.config import FitConfig
@@ -254,10 +264,11 @@ def test_a_map_that_hides_handedness_is_refused_unless_forced(tmp_path: Path):
         data=DataConfig(map="select:index 0 3 4 5 6"),
         network_options=SMALL,
     )
+    sources = open_all(start.trajectory, start.data)
     with pytest.raises(InputError, match=r"handedness of MOL.*C0.*map one of H1, F2 too"):
-        check_before_labelling(start)
-    check_before_labelling(replace(start, force_achiral=True))
-    check_before_labelling(replace(start, data=DataConfig(map="heavy")))
+        check_before_labelling(start, sources)
+    check_before_labelling(replace(start, force_achiral=True), sources)
+    check_before_labelling(replace(start, data=DataConfig(map="heavy")), sources)
 
 
 def test_sampling_keeps_the_hand_of_a_center(tmp_path: Path):
@@ -287,3 +298,39 @@ def test_sampling_keeps_the_hand_of_a_center(tmp_path: Path):
 
     for _, later in run(step, state, generator, n_steps=200, every=20):
         assert torch.equal(hands(later.positions), hands(start))
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Count how often each file of frames is opened, by its name."""
+    counts: Counter[str] = Counter()
+    plain = reader.open_trajectory_file
+
+    def counting(path: Path, **how: object) -> TrajectoryFile:
+        counts[path.name] += 1
+        return plain(path, **how)
+
+    monkeypatch.setattr(reader, "open_trajectory_file", counting)
+    return counts
+
+
+@pytest.mark.parametrize("name", ["solute", "dihedral:0,1,2,3"])
+def test_a_fit_opens_each_trajectory_once(
+    name: str, data: Path, tmp_path: Path, opened: Counter[str]
+):
+    network = "pair-spline" if name == "solute" else "deeppot-se-l"
+    start = replace(config(data, tmp_path / "run"), data=files(data, name), network=network)
+    fit(start)
+    assert opened == {"a.npz": 1, "b.npz": 1}
+
+
+def test_what_has_to_be_labelled_is_opened_again_and_nothing_else(
+    data: Path, tmp_path: Path, opened: Counter[str]
+):
+    for file in ("a.npz", "a.pdb", "a.system.xml"):
+        shutil.copy(data / file, tmp_path / file)
+    np.savez(tmp_path / "b.npz", positions=np.load(data / "b.npz")["positions"])
+    start = replace(config(tmp_path, tmp_path / "run"), data=files(tmp_path))
+    fit(start)
+    # before labelling, to label, and with the labels
+    assert opened == {"a.npz": 1, "b.npz": 3, "b.forces.npy": 1}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -150,39 +150,46 @@ def open_data(trajectory: Path, config: DataConfig) -> Trajectory:
     )
 
 
-def open_labelled(
-    trajectory: Path, config: DataConfig, folder: Path, progress: Progress = silent
+def open_all(trajectory: Path, config: DataConfig) -> tuple[Trajectory, ...]:
+    """Open a trajectory and those to go with it, once each: they are handed on from here.
+
+    Raises
+    ------
+    InputError
+        A file cannot be used, or one has other atoms than the first.
+    """
+    sources = tuple(open_data(path, config) for path in (trajectory, *config.also))
+    check_same_system(sources)
+    return sources
+
+
+def labelled(
+    source: Trajectory, config: DataConfig, folder: Path, progress: Progress = silent
 ) -> Trajectory:
-    """Open a trajectory with forces, which are computed from its System if there are none.
+    """Return a trajectory with forces, computed from its System if it has none.
 
     Computed forces are kept beside the trajectory if that folder can be written, else in
-    ``folder``.
+    ``folder``; only then are the files opened again.
 
     Raises
     ------
     InputError
         If there are neither forces nor a System.
     """
-    source = open_data(trajectory, config)
     if source.forces is not None:
         return source
     check_forces_available(source)
-    beside = _is_writable(trajectory.parent)
+    beside = _is_writable(source.trajectory.parent)
     labels = label(
-        trajectory,
+        source.trajectory,
         topology=config.topology,
         system=source.system,
         output=None if beside else folder,
         trust=config.trust,
         progress=progress,
     )
-    return open_trajectory(
-        trajectory,
-        topology=config.topology,
-        system=source.system,
-        forces=labels.forces,
-        units=config.units,
-        trust=config.trust,
+    return open_data(
+        source.trajectory, replace(config, system=source.system, forces=labels.forces, also=())
     )
 
 

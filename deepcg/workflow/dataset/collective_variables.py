@@ -25,10 +25,9 @@ from deepcg.trajectory.sanity_checks import warn_of_forces
 from deepcg.workflow.dataset.beads import (
     DataConfig,
     Described,
-    check_same_system,
     constraints_of,
-    open_data,
-    open_labelled,
+    labelled,
+    open_all,
     read_used,
     sample_of,
 )
@@ -53,19 +52,6 @@ class MappedVariables:
         return sum(len(frames) for frames in self.trajectories)
 
 
-def check_variables(trajectory: Path, config: DataConfig) -> None:
-    """Find what is wrong with the settings before time is spent on forces.
-
-    Raises
-    ------
-    InputError
-        A file, the coordinates or the estimator cannot be used.
-    """
-    sources = [open_data(path, config) for path in (trajectory, *config.also)]
-    check_same_system(sources)
-    build_variables(config.map, sources[0].topology)
-
-
 def map_variables(
     trajectory: Path,
     config: DataConfig,
@@ -73,17 +59,18 @@ def map_variables(
     folder: Path,
     progress: Progress = silent,
 ) -> MappedVariables:
-    """Map all trajectories; forces that have to be computed are kept as ``open_labelled`` does.
+    """Map all trajectories; forces that have to be computed are kept as ``labelled`` does.
+
+    What is wrong with the files or the coordinates is found before time is spent on forces.
 
     Raises
     ------
     InputError
         A file cannot be used, the estimator is not legal, or no frames are left.
     """
-    paths = (trajectory, *config.also)
-    sources = tuple(open_labelled(path, config, folder, progress) for path in paths)
-    check_same_system(sources)
+    sources = open_all(trajectory, config)
     variables = build_variables(config.map, sources[0].topology)
+    sources = tuple(labelled(source, config, folder, progress) for source in sources)
     sample = Frames.join(sample_of(source, config) for source in sources)
     if sample.forces is not None:
         place = sources[0].forces or trajectory

@@ -27,13 +27,13 @@ from deepcg.training.quality import Quality, quality_of
 from deepcg.training.samples import ForceSamples, check_length, label_weights, prepare, split
 from deepcg.training.trainer import Record, rows
 from deepcg.trajectory.frames import Frames
+from deepcg.trajectory.reader import Trajectory
 from deepcg.workflow.dataset.beads import (
     Beads,
-    check_same_system,
+    labelled,
     map_forces,
     map_positions,
-    open_data,
-    open_labelled,
+    open_all,
     used_frames,
 )
 from deepcg.workflow.dataset.labels import beads_of_labels
@@ -133,9 +133,9 @@ def beads_of(config: FitConfig, progress: Progress) -> tuple[Beads, Mapping[str,
     if are_labels(path):
         beads = beads_of_labels(path, config.data, config.temperature)
         return beads, {"labels": file_hash(path)}
-    check_before_labelling(config)
-    paths = (path, *config.data.also)
-    sources = [open_labelled(path, config.data, config.output, progress) for path in paths]
+    sources = open_all(path, config.data)
+    check_before_labelling(config, sources)
+    sources = tuple(labelled(s, config.data, config.output, progress) for s in sources)
     beads = map_forces(sources, config.data, config.temperature, progress)
     hashes = dict(sources[0].hash)
     for number, source in enumerate(sources[1:], start=2):
@@ -143,16 +143,14 @@ def beads_of(config: FitConfig, progress: Progress) -> tuple[Beads, Mapping[str,
     return beads, hashes
 
 
-def check_before_labelling(config: FitConfig) -> None:
-    """Find what is wrong with the settings before hours are spent on forces.
+def check_before_labelling(config: FitConfig, sources: Sequence[Trajectory]) -> None:
+    """Find what is wrong with the settings before hours are spent on forces of opened files.
 
     Raises
     ------
     InputError
         The map, the frames, the cutoff or the network's options cannot be used.
     """
-    sources = [open_data(path, config.data) for path in (config.trajectory, *config.data.also)]
-    check_same_system(sources)
     for source in sources:
         check_length(len(used_frames(source, config.data)))
     first = replace(config.data, start=config.data.start, stop=config.data.start + 1, stride=1)

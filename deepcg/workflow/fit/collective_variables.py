@@ -35,7 +35,6 @@ from deepcg.trajectory.frames import CVFrames
 from deepcg.units import thermal_energy
 from deepcg.workflow.dataset.collective_variables import (
     MappedVariables,
-    check_variables,
     map_variables,
 )
 from deepcg.workflow.dataset.labels import variables_of_labels
@@ -289,7 +288,6 @@ def _mapped(config: FitConfig, progress: Progress) -> MappedVariables:
     path, data = config.trajectory, config.data
     if are_labels(path):
         return variables_of_labels(path, data, config.temperature)
-    check_variables(path, data)
     return map_variables(path, data, config.temperature, config.output, progress)
 
 

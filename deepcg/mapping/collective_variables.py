@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepcg.geometry import internal_coordinates
 from deepcg.geometry.neighbor_list import lattice_shift
 from deepcg.runtime.errors import InputError, nearest
 from deepcg.trajectory.topology import MoleculeGraph
@@ -147,21 +148,21 @@ class CollectiveVariables:
 
 
 def dihedral(points: Tensor) -> Tensor:
-    """Return the dihedral angle (...) of (..., 4, 3), rad, -pi to pi."""
-    first, middle, last = (step.unbind(-1) for step in points.diff(dim=-2).unbind(-2))
-    near, far = _cross(first, middle), _cross(middle, last)
-    return torch.atan2(_dot(middle, middle).sqrt() * _dot(first, far), _dot(near, far))
+    """Return the dihedral angle (...) of (..., 4, 3), nm: rad, -pi to pi."""
+    return internal_coordinates.dihedral(_by_component(points))
 
 
 def angle(points: Tensor) -> Tensor:
-    """Return the angle (...) at the second of (..., 3, 3), rad."""
-    one, other = ((points[..., k, :] - points[..., 1, :]).unbind(-1) for k in (0, 2))
-    normal = _cross(one, other)
-    return torch.atan2(_dot(normal, normal).sqrt(), _dot(one, other))
+    """Return the angle (...) at the second of (..., 3, 3), nm: rad, without a slope where straight.
+
+    A coordinate that has no direction must be seen to have none, and not to have no force.
+    """
+    return internal_coordinates.angle(_by_component(points), least=0.0)
 
 
 def distance(points: Tensor) -> Tensor:
     """Return the distance (...) between (..., 2, 3), nm."""
+    # not by components, as in `internal_coordinates`: it rounds in another way
     length: Tensor = (points[..., 1, :] - points[..., 0, :]).norm(dim=-1)
     return length
 
@@ -243,16 +244,9 @@ one added to ``deepcg.mapping.beads.MAPPINGS`` does for beads.
 """
 
 
-Vector = tuple[Tensor, ...]
-"""Components: with each contiguous, derivatives cost half of what `torch.linalg.cross` takes."""
-
-
-def _cross(a: Vector, b: Vector) -> Vector:
-    return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
-
-
-def _dot(a: Vector, b: Vector) -> Tensor:
-    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+def _by_component(points: Tensor) -> internal_coordinates.Points:
+    """Return the points (3, ...) of (..., n, 3)."""
+    return list(points.movedim(-1, 0).unbind(-1))
 
 
 def _words(name: str) -> Iterator[tuple[str, str]]:

@@ -193,6 +193,11 @@ def _placed(
 def _dihedral(
     positions: NDArray[np.floating], atoms: tuple[int, int, int, int]
 ) -> NDArray[np.float64]:
+    """Return the dihedral angle (...), rad, of atoms of positions (..., n_atoms, 3).
+
+    Not that of `deepcg.geometry.internal_coordinates`: a bias and with it the path of a run hang on
+    how it rounds.
+    """
     a, b, c, d = (positions[..., i, :].astype(np.float64) for i in atoms)
     axis = (c - b) / np.linalg.norm(c - b, axis=-1, keepdims=True)
     before, after = np.cross(b - a, axis), np.cross(axis, d - c)

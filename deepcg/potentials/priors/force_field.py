@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from deepcg.compute.threads import use_torch_threads
 from deepcg.geometry.internal_coordinates import (
-    COULOMB,
     Points,
     angle,
     dihedral,
@@ -20,6 +19,7 @@ from deepcg.geometry.internal_coordinates import (
 )
 from deepcg.potentials.priors.force_field_loops import energies_and_forces
 from deepcg.potentials.priors.obc2 import born_energies
+from deepcg.units import COULOMB
 
 
 @dataclass(frozen=True, slots=True, eq=False)

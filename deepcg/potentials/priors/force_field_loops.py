@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
-from deepcg.geometry.internal_coordinates import COULOMB
 from deepcg.potentials.priors.obc2 import OFFSET, PROBE, TENSION, WATER
+from deepcg.units import COULOMB
 
 _NO_DIRECTION = 1e-18  # nm^4: below, an angle is straight
 

@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepcg.geometry.internal_coordinates import COULOMB, Points, length
+from deepcg.geometry.internal_coordinates import Points, length
 from deepcg.trajectory.topology import MoleculeGraph
+from deepcg.units import COULOMB
 
 WATER = 78.5
 """Dielectric constant."""

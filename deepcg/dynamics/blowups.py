@@ -9,6 +9,7 @@ import mdtraj
 import torch
 from torch import Tensor
 
+from deepcg.geometry.box import lattice_shift
 from sampling import Blowup, SamplerState
 
 
@@ -52,7 +53,7 @@ def _distances(delta: Tensor, box: Tensor | None) -> Tensor:
     if box is None:
         return delta.square().sum(-1).sqrt()
     box = box.to(delta)
-    delta = delta - (delta @ torch.linalg.inv(box)).round() @ box
+    delta = delta + lattice_shift(delta[None], box[None])[0]
     images = torch.cartesian_prod(*[torch.arange(-1, 2, device=delta.device)] * 3).to(delta)
     shortest: Tensor = (delta[:, None] + images @ box).norm(dim=-1).amin(-1)
     return shortest

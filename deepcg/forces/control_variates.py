@@ -33,7 +33,8 @@ from torch import Tensor
 from deepcg.compute.threads import use_torch_threads
 from deepcg.forces.force_map import LinearForceMap, forces_of
 from deepcg.forces.rotation_loops import rotated_pairs
-from deepcg.geometry.neighbor_list import Neighbors, box_heights, neighbors
+from deepcg.geometry.box import box_heights
+from deepcg.geometry.neighbor_list import Neighbors, neighbors
 from deepcg.mapping.beads import LinearMapping
 from deepcg.trajectory.frames import Frames
 

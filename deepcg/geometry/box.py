@@ -1,11 +1,20 @@
-"""Boxes in one form: the reduced lower triangular one of OpenMM."""
+"""Boxes in one form, the reduced lower triangular one of OpenMM; heights and minimum images in it.
+
+By the minimum-image convention two sites are as far apart as the nearest of their periodic images
+are. Rounding finds that image where it is nearer than half of the shortest height of the box, which
+is all that a cutoff sees. Here are the forms for PyTorch (`box_heights`, `lattice_shift`) and NumPy
+(`heights`, `minimum_image`); compiled loops have theirs in `deepcg.geometry.cell_list`, on vectors
+of the processor. Tests compare each with the others.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 Floats = NDArray[np.floating[Any]]
 
@@ -40,6 +49,39 @@ def reduced(box: Floats) -> tuple[Floats, Floats | None]:
         return _shortened(lower), None
     lower = np.linalg.cholesky(box @ box.transpose(0, 2, 1))  # the same lengths and angles
     return _shortened(lower), np.linalg.inv(box) @ lower
+
+
+def box_heights(box: Tensor) -> Tensor:
+    """Return the distances (..., 3), nm, between opposite faces of boxes (..., 3, 3), float64."""
+    between: Tensor = 1 / torch.linalg.inv(box.double()).norm(dim=-2)
+    return between
+
+
+def heights(box: Floats) -> NDArray[np.float64]:
+    """Return the distances (..., 3), nm, between opposite faces of boxes (..., 3, 3)."""
+    between: NDArray[np.float64] = 1 / np.linalg.norm(np.linalg.inv(box), axis=-2)
+    return between
+
+
+def lattice_shift(displacement: Tensor, box: Tensor) -> Tensor:
+    """Return the lattice vectors to add to displacements (n_frames, ..., 3) for the minimum image.
+
+    ``box`` (n_frames, 3, 3), nm, is in reduced form; the image is the nearest one for those
+    displacements that it brings to less than half of the shortest box height.
+    """
+    shift = torch.zeros_like(displacement)
+    for k in (2, 1, 0):
+        vector = box[:, k].reshape(-1, *[1] * (displacement.ndim - 2), 3)
+        along = (displacement + shift)[..., k : k + 1] / vector[..., k : k + 1]
+        shift = shift - vector * along.round()
+    return shift
+
+
+def minimum_image(vectors: Floats, box: Floats) -> NDArray[np.float64]:
+    """Return the minimum images of vectors (..., n, 3), nm, in boxes (..., 3, 3), as above."""
+    fractions = vectors @ np.linalg.inv(box)
+    nearest: NDArray[np.float64] = (fractions - np.rint(fractions)) @ box
+    return nearest
 
 
 def _shortened(box: Floats) -> Floats:

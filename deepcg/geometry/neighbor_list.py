@@ -1,4 +1,9 @@
-"""Who is near whom: displacements within a cutoff, under periodic boundaries."""
+"""Neighbor lists: who is near whom within a cutoff, by the minimum-image convention.
+
+A list may be made for the cutoff and a skin beyond it, and be kept until beads have moved by half
+of the skin: a Verlet list (`deepcg.potentials.verlet_list`). A cutoff of more than half of the
+shortest height of the box is refused, as a bead would meet two images of one neighbor.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,7 @@ import torch
 from torch import Tensor
 
 from deepcg.geometry import cell_list
+from deepcg.geometry.box import box_heights, lattice_shift
 from deepcg.runtime.errors import InputError
 
 AT_ONCE = 2**26
@@ -112,12 +118,6 @@ class Neighbors:
         return Neighbors(self.displacement[frames], self.index[frames], self.count[frames], kinds)
 
 
-def box_heights(box: Tensor) -> Tensor:
-    """Return the distances (n_frames, 3), nm, between opposite faces of the boxes."""
-    heights: Tensor = 1 / torch.linalg.inv(box.double()).norm(dim=-2)
-    return heights
-
-
 def check_cutoff(box: Tensor | None, cutoff: float) -> None:
     """Refuse a cutoff for which a bead would meet two images of the same neighbor.
 
@@ -134,20 +134,6 @@ def check_cutoff(box: Tensor | None, cutoff: float) -> None:
             f"the cutoff {cutoff:g} nm is more than half of the shortest box height "
             f"{shortest:.3f} nm: reduce the cutoff below {shortest / 2:.3f} nm or take a larger box"
         )
-
-
-def lattice_shift(displacement: Tensor, box: Tensor) -> Tensor:
-    """Return the lattice vectors that make displacements (n_frames, ..., 3) shortest.
-
-    ``box`` (n_frames, 3, 3) is in reduced form; shortest holds for displacements up to half
-    of the shortest box height, which is all that a cutoff sees.
-    """
-    shift = torch.zeros_like(displacement)
-    for k in (2, 1, 0):
-        vector = box[:, k].reshape(-1, *[1] * (displacement.ndim - 2), 3)
-        along = (displacement + shift)[..., k : k + 1] / vector[..., k : k + 1]
-        shift = shift - vector * along.round()
-    return shift
 
 
 def find_pairs(positions: Tensor, box: Tensor | None, cutoff: float) -> PairList:

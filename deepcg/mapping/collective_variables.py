@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepcg.geometry import internal_coordinates
-from deepcg.geometry.neighbor_list import lattice_shift
+from deepcg.geometry.box import lattice_shift
 from deepcg.runtime.errors import InputError, nearest
 from deepcg.trajectory.topology import MoleculeGraph
 

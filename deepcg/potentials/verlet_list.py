@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from deepcg.geometry.neighbor_list import PairList, box_heights, find_pairs
+from deepcg.geometry.box import box_heights
+from deepcg.geometry.neighbor_list import PairList, find_pairs
 from deepcg.potentials.beads import Potential, ShortRanged, energy_and_forces, is_short_ranged
 
 

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from deepcg.geometry.box import minimum_image
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.provenance import file_hash
 from deepcg.trajectory.formats import NpyFile, TrajectoryFile
@@ -111,8 +112,7 @@ def check_same_place(
     apart = positions - there
     apart = apart.astype(np.float64) - apart[:, :1]
     if box is not None:
-        fraction = apart @ np.linalg.inv(box)
-        apart = (fraction - np.round(fraction)) @ box
+        apart = minimum_image(apart, box)
     far = np.argwhere(~(np.abs(apart).max(-1) < SAME_PLACE))
     if len(far):
         frame, atom = far[0]

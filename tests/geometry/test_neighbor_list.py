@@ -13,12 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from deepcg.geometry.box import reduced
+from deepcg.geometry.box import box_heights, reduced
 from deepcg.geometry.neighbor_list import (
     Neighbors,
     PairList,
     all_pairs,
-    box_heights,
     environments,
     find_pairs,
     neighbors,

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepcg.analysis.structure.curve import Curve, within
-from deepcg.analysis.structure.pairs import nearest_image
-from deepcg.analysis.structure.trajectory_set import Sample, heights
+from deepcg.analysis.structure.trajectory_set import Sample
+from deepcg.geometry.box import heights, minimum_image
 from deepcg.trajectory.frames import Frames
 from free_energy import Estimate, mean_of_blocks
 
@@ -103,7 +103,7 @@ def _unwrapped(frames: Frames) -> Array:
     assert frames.box is not None  # an Ensemble has checked it
     positions = np.asarray(frames.positions.detach().cpu(), dtype=np.float64)
     box = np.asarray(frames.box.detach().cpu(), dtype=np.float64)
-    steps = nearest_image(np.diff(positions, axis=0), box[1:])
+    steps = minimum_image(np.diff(positions, axis=0), box[1:])
     return np.concatenate([positions[:1], positions[0] + np.cumsum(steps, 0)])
 
 

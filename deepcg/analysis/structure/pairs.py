@@ -9,7 +9,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from deepcg.analysis.structure.trajectory_set import heights
+from deepcg.geometry.box import heights
 
 BRUTE_FORCE_UP_TO = 1000  # beads; beyond, a tree is faster at the distances used here
 
@@ -83,17 +83,6 @@ def bonds_within(positions: Array, box: Array, cutoff: float) -> Bonds:
         np.concatenate([second, first])[order],
         np.concatenate([units, -units], axis=1).T[order],
     )
-
-
-def nearest_image(vectors: Array, box: Array) -> Array:
-    """Return vectors (f, n, 3) shifted to their nearest image in boxes (f, 3, 3).
-
-    Exact for vectors whose nearest image is shorter than half of the shortest height: its
-    fractional coordinates are then all within (-1/2, 1/2).
-    """
-    fractions = vectors @ np.linalg.inv(box)
-    nearest: Array = (fractions - np.rint(fractions)) @ box
-    return nearest
 
 
 def _all_pairs(

@@ -24,7 +24,7 @@ from deepcg.analysis.structure.stein import (
     random_signs,
     virial,
 )
-from deepcg.geometry.neighbor_list import box_heights
+from deepcg.geometry.box import box_heights
 from deepcg.potentials.beads import NetworkPotential, energy_and_forces
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.frames import Frames

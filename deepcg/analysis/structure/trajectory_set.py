@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from deepcg.geometry.box import heights
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.frames import Frames
 from free_energy import block_count, statistical_inefficiency
@@ -134,12 +135,6 @@ def chunks(frames: Frames) -> Iterator[tuple[NDArray[np.float64], NDArray[np.flo
     for k in range(0, len(frames), step):
         positions = np.asarray(frames.positions[k : k + step].detach().cpu(), dtype=np.float64)
         yield positions, box[k : k + step]
-
-
-def heights(box: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the distances (..., 3) between opposite faces of boxes (..., 3, 3)."""
-    distances: NDArray[np.float64] = 1 / np.linalg.norm(np.linalg.inv(box), axis=-2)
-    return distances
 
 
 def _box(frames: Frames) -> NDArray[np.float64]:

@@ -17,7 +17,8 @@ from deepcg.dynamics.config import DynamicsConfig
 from deepcg.dynamics.model_deviation import CHUNK, ModelDeviationConfig
 from deepcg.dynamics.samples import trajectories_in
 from deepcg.forces.mean_force_labels import MeanForceLabels
-from deepcg.geometry.neighbor_list import Neighbors, lattice_shift
+from deepcg.geometry.box import lattice_shift
+from deepcg.geometry.neighbor_list import Neighbors
 from deepcg.potentials.ensemble import EnsemblePotential, load_beads, model_deviation
 from deepcg.potentials.model_file import Model
 from deepcg.runtime.errors import InputError

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from deepcg.atomistic.restraints import BeadRestraint, Restraint
 from deepcg.forces.mean_force_labels import TABLES, MeanForce, MeanForceLabels, load_labels
-from deepcg.geometry.neighbor_list import lattice_shift
+from deepcg.geometry.box import lattice_shift
 from deepcg.geometry.periodic import shortest
 from deepcg.mapping.beads import LinearMapping
 from deepcg.runtime.errors import InputError

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import openmm
-from numpy.typing import NDArray
 
-from deepcg.atomistic.system import open_context, parse_xml
+from deepcg.atomistic.system import open_context, parse_xml, seed_of
+from deepcg.runtime.arrays import Doubles
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.progress import Progress
 from deepcg.units import BOLTZMANN
@@ -51,8 +51,7 @@ class Thermostat:
 
     def seed_of(self, stage: str, number: int = 0) -> int:
         """Return a seed of its own for every stage and segment; OpenMM's 0 means any."""
-        words = [self.seed, number, *stage.encode()]
-        return int(np.random.SeedSequence(words).generate_state(1)[0] >> 1) or 1
+        return seed_of(self.seed, stage, number)
 
 
 def fitting_cutoff(edge: float, asked: float | None, *, fixed: bool, what: str) -> float:
@@ -80,9 +79,7 @@ def fitting_cutoff(edge: float, asked: float | None, *, fixed: bool, what: str) 
     return cutoff
 
 
-def minimize(
-    thermostat: Thermostat, system: openmm.System, positions: NDArray[np.float64]
-) -> openmm.State:
+def minimize(thermostat: Thermostat, system: openmm.System, positions: Doubles) -> openmm.State:
     """Return a state relaxed from positions in nm, with velocities of the temperature."""
     context = thermostat.context(system)
     context.setPositions(positions)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from deepcg import __version__
 from deepcg.atomistic.system import open_context, open_platform, read_system
+from deepcg.runtime.arrays import Doubles
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import to_disk, write_whole, writing
 from deepcg.runtime.locks import folder_locked
@@ -281,9 +282,7 @@ class _Work:
                 _take_room(file)
         return 0
 
-    def evaluate(
-        self, frames: Frames, *, first: int
-    ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    def evaluate(self, frames: Frames, *, first: int) -> tuple[Doubles, NDArray[np.float32]]:
         """Return energies (f,), kJ/mol, and forces (f, n, 3), kJ/mol/nm; ``first`` is a number."""
         energies = np.empty(len(frames))
         forces = np.empty(frames.positions.shape, np.float32)
@@ -295,8 +294,8 @@ class _Work:
         return energies, forces
 
     def evaluate_frame(
-        self, positions: NDArray[np.float64], box: NDArray[np.float64] | None, number: int
-    ) -> tuple[float, NDArray[np.float64]]:
+        self, positions: Doubles, box: Doubles | None, number: int
+    ) -> tuple[float, Doubles]:
         """Return the energy, kJ/mol, and forces (n, 3), kJ/mol/nm, of a frame."""
         where = f"frame {number} (from 0) of {self.source.trajectory}"
         # arrays, never lists of Vec3 with units: these cost more than the forces do
@@ -311,7 +310,7 @@ class _Work:
         except openmm.OpenMMException as error:
             raise FrameError(f"{where}: {str(error).splitlines()[0]}") from error
         energy: float = state.getPotentialEnergy()._value
-        forces: NDArray[np.float64] = state.getForces(asNumpy=True)._value
+        forces: Doubles = state.getForces(asNumpy=True)._value
         if not (np.isfinite(energy) and np.isfinite(forces).all()):
             raise FrameError(
                 f"{where}: energy {energy:g} kJ/mol, or a force, is not finite: do atoms overlap?"

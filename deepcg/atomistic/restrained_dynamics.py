@@ -9,28 +9,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 import openmm
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from deepcg.atomistic.restraints import LEFT
 from deepcg.atomistic.system import open_context
+from deepcg.potentials.priors.from_system import WITHOUT_ENERGY
+from deepcg.runtime.arrays import Booleans, Doubles
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.frames import Frames
-
-Floats = NDArray[np.float64]
 
 _CHUNK = 2**21  # numbers held at a time
 _TOLERANCE = 1e-6  # of constraints, relative
 _STAGES = 100  # of the way of springs that move
 _WAYS_OUT = "give a smaller dt_fs, a larger width, or frames of dynamics, where no atoms clash"
-_REMOVED = (
-    openmm.AndersenThermostat,
-    openmm.CMMotionRemover,
-    openmm.MonteCarloAnisotropicBarostat,
-    openmm.MonteCarloBarostat,
-    openmm.MonteCarloFlexibleBarostat,
-    openmm.MonteCarloMembraneBarostat,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +50,12 @@ class RestrainedSystem:
     """
 
     system: openmm.System
-    virtual: NDArray[np.bool_]
+    virtual: Booleans
     platform: openmm.Platform
     threads: int | None
 
     @property
-    def masses(self) -> Floats:
+    def masses(self) -> Doubles:
         """(n_atoms,), Da."""
         n = self.system.getNumParticles()
         return np.array([self.system.getParticleMass(i)._value for i in range(n)])
@@ -120,10 +111,10 @@ class RestrainedSystem:
     def _context(self, system: openmm.System, integrator: openmm.Integrator) -> openmm.Context:
         return open_context(system, integrator, self.platform, self.threads)
 
-    def _sample(self, context: openmm.Context, groups: set[int]) -> tuple[Floats, Floats]:
+    def _sample(self, context: openmm.Context, groups: set[int]) -> tuple[Doubles, Doubles]:
         """Return positions, nm, and forces of some groups, kJ/mol/nm, both (n_atoms, 3)."""
         state = context.getState(positions=True, forces=True, groups=groups)
-        forces: Floats = state.getForces(asNumpy=True)._value
+        forces: Doubles = state.getForces(asNumpy=True)._value
         if not np.isfinite(forces).all():
             raise InputError(f"a force is not finite: {_WAYS_OUT}")
         forces[self.virtual] = 0  # on their atoms already
@@ -147,7 +138,7 @@ def bench(
     """
     bare = copy.deepcopy(system)
     for number in reversed(range(bare.getNumForces())):
-        if isinstance(bare.getForce(number), _REMOVED):
+        if isinstance(bare.getForce(number), WITHOUT_ENERGY):
             bare.removeForce(number)
     virtual = [bare.isVirtualSite(i) for i in range(bare.getNumParticles())]
     return RestrainedSystem(bare, np.array(virtual), platform, threads)
@@ -177,7 +168,7 @@ def _advance(context: openmm.Context, steps: int) -> None:
         raise InputError(f"the restrained dynamics broke down ({reason}): {_WAYS_OUT}") from error
 
 
-def _frames(samples: list[tuple[Floats, Floats]], start: Frames) -> Frames:
+def _frames(samples: list[tuple[Doubles, Doubles]], start: Frames) -> Frames:
     positions, forces = (torch.from_numpy(np.stack(some)) for some in zip(*samples, strict=True))
     box: Tensor | None = None
     if start.box is not None:

@@ -22,7 +22,6 @@ from typing import Any, Protocol
 import numpy as np
 import openmm
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from deepcg.geometry.periodic import shortest
@@ -34,10 +33,9 @@ from deepcg.mapping.collective_variables import (
     dihedral,
     distance,
 )
+from deepcg.runtime.arrays import Doubles, Integers
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.frames import Frames
-
-Floats = NDArray[np.float64]
 
 FEWEST_STEPS = 10
 """In a period of the fastest spring."""
@@ -50,20 +48,20 @@ class Restraint(Protocol):
     """Springs on coarse coordinates, which are shaped (...) in a frame."""
 
     @property
-    def stiffness(self) -> Floats:
+    def stiffness(self) -> Doubles:
         """k, kJ/mol per squared unit of the coordinate; broadcasts to (...)."""
         ...
 
-    def values(self, atoms: Frames) -> Floats:
+    def values(self, atoms: Frames) -> Doubles:
         """Return the coordinates of frames of atoms, (n, ...)."""
         ...
 
-    def displacements(self, values: Floats, targets: Floats) -> Floats:
+    def displacements(self, values: Doubles, targets: Doubles) -> Doubles:
         """Return values (n, ...) less targets (...), the shortest way around a period."""
         ...
 
     def forces(
-        self, targets: Floats, *, periodic: bool, away: Floats | None = None
+        self, targets: Doubles, *, periodic: bool, away: Doubles | None = None
     ) -> list[openmm.Force]:
         """Return the springs to targets (...) for a System, in boxes or open boundaries.
 
@@ -71,7 +69,7 @@ class Restraint(Protocol):
         """
         ...
 
-    def frequency(self, atoms: Frames, masses: Floats) -> float:
+    def frequency(self, atoms: Frames, masses: Doubles) -> float:
         """Return the highest angular frequency of the springs alone at the first frame, 1/ps.
 
         ``masses`` are those of the atoms (n_atoms,), Da, 0 for virtual sites.
@@ -88,10 +86,10 @@ class _Ends:
 
     names: tuple[str, ...]
     places: tuple[str, ...]
-    values: Floats
+    values: Doubles
 
 
-def _ends(targets: Floats, away: Floats | None) -> _Ends:
+def _ends(targets: Doubles, away: Doubles | None) -> _Ends:
     names = ("x0", "y0", "z0")
     if away is None:
         return _Ends(names, names, targets)
@@ -112,20 +110,20 @@ class BeadRestraint:
     kT: float
 
     @property
-    def stiffness(self) -> Floats:
+    def stiffness(self) -> Doubles:
         """K, kJ/mol/nm^2, ()."""
         return np.array(self.kT / self.width**2)
 
-    def values(self, atoms: Frames) -> Floats:
+    def values(self, atoms: Frames) -> Doubles:
         """Return positions of beads, (n, n_beads, 3), nm."""
         return self.mapping(atoms.positions.double()).numpy()
 
-    def displacements(self, values: Floats, targets: Floats) -> Floats:
+    def displacements(self, values: Doubles, targets: Doubles) -> Doubles:
         """Return values (n, n_beads, 3) less targets (n_beads, 3)."""
         return values - targets
 
     def forces(
-        self, targets: Floats, *, periodic: bool, away: Floats | None = None
+        self, targets: Doubles, *, periodic: bool, away: Doubles | None = None
     ) -> list[openmm.Force]:
         """Return springs on atoms for beads of one atom, else on centroids."""
         alone = np.diff(self.mapping.weights.indptr) == 1
@@ -139,7 +137,7 @@ class BeadRestraint:
                 force.addGlobalParameter(LEFT, 1.0)
         return found
 
-    def _on_atoms(self, beads: NDArray[np.int64], ends: _Ends, periodic: bool) -> Any:
+    def _on_atoms(self, beads: Integers, ends: _Ends, periodic: bool) -> Any:
         weights, k = self.mapping.weights, float(self.stiffness)
         shape = "+".join(f"({x}-({place}))^2" for x, place in zip("xyz", ends.places, strict=True))
         shape = f"periodicdistance(x,y,z,{','.join(ends.places)})^2" if periodic else shape
@@ -150,7 +148,7 @@ class BeadRestraint:
             force.addParticle(int(weights.indices[weights.indptr[bead]]), ends.values[bead])
         return force
 
-    def _on_centroids(self, beads: NDArray[np.int64], ends: _Ends, periodic: bool) -> Any:
+    def _on_centroids(self, beads: Integers, ends: _Ends, periodic: bool) -> Any:
         weights, k = self.mapping.weights, float(self.stiffness)
         shape = f"pointdistance(x1,y1,z1,{','.join(ends.places)})^2"
         force = openmm.CustomCentroidBondForce(1, f"{k / 2!r}*{shape}")
@@ -163,7 +161,7 @@ class BeadRestraint:
         force.setUsesPeriodicBoundaryConditions(periodic)
         return force
 
-    def frequency(self, atoms: Frames, masses: Floats) -> float:
+    def frequency(self, atoms: Frames, masses: Doubles) -> float:
         """Return sqrt(k sum_a M_a^2 / m_a) of the lightest bead, 1/ps."""
         del atoms
         weights = self.mapping.weights
@@ -184,7 +182,7 @@ class CVRestraint:
     """
 
     variables: CollectiveVariables
-    width: Floats
+    width: Doubles
     kT: float
 
     def __post_init__(self) -> None:
@@ -196,21 +194,21 @@ class CVRestraint:
                 )
 
     @property
-    def stiffness(self) -> Floats:
+    def stiffness(self) -> Doubles:
         """K (d,), kJ/mol per squared unit."""
-        stiffness: Floats = self.kT / self.width**2
+        stiffness: Doubles = self.kT / self.width**2
         return stiffness
 
-    def values(self, atoms: Frames) -> Floats:
+    def values(self, atoms: Frames) -> Doubles:
         """Return values (n, d)."""
         return self.variables(atoms.positions.double(), atoms.box).numpy()
 
-    def displacements(self, values: Floats, targets: Floats) -> Floats:
+    def displacements(self, values: Doubles, targets: Doubles) -> Doubles:
         """Return values (n, d) less targets (d,), the shortest way around a period."""
         return shortest(values - targets, self.variables.periods)
 
     def forces(
-        self, targets: Floats, *, periodic: bool, away: Floats | None = None
+        self, targets: Doubles, *, periodic: bool, away: Doubles | None = None
     ) -> list[openmm.Force]:
         """Return one force for each coordinate."""
         places = [repr(float(x)) for x in targets]
@@ -235,7 +233,7 @@ class CVRestraint:
         force.setUsesPeriodicBoundaryConditions(periodic and spans)
         return force
 
-    def frequency(self, atoms: Frames, masses: Floats) -> float:
+    def frequency(self, atoms: Frames, masses: Doubles) -> float:
         """Return the root of the largest eigenvalue of J M^-1 J^T K, J = dxi/dr, 1/ps."""
         box = None if atoms.box is None else atoms.box[:1]
         positions = atoms.positions[:1].double().requires_grad_()
@@ -248,7 +246,7 @@ class CVRestraint:
         return math.sqrt(float(np.linalg.eigvalsh(metric)[-1]))
 
 
-def check_step(springs: Restraint, atoms: Frames, masses: Floats, dt: float) -> None:
+def check_step(springs: Restraint, atoms: Frames, masses: Doubles, dt: float) -> None:
     """Refuse a step of ``dt`` ps that is too long for the springs.
 
     Raises

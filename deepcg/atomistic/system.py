@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openmm
 
 from deepcg.runtime.errors import InputError, pick
@@ -91,6 +92,12 @@ def open_context(
     known = platform.getPropertyNames()
     properties = {key: value for key, value in wanted.items() if key in known}
     return openmm.Context(system, integrator, platform, properties)
+
+
+def seed_of(seed: int, stage: str, number: int = 0) -> int:
+    """Return a seed of its own for every stage and number; OpenMM's 0 means any."""
+    words = [seed, number, *stage.encode()]
+    return int(np.random.SeedSequence(words).generate_state(1)[0] >> 1) or 1
 
 
 def _n_platforms() -> int:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import openmm
-from numpy.typing import NDArray
 from openmm import app, unit
 from scipy.spatial.transform import Rotation
 
+from deepcg.runtime.arrays import Doubles
 from deepcg.runtime.errors import pick
 
 WATER_MODELS = {
@@ -38,7 +38,7 @@ def density(molecules: int, volume: float) -> float:
 
 def water_box(
     model: str, molecules: int, edge: float, rng: np.random.Generator
-) -> tuple[app.Topology, NDArray[np.float64]]:
+) -> tuple[app.Topology, Doubles]:
     """Return the topology and positions (n_atoms, 3), nm, of molecules on a simple cubic lattice.
 
     Orientations are random, and so is which sites stay empty where the count is no cube.
@@ -82,13 +82,13 @@ def _topology(molecules: int, edge: float) -> app.Topology:
     return topology
 
 
-def _sites(molecules: int, edge: float, rng: np.random.Generator) -> NDArray[np.float64]:
+def _sites(molecules: int, edge: float, rng: np.random.Generator) -> Doubles:
     per_edge = int(np.ceil(round(np.cbrt(molecules), 9)))  # the cube root of 216 is 6 + 9e-16
     grid = np.stack(np.meshgrid(*[np.arange(per_edge)] * 3, indexing="ij"), -1).reshape(-1, 3)
     taken = np.sort(rng.choice(len(grid), molecules, replace=False))
     return np.asarray((grid[taken] + 0.5) * (edge / per_edge), np.float64)
 
 
-def _orientations(molecules: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def _orientations(molecules: int, rng: np.random.Generator) -> Doubles:
     turns = Rotation.from_quat(rng.normal(size=(molecules, 4))).as_matrix()
     return np.asarray(np.einsum("nij,aj->nai", turns, _MOLECULE), np.float64)

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 import openmm
-from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from deepcg.atomistic.system import read_system
+from deepcg.runtime.arrays import Booleans, Integers
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.frames import Frames
 from deepcg.trajectory.topology import MoleculeGraph
@@ -73,7 +73,7 @@ def from_frames(graph: MoleculeGraph, sample: Frames) -> Constraints:
     return connected((int(a), int(b)) for a, b in held)
 
 
-def held_pairs(constraints: Constraints, graph: MoleculeGraph, sample: Frames) -> NDArray[np.int64]:
+def held_pairs(constraints: Constraints, graph: MoleculeGraph, sample: Frames) -> Integers:
     """Return the pairs (n_pairs, 2) of atoms in groups whose distance is held.
 
     Groups do not tell which of their pairs are: those are, of atoms that one or two bonds join,
@@ -94,7 +94,7 @@ def held_pairs(constraints: Constraints, graph: MoleculeGraph, sample: Frames) -
         raise InputError("one frame cannot tell held pairs from free ones: give two or more")
     pairs = _near_pairs(graph)
     pairs = pairs[(group_of[pairs[:, 0]] == group_of[pairs[:, 1]]) & (group_of[pairs[:, 0]] >= 0)]
-    held: NDArray[np.int64] = pairs[_is_held(pairs, sample)]
+    held: Integers = pairs[_is_held(pairs, sample)]
     joined = connected((int(a), int(b)) for a, b in held)
     for group in constraints:
         real = {atom for atom in group if group_of[atom] >= 0}
@@ -118,14 +118,14 @@ def connected(bonds: Iterable[tuple[int, ...]]) -> Constraints:
     return frozenset(frozenset(group.tolist()) for group in members if len(group))
 
 
-def _is_held(pairs: NDArray[np.int64], sample: Frames) -> NDArray[np.bool_]:
+def _is_held(pairs: Integers, sample: Frames) -> Booleans:
     vectors = sample.positions[:, pairs[:, 0]] - sample.positions[:, pairs[:, 1]]
     # PyTorch warns of the spread of no pairs
-    held: NDArray[np.bool_] = vectors.norm(dim=-1).double().numpy().std(0, ddof=1) < _STIFF
+    held: Booleans = vectors.norm(dim=-1).double().numpy().std(0, ddof=1) < _STIFF
     return held
 
 
-def _near_pairs(graph: MoleculeGraph) -> NDArray[np.int64]:
+def _near_pairs(graph: MoleculeGraph) -> Integers:
     """Return the pairs (n_pairs, 2), ascending, of atoms that one or two bonds join."""
     first, second = graph.bonds.T
     ends = (np.concatenate([first, second]), np.concatenate([second, first]))

@@ -22,11 +22,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.linalg import solve
 from torch import Tensor
 
@@ -36,9 +34,8 @@ from deepcg.forces.rotation_loops import rotated_pairs
 from deepcg.geometry.box import box_heights
 from deepcg.geometry.neighbor_list import Neighbors, neighbors
 from deepcg.mapping.beads import LinearMapping
+from deepcg.runtime.arrays import Booleans, Floats, Integers
 from deepcg.trajectory.frames import Frames
-
-Floats = NDArray[np.floating[Any]]
 
 CUTOFF = 0.65
 """Beads farther apart than this, nm, do not turn for one another: longer gains nothing."""
@@ -78,12 +75,12 @@ class Rotors:
         (n_kinds,), whether a rotation moves the site: not where it is the bead itself.
     """
 
-    atoms: NDArray[np.int64]
-    kinds: NDArray[np.int64]
-    turns: NDArray[np.bool_]
-    moves: NDArray[np.bool_]
+    atoms: Integers
+    kinds: Integers
+    turns: Booleans
+    moves: Booleans
 
-    def columns(self, n_splines: int) -> tuple[NDArray[np.int64], int]:
+    def columns(self, n_splines: int) -> tuple[Integers, int]:
         """Return the first column of every ordered pair of kinds, or -1, and how many there are."""
         first = np.full((len(self.moves),) * 2, -1)
         total = 0

@@ -14,7 +14,6 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from deepcg.forces.constraints import Constraints, held_pairs
@@ -22,12 +21,11 @@ from deepcg.forces.force_map import forces_of
 from deepcg.forces.inverse_gradient import GeneralForces, general_forces
 from deepcg.forces.rigid_motions import RigidForce, rigid_forces
 from deepcg.mapping.collective_variables import CollectiveVariables
+from deepcg.runtime.arrays import Doubles, Integers
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.frames import CVFrames, Frames
 from deepcg.trajectory.topology import MoleculeGraph
 from deepcg.units import thermal_energy
-
-Floats = NDArray[np.float64]
 
 _NAMED = 5  # candidates in a description
 _APART = 5.0  # standard errors by which means differ: chance does so once in a million times
@@ -38,7 +36,7 @@ class VariableForces(Protocol):
     """Forces of single frames on d collective variables."""
 
     @property
-    def noise(self) -> Floats:
+    def noise(self) -> Doubles:
         """(d,), root mean square of the force over the sample, kJ/mol per unit."""
         ...
 
@@ -52,7 +50,7 @@ class VariableForces(Protocol):
 
 
 Build = Callable[
-    [CollectiveVariables, Iterable[Frames], Constraints, MoleculeGraph, Floats, float],
+    [CollectiveVariables, Iterable[Frames], Constraints, MoleculeGraph, Doubles, float],
     VariableForces,
 ]
 """From variables, a sample of frames with forces, constraints, a molecule graph, masses (n_atoms,)
@@ -112,7 +110,7 @@ class ChosenForces:
         return torch.stack(sums, dim=-1)
 
     @property
-    def noise(self) -> Floats:
+    def noise(self) -> Doubles:
         """(d,), root mean square of the force over the sample, kJ/mol per unit."""
         return np.array([mixture.noise for mixture in self.mixtures])
 
@@ -142,9 +140,9 @@ class _Setting:
     variables: CollectiveVariables
     sample: Frames
     constraints: Constraints
-    pairs: NDArray[np.int64]
+    pairs: Integers
     graph: MoleculeGraph
-    masses: Floats
+    masses: Doubles
     kT: float
 
 
@@ -180,7 +178,9 @@ def _general_mass(setting: _Setting) -> list[list[Candidate] | InputError]:
     return _of_metric(setting, metric, "general-mass")
 
 
-def _of_metric(setting: _Setting, metric: Floats, label: str) -> list[list[Candidate] | InputError]:
+def _of_metric(
+    setting: _Setting, metric: Doubles, label: str
+) -> list[list[Candidate] | InputError]:
     d = len(setting.variables.variables)
     try:
         forces = general_forces(
@@ -205,7 +205,7 @@ def _using(*ways: _Way, mix: bool = False) -> Build:
         sample: Iterable[Frames],
         constraints: Constraints,
         graph: MoleculeGraph,
-        masses: Floats,
+        masses: Doubles,
         temperature: float,
     ) -> ChosenForces:
         setting = _setting(variables, sample, constraints, graph, masses, temperature)
@@ -235,7 +235,7 @@ def _setting(
     sample: Iterable[Frames],
     constraints: Constraints,
     graph: MoleculeGraph,
-    masses: Floats,
+    masses: Doubles,
     temperature: float,
 ) -> _Setting:
     frames = Frames.join(sample)
@@ -264,8 +264,8 @@ def _candidate(
     return replace(found, noise=noise)
 
 
-def _values(candidate: Candidate, frames: Frames) -> Floats:
-    column: Floats = _columns(candidate.forces, frames)[:, candidate.column].double().numpy()
+def _values(candidate: Candidate, frames: Frames) -> Doubles:
+    column: Doubles = _columns(candidate.forces, frames)[:, candidate.column].double().numpy()
     return column
 
 
@@ -309,7 +309,7 @@ def _mixture(candidates: tuple[Candidate, ...], setting: _Setting) -> Mixture:
     return Mixture(parts, tuple(weights.tolist()), float(np.sqrt(left)))
 
 
-def _waves(variables: CollectiveVariables, sample: Frames) -> Floats:
+def _waves(variables: CollectiveVariables, sample: Frames) -> Doubles:
     """Return functions of the coordinates (m, n): a constant, and one or two of each."""
     columns = variables(sample.positions, sample.box).double().numpy().T
     waves = [np.ones(columns.shape[1])]
@@ -322,14 +322,14 @@ def _waves(variables: CollectiveVariables, sample: Frames) -> Floats:
     return np.stack(waves)
 
 
-def _agree(difference: Floats, waves: Floats) -> bool:
+def _agree(difference: Doubles, waves: Doubles) -> bool:
     """Return whether the mean of the difference of two forces (n,) vanishes, times each wave."""
     products = difference * waves
     errors = products.std(1) / np.sqrt(products.shape[1])
     return bool((np.abs(products.mean(1)) <= _APART * errors).all())
 
 
-def _least_squares(table: Floats) -> tuple[Floats, float]:
+def _least_squares(table: Doubles) -> tuple[Doubles, float]:
     """Return the weights (k,), of sum 1, whose sum of (k, n) has the least mean square, and that.
 
     Differences that are too small to tell from rounding get no weight.

@@ -14,10 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import null_space
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
@@ -25,10 +24,9 @@ from torch import Tensor
 
 from deepcg.forces.constraints import Constraints
 from deepcg.mapping.beads import LinearMapping, Mapping, weighted_sums
+from deepcg.runtime.arrays import Booleans, Floats, Integers
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.frames import Frames
-
-Floats = NDArray[np.floating[Any]]
 
 _CHUNK = 2**22  # forces converted to float64 at a time
 
@@ -69,8 +67,8 @@ class BlockForces:
         (n_atoms of a block,).
     """
 
-    atoms: NDArray[np.int64]
-    beads: NDArray[np.int64]
+    atoms: Integers
+    beads: Integers
     weights: Floats
     noise: float
     mapped_noise: float
@@ -159,11 +157,11 @@ class _Kind:
     alone; real (m,), false for virtual sites; names (m,).
     """
 
-    atoms: NDArray[np.int64]
-    beads: NDArray[np.int64]
+    atoms: Integers
+    beads: Integers
     mapping: Floats
     share: Floats
-    real: NDArray[np.bool_]
+    real: Booleans
     names: tuple[str, ...]
 
 
@@ -305,7 +303,7 @@ def _kinds(mapping: LinearMapping, constraints: Constraints) -> list[_Kind]:
     """Split the system into blocks, with no bead and no constraint between two, and sort them."""
     leader = _leaders(mapping.weights.shape[1], constraints)
     names = mapping.atom_names or tuple(f"atom {i}" for i in range(len(leader)))
-    blocks: dict[object, list[tuple[NDArray[np.int64], NDArray[np.int64]]]] = {}
+    blocks: dict[object, list[tuple[Integers, Integers]]] = {}
     for atoms, beads in _blocks(mapping, leader):
         key = (
             tuple(names[i] for i in atoms),
@@ -316,7 +314,7 @@ def _kinds(mapping: LinearMapping, constraints: Constraints) -> list[_Kind]:
     return [_kind(mapping, leader, names, members) for members in blocks.values()]
 
 
-def _row(weights: csr_array, bead: int, atoms: NDArray[np.int64]) -> tuple[object, ...]:
+def _row(weights: csr_array, bead: int, atoms: Integers) -> tuple[object, ...]:
     """Return a row of M by the places of its atoms in their block."""
     row = slice(weights.indptr[bead], weights.indptr[bead + 1])
     places = np.searchsorted(atoms, weights.indices[row])
@@ -325,9 +323,9 @@ def _row(weights: csr_array, bead: int, atoms: NDArray[np.int64]) -> tuple[objec
 
 def _kind(
     mapping: LinearMapping,
-    leader: NDArray[np.int64],
+    leader: Integers,
     names: tuple[str, ...],
-    members: list[tuple[NDArray[np.int64], NDArray[np.int64]]],
+    members: list[tuple[Integers, Integers]],
 ) -> _Kind:
     atoms, beads = members[0]
     real = np.ones(len(atoms), dtype=bool)
@@ -344,7 +342,7 @@ def _kind(
     )
 
 
-def _leaders(n_atoms: int, constraints: Constraints) -> NDArray[np.int64]:
+def _leaders(n_atoms: int, constraints: Constraints) -> Integers:
     """Return the first atom of every atom's group (n_atoms,); free atoms lead themselves."""
     leader = np.arange(n_atoms)
     for group in constraints:
@@ -357,9 +355,7 @@ def _leaders(n_atoms: int, constraints: Constraints) -> NDArray[np.int64]:
     return leader
 
 
-def _blocks(
-    mapping: LinearMapping, leader: NDArray[np.int64]
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def _blocks(mapping: LinearMapping, leader: Integers) -> Iterator[tuple[Integers, Integers]]:
     """Yield the atoms and beads, ascending, of every block that has beads."""
     n_beads, n_atoms = mapping.weights.shape
     molecules = np.zeros(n_atoms, np.int64) if mapping.molecules is None else mapping.molecules
@@ -409,7 +405,7 @@ def _named(kind: _Kind, atoms: Iterable[int]) -> str:
     return f"atoms {some}" + (", ..." if len(atoms) > 6 else "")
 
 
-def _listed(numbers: NDArray[np.int64]) -> str:
+def _listed(numbers: Integers) -> str:
     return ", ".join(str(n) for n in numbers[:6]) + (", ..." if len(numbers) > 6 else "")
 
 

@@ -26,7 +26,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.linalg import qr
 from torch import Tensor
 from torch.func import grad, jacrev, vmap
@@ -34,6 +33,7 @@ from torch.func import grad, jacrev, vmap
 from deepcg.forces.constraints import Constraints
 from deepcg.forces.force_map import forces_of
 from deepcg.mapping.collective_variables import CollectiveVariables, distance
+from deepcg.runtime.arrays import Doubles, Integers
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.frames import Frames
 
@@ -61,13 +61,13 @@ class GeneralForces:
     """
 
     variables: CollectiveVariables
-    pairs: NDArray[np.int64]
-    metric: NDArray[np.float64]
-    masses: NDArray[np.float64]
+    pairs: Integers
+    metric: Doubles
+    masses: Doubles
     kT: float
 
     @property
-    def atoms(self) -> NDArray[np.int64]:
+    def atoms(self) -> Integers:
         """(m,), the atoms that move, ascending."""
         return np.unique(np.concatenate([self.variables.atoms, self.pairs.ravel()]))
 
@@ -127,9 +127,9 @@ def general_forces(
     variables: CollectiveVariables,
     sample: Frames,
     constraints: Constraints,
-    pairs: NDArray[np.int64],
-    masses: NDArray[np.float64],
-    metric: NDArray[np.float64],
+    pairs: Integers,
+    masses: Doubles,
+    metric: Doubles,
     kT: float,
 ) -> GeneralForces:
     """Return the estimator with those of the held ``pairs`` that couple to the coordinates.
@@ -218,7 +218,7 @@ def _check_independent(estimate: GeneralForces, sample: Frames, otherwise: str) 
         raise InputError(f"the mean force on {names} is not defined, for {otherwise}")
 
 
-def _independent(gradients: Tensor) -> NDArray[np.int64]:
+def _independent(gradients: Tensor) -> Integers:
     """Return as many rows of (c, 3m) as span all of them."""
     _, r, order = qr(gradients.T.numpy(), mode="economic", pivoting=True)
     rank = int((np.abs(np.diag(r)) > 1e-4 * np.abs(r[0, 0])).sum())
@@ -231,5 +231,5 @@ def _inverse(matrices: Tensor) -> Tensor:
     return torch.where(info[:, None, None] == 0, inverse, torch.nan)
 
 
-def _per_component(values: NDArray[np.float64]) -> Tensor:
+def _per_component(values: Doubles) -> Tensor:
     return torch.from_numpy(np.repeat(values, 3))

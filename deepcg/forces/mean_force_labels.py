@@ -24,11 +24,10 @@ from scipy.sparse import eye_array
 
 from deepcg.mapping.beads import LinearMapping
 from deepcg.mapping.collective_variables import KINDS, CollectiveVariables, Variable
+from deepcg.runtime.arrays import Doubles
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import read_arrays, write_arrays
 from free_energy import Estimate, block_average
-
-Floats = NDArray[np.float64]
 
 _PERIODIC = 8  # blocks of what swings: as long as they can be
 
@@ -42,14 +41,14 @@ class MeanForce:
     few periods make the errors of their pull, and of the difference, too large.
     """
 
-    coordinates: Floats
-    force: Estimate[Floats]
-    springs: Estimate[Floats]
-    difference: Estimate[Floats]
+    coordinates: Doubles
+    force: Estimate[Doubles]
+    springs: Estimate[Doubles]
+    difference: Estimate[Doubles]
 
 
 def mean_force(
-    displacements: Floats, forces: Floats, targets: Floats, stiffness: Floats
+    displacements: Doubles, forces: Doubles, targets: Doubles, stiffness: Doubles
 ) -> MeanForce:
     """Return the label of a restrained run.
 
@@ -71,7 +70,7 @@ def mean_force(
     )
 
 
-def _mean(series: Floats, n_blocks: int | None = None) -> Estimate[Floats]:
+def _mean(series: Doubles, n_blocks: int | None = None) -> Estimate[Doubles]:
     """Return means (...) and errors over (n, ...), with blocks for each entry by itself."""
     columns = series.reshape(len(series), -1).T
     averages = [block_average(column, n_blocks=n_blocks) for column in columns]
@@ -104,13 +103,13 @@ class MeanForceLabels:
 
     task: dict[str, Any]
     system: dict[str, NDArray[Any]]
-    coordinates: Floats
-    forces: Floats
-    errors: Floats
-    spring_forces: Floats
-    spring_errors: Floats
-    difference_errors: Floats
-    box: Floats | None
+    coordinates: Doubles
+    forces: Doubles
+    errors: Doubles
+    spring_forces: Doubles
+    spring_errors: Doubles
+    difference_errors: Doubles
+    box: Doubles | None
 
     def __len__(self) -> int:
         return len(self.coordinates)
@@ -162,10 +161,10 @@ class MeanForceLabels:
             f"{self.disagreement:.2f} standard errors rms"
         )
 
-    def with_label(self, label: MeanForce, box: Floats | None) -> MeanForceLabels:
+    def with_label(self, label: MeanForce, box: Doubles | None) -> MeanForceLabels:
         """Return the labels and one more."""
 
-        def more(old: Floats, new: Floats) -> Floats:
+        def more(old: Doubles, new: Doubles) -> Doubles:
             return np.concatenate([old.reshape(-1, *new.shape), new[None]])
 
         boxes = None if box is None else box[None]

@@ -18,7 +18,6 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import breadth_first_order
 from torch import Tensor
@@ -32,6 +31,7 @@ from deepcg.mapping.collective_variables import (
     dihedral,
     distance,
 )
+from deepcg.runtime.arrays import Integers
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.frames import Frames
 from deepcg.trajectory.topology import MoleculeGraph
@@ -113,7 +113,7 @@ class RigidForce:
     variables: CollectiveVariables
     index: int
     end: int
-    moved: NDArray[np.int64]
+    moved: Integers
     kT: float
 
     @property
@@ -160,7 +160,7 @@ def rigid_forces(
     variables: CollectiveVariables,
     index: int,
     sample: Frames,
-    pairs: NDArray[np.int64],
+    pairs: Integers,
     graph: MoleculeGraph,
     kT: float,
 ) -> list[RigidForce]:
@@ -190,8 +190,8 @@ def rigid_forces(
 
 
 def _groups(
-    variable: Variable, pairs: NDArray[np.int64], graph: MoleculeGraph
-) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    variable: Variable, pairs: Integers, graph: MoleculeGraph
+) -> Iterator[tuple[int, Integers]]:
     """Yield an end, and atoms that could move with it: the sides of bonds, or a rigid group."""
     real = graph.numbers > 0
     n_axis = FORMS[variable.function].axis
@@ -208,9 +208,7 @@ def _groups(
                 yield end, moved
 
 
-def _sides(
-    links: NDArray[np.int64], atom: int, other: int, n_atoms: int
-) -> Iterator[NDArray[np.int64]]:
+def _sides(links: Integers, atom: int, other: int, n_atoms: int) -> Iterator[Integers]:
     """Yield the part of a molecule with ``atom`` as each bond on the way to ``other`` is cut.
 
     The largest comes first. It is the whole molecule where the other atom is in another.
@@ -227,18 +225,18 @@ def _sides(
         yield _part(links[~np.isin(links, cut).all(1)], atom, n_atoms)
 
 
-def _part(links: NDArray[np.int64], atom: int, n_atoms: int) -> NDArray[np.int64]:
+def _part(links: Integers, atom: int, n_atoms: int) -> Integers:
     """Return the atoms that links (b, 2) join with one, and itself."""
     part = breadth_first_order(_graph(links, n_atoms), atom, directed=False)[0]
     return np.sort(part).astype(np.int64)
 
 
-def _graph(links: NDArray[np.int64], n_atoms: int) -> csr_array:
+def _graph(links: Integers, n_atoms: int) -> csr_array:
     ones = np.ones(len(links))
     return coo_array((ones, (links[:, 0], links[:, 1])), shape=(n_atoms, n_atoms)).tocsr()
 
 
-def _conflict(force: RigidForce, pairs: NDArray[np.int64], sample: Frames) -> str:
+def _conflict(force: RigidForce, pairs: Integers, sample: Frames) -> str:
     """Return why a motion is not legal, or nothing."""
     atoms = force.variable.atoms if force.end else force.variable.atoms[::-1]
     axis = np.array(atoms[-1 - FORMS[force.variable.function].axis : -1], np.int64)

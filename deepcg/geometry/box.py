@@ -9,14 +9,11 @@ of the processor. Tests compare each with the others.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-Floats = NDArray[np.floating[Any]]
+from deepcg.runtime.arrays import Doubles, Floats
 
 
 def volumes(box: Floats) -> Floats:
@@ -57,9 +54,9 @@ def box_heights(box: Tensor) -> Tensor:
     return between
 
 
-def heights(box: Floats) -> NDArray[np.float64]:
+def heights(box: Floats) -> Doubles:
     """Return the distances (..., 3), nm, between opposite faces of boxes (..., 3, 3)."""
-    between: NDArray[np.float64] = 1 / np.linalg.norm(np.linalg.inv(box), axis=-2)
+    between: Doubles = 1 / np.linalg.norm(np.linalg.inv(box), axis=-2)
     return between
 
 
@@ -77,10 +74,10 @@ def lattice_shift(displacement: Tensor, box: Tensor) -> Tensor:
     return shift
 
 
-def minimum_image(vectors: Floats, box: Floats) -> NDArray[np.float64]:
+def minimum_image(vectors: Floats, box: Floats) -> Doubles:
     """Return the minimum images of vectors (..., n, 3), nm, in boxes (..., 3, 3), as above."""
     fractions = vectors @ np.linalg.inv(box)
-    nearest: NDArray[np.float64] = (fractions - np.rint(fractions)) @ box
+    nearest: Doubles = (fractions - np.rint(fractions)) @ box
     return nearest
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
-Differences = TypeVar("Differences", NDArray[np.float64], Tensor)
+from deepcg.runtime.arrays import Doubles
+
+Differences = TypeVar("Differences", Doubles, Tensor)
 
 
 def shortest(apart: Differences, periods: Sequence[float | None]) -> Differences:

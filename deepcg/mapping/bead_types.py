@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from deepcg.trajectory.topology import Integers, MoleculeGraph, formula
+from deepcg.runtime.arrays import Integers
+from deepcg.trajectory.topology import MoleculeGraph, formula
 
 
 def equivalent_atoms(graph: MoleculeGraph) -> Integers:

@@ -10,12 +10,13 @@ from typing import Any, Protocol
 import mdtraj
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import dijkstra
 from torch import Tensor
 
 from deepcg.mapping.bead_types import type_names
+from deepcg.runtime.arrays import Booleans, Integers
 from deepcg.runtime.errors import InputError, nearest
 from deepcg.trajectory.topology import MoleculeGraph, formula
 
@@ -67,9 +68,9 @@ class LinearMapping:
     types: Tensor
     masses: Tensor
     type_names: tuple[str, ...]
-    molecules: NDArray[np.int64] | None = None
+    molecules: Integers | None = None
     atom_names: tuple[str, ...] | None = None
-    virtual: NDArray[np.bool_] | None = None
+    virtual: Booleans | None = None
 
     def __post_init__(self) -> None:
         n_beads, n_atoms = self.weights.shape
@@ -304,7 +305,7 @@ def _reason(error: Exception) -> str:
     return (str(error).splitlines() or ["it is empty"])[0][-80:]
 
 
-def _on_atoms(graph: MoleculeGraph, chosen: NDArray[np.bool_], otherwise: str) -> LinearMapping:
+def _on_atoms(graph: MoleculeGraph, chosen: Booleans, otherwise: str) -> LinearMapping:
     atoms = np.flatnonzero(chosen)
     if len(atoms) == 0:
         raise InputError(
@@ -334,7 +335,7 @@ def _molecule_names(graph: MoleculeGraph) -> list[str]:
     return texts
 
 
-def _owners(weights: csr_array, graph: MoleculeGraph) -> NDArray[np.int64]:
+def _owners(weights: csr_array, graph: MoleculeGraph) -> Integers:
     """Return the bead that every atom is nearest to by bonds (n_atoms,); -1 for none."""
     largest = np.full(graph.n_atoms, 0.0)
     owner = np.full(graph.n_atoms, -1, dtype=np.int64)
@@ -353,7 +354,7 @@ def _owners(weights: csr_array, graph: MoleculeGraph) -> NDArray[np.int64]:
     return owner
 
 
-def _bead_bonds(owner: NDArray[np.int64], graph: MoleculeGraph) -> set[tuple[int, int]]:
+def _bead_bonds(owner: Integers, graph: MoleculeGraph) -> set[tuple[int, int]]:
     pairs = np.sort(owner[graph.bonds], axis=1).tolist()
     return {(i, j) for i, j in pairs if i != j and i >= 0}
 

@@ -11,10 +11,10 @@ of, say, (phi, psi) becomes that of the mirror images mixed with equal weights.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deepcg.mapping.bead_types import stereocenters
 from deepcg.mapping.beads import LinearMapping
+from deepcg.runtime.arrays import Booleans, Integers
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.topology import MoleculeGraph
 
@@ -47,7 +47,7 @@ def check_handedness(mapping: LinearMapping, graph: MoleculeGraph, name: str) ->
         )
 
 
-def _own_bead(mapping: LinearMapping) -> NDArray[np.bool_]:
+def _own_bead(mapping: LinearMapping) -> Booleans:
     """Return which atoms (n_atoms,) have a bead of their own."""
     weights = mapping.weights
     alone = np.diff(weights.indptr) == 1
@@ -56,6 +56,6 @@ def _own_bead(mapping: LinearMapping) -> NDArray[np.bool_]:
     return own
 
 
-def _molecules_of_beads(mapping: LinearMapping) -> NDArray[np.int64]:
+def _molecules_of_beads(mapping: LinearMapping) -> Integers:
     first = mapping.weights.indices[mapping.weights.indptr[:-1]]
     return np.zeros(len(first), np.int64) if mapping.molecules is None else mapping.molecules[first]

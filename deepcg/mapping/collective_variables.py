@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import mdtraj
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from deepcg.geometry import internal_coordinates
 from deepcg.geometry.box import lattice_shift
+from deepcg.runtime.arrays import Integers
 from deepcg.runtime.errors import InputError, nearest
 from deepcg.trajectory.topology import MoleculeGraph
 
@@ -82,7 +82,7 @@ class CollectiveVariables:
 
     variables: tuple[Variable, ...]
     n_atoms: int
-    molecules: NDArray[np.int64] | None = None
+    molecules: Integers | None = None
 
     def __post_init__(self) -> None:
         if not self.variables:
@@ -142,7 +142,7 @@ class CollectiveVariables:
         return tuple(v.unit for v in self.variables)
 
     @property
-    def atoms(self) -> NDArray[np.int64]:
+    def atoms(self) -> Integers:
         """(m,) indices in the system of the atoms that are touched, ascending."""
         return np.unique(np.concatenate([v.atoms for v in self.variables]))
 

@@ -12,10 +12,10 @@ from xml.etree import ElementTree
 import numpy as np
 
 from deepcg.geometry.box import minimum_image
+from deepcg.runtime.arrays import Floats, Integers
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.provenance import file_hash
 from deepcg.trajectory.formats import NpyFile, TrajectoryFile
-from deepcg.trajectory.formats.recording import Floats, Integers
 from deepcg.trajectory.topology import MoleculeGraph
 
 SAME_PLACE = 0.005  # nm; .xtc rounds to 0.001 nm

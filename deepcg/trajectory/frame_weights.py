@@ -6,8 +6,8 @@ import csv
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deepcg.runtime.arrays import Doubles
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import read_arrays
 from deepcg.units import thermal_energy
@@ -15,7 +15,7 @@ from deepcg.units import thermal_energy
 _COLUMN = "bias_kJ_mol"
 
 
-def weights_beside(trajectory: Path, n_frames: int) -> NDArray[np.float64] | None:
+def weights_beside(trajectory: Path, n_frames: int) -> Doubles | None:
     """Return exp(bias / kT) of every frame, the largest being 1; ``None`` for an unbiased run.
 
     For ``X.dcd`` the bias is the column ``bias_kJ_mol`` of ``X.log.csv``, the temperature that in

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from deepcg.geometry.box import reduced, volumes
+from deepcg.runtime.arrays import Floats, Integers
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.provenance import file_hash
 from deepcg.trajectory.consistency import (
@@ -34,7 +35,6 @@ from deepcg.trajectory.formats import (
     in_units,
     open_trajectory_file,
 )
-from deepcg.trajectory.formats.recording import Floats, Integers
 from deepcg.trajectory.frame_weights import weights_beside
 from deepcg.trajectory.frames import Frames
 from deepcg.trajectory.sanity_checks import Bonds, Repeats, check_sizes

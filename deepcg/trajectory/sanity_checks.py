@@ -15,8 +15,8 @@ from ase.data import covalent_radii
 from numpy.typing import NDArray
 
 from deepcg.geometry.box import volumes
+from deepcg.runtime.arrays import Floats, Integers
 from deepcg.runtime.errors import InputError
-from deepcg.trajectory.formats.recording import Floats, Integers
 from deepcg.trajectory.topology import MoleculeGraph
 from deepcg.units import ANGSTROM
 

@@ -6,21 +6,18 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import mdtraj
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 from ase.neighborlist import neighbor_list
-from numpy.typing import NDArray
 from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import connected_components
 
+from deepcg.runtime.arrays import Doubles, Floats, Integers
 from deepcg.units import ANGSTROM
 
-Floats = NDArray[np.floating[Any]]
-Integers = NDArray[np.int64]
 Tree = tuple[tuple[Integers, Integers], ...]
 """Atoms and the bonded atoms that they are placed next to, shell by shell from the first atoms."""
 
@@ -49,7 +46,7 @@ class MoleculeGraph:
         return np.array([(e.atomic_number or 0) if e else 0 for e in elements], np.int64)
 
     @cached_property
-    def masses(self) -> NDArray[np.float64]:
+    def masses(self) -> Doubles:
         """Masses of the elements (n_atoms,), Da, 0 for virtual sites."""
         elements = (atom.element for atom in self.topology.atoms)
         return np.array([e.mass if e else 0.0 for e in elements], np.float64)

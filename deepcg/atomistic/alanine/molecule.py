@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 import openmm
-from numpy.typing import NDArray
 from openmm import app, unit
 
+from deepcg.runtime.arrays import Doubles, Floats
 from deepcg.runtime.errors import pick
 
 PHI = (4, 6, 8, 14)
@@ -74,7 +74,7 @@ _ROWS = (
 )
 
 
-def alanine(phi: float, psi: float) -> tuple[app.Topology, NDArray[np.float64]]:
+def alanine(phi: float, psi: float) -> tuple[app.Topology, Doubles]:
     """Return the topology of ACE-ALA-NME (L) and positions (22, 3), nm, at phi and psi in rad."""
     topology = app.Topology()
     chain = topology.addChain("A")
@@ -91,7 +91,7 @@ def alanine(phi: float, psi: float) -> tuple[app.Topology, NDArray[np.float64]]:
     return topology, _positions({"": 0.0, "phi": phi, "psi": psi})
 
 
-def torsions(positions: NDArray[np.floating]) -> NDArray[np.float64]:
+def torsions(positions: Floats) -> Doubles:
     """Return phi and psi (..., 2), rad in IUPAC's sign, of positions (..., 22 or more, 3)."""
     return np.stack([_dihedral(positions, PHI), _dihedral(positions, PSI)], -1)
 
@@ -99,11 +99,11 @@ def torsions(positions: NDArray[np.floating]) -> NDArray[np.float64]:
 def solvated(
     force_field: str,
     topology: app.Topology,
-    positions: NDArray[np.float64],
+    positions: Doubles,
     *,
     waters: int,
     edge: float,
-) -> tuple[app.Topology, NDArray[np.float64]]:
+) -> tuple[app.Topology, Doubles]:
     """Return the peptide with exactly ``waters`` molecules of TIP3P in a cube of ``edge`` nm.
 
     The peptide's atoms come first. It is a start to be minimized.
@@ -161,7 +161,7 @@ def _force_field(name: str, solvent: str) -> app.ForceField:
     return app.ForceField(peptide, pick(SOLVENTS, solvent, "solvent") or water)
 
 
-def _positions(torsions: dict[str, float]) -> NDArray[np.float64]:
+def _positions(torsions: dict[str, float]) -> Doubles:
     x = np.full((N_ATOMS, 3), np.nan)
     x[0] = 0
     x[4] = (_ROWS[4].length, 0, 0)
@@ -176,9 +176,7 @@ def _positions(torsions: dict[str, float]) -> NDArray[np.float64]:
     return x
 
 
-def _placed(
-    to: NDArray[np.float64], length: float, angle: float, turn: float
-) -> NDArray[np.float64]:
+def _placed(to: Doubles, length: float, angle: float, turn: float) -> Doubles:
     """Return the place at a distance, an angle and a dihedral from three others, nearest first."""
     near, middle, far = to
     axis = (near - middle) / np.linalg.norm(near - middle)
@@ -190,9 +188,7 @@ def _placed(
     return np.asarray(place, np.float64)
 
 
-def _dihedral(
-    positions: NDArray[np.floating], atoms: tuple[int, int, int, int]
-) -> NDArray[np.float64]:
+def _dihedral(positions: Floats, atoms: tuple[int, int, int, int]) -> Doubles:
     """Return the dihedral angle (...), rad, of atoms of positions (..., n_atoms, 3).
 
     Not that of `deepcg.geometry.internal_coordinates`: a bias and with it the path of a run hang on

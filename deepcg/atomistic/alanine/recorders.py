@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import openmm
-from numpy.typing import NDArray
 
 from deepcg.atomistic.alanine.molecule import C_ALPHA, N_ATOMS, torsions
 from deepcg.atomistic.alanine.solute_frames import SoluteFrames
 from deepcg.atomistic.alanine.torsion_bias import UNBIASED, bias_energy
 from deepcg.atomistic.equilibration import checked_energy, kinetic_temperature
+from deepcg.runtime.arrays import Doubles
 from deepcg.runtime.files import to_disk
 from deepcg.trajectory.formats.dcd_writer import DcdFormat
 
@@ -72,7 +71,7 @@ class SoluteRecorder:
         """Write a frame and return what the log says of it, without the bias."""
         state = context.getState(positions=True, forces=True, energy=True, groups=set(UNBIASED))
         row = _row(context, state)
-        x: NDArray[np.float64] = state.getPositions(asNumpy=True)._value[:N_ATOMS]
+        x: Doubles = state.getPositions(asNumpy=True)._value[:N_ATOMS]
         forces = state.getForces(asNumpy=True)._value[:N_ATOMS]
         phi, psi, bias = row[-3:]
         self.frames.append(x - x[C_ALPHA], forces, bias, phi, psi)

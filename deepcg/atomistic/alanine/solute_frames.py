@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deepcg.runtime.arrays import Doubles
 from deepcg.runtime.files import read_arrays, to_disk, write_arrays, writing
 
 _GROWTH = 1.1  # the .npz is written anew when the frames are so many more: ten times in all
@@ -60,8 +61,8 @@ class SoluteFrames:
 
     def append(
         self,
-        positions: NDArray[np.float64],
-        forces: NDArray[np.float64],
+        positions: Doubles,
+        forces: Doubles,
         bias: float,
         phi: float,
         psi: float,

@@ -16,6 +16,7 @@ import openmm
 from numpy.typing import NDArray
 
 from deepcg.atomistic.alanine.molecule import PHI, PSI
+from deepcg.runtime.arrays import Doubles
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import write_arrays
 from deepcg.units import thermal_energy
@@ -29,12 +30,12 @@ UNBIASED = frozenset(range(BIAS_GROUP))
 POINTS = 121
 """Points of a table that is made here: 3 degrees from one to the next."""
 
-Table = NDArray[np.float64]
+Table = Doubles
 
 _TORUS = (-np.pi, np.pi, -np.pi, np.pi)
 
 
-def axis(n_points: int) -> NDArray[np.float64]:
+def axis(n_points: int) -> Doubles:
     """Return the angles of a table, rad."""
     return np.linspace(-np.pi, np.pi, n_points)
 
@@ -143,7 +144,7 @@ def write_table(path: Path, table: Table, temperature: float) -> None:
     )
 
 
-def _named(path: Path, arrays: np.lib.npyio.NpzFile) -> NDArray[np.float64]:
+def _named(path: Path, arrays: np.lib.npyio.NpzFile) -> Doubles:
     for name in ("bias_grid", "bias"):
         if name in arrays:
             return np.asarray(arrays[name])

@@ -7,9 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations, product
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from deepcg.geometry.internal_coordinates import (
@@ -20,6 +18,7 @@ from deepcg.geometry.internal_coordinates import (
     signed_volume,
 )
 from deepcg.potentials.priors.force_field import Table
+from deepcg.runtime.arrays import Integers
 
 FREE = 0.5
 """Spread, rad, from which on a dihedral angle is not stiff: the network has to learn it."""
@@ -29,7 +28,7 @@ LEAST_SPREAD = {"bonds": 2e-3, "angles": 2e-2, "volumes": 2e-5}
 
 
 def statistical_tables(
-    positions: Tensor, bonds: NDArray[np.int64], kT: float, weights: Tensor | None = None
+    positions: Tensor, bonds: Integers, kT: float, weights: Tensor | None = None
 ) -> dict[str, Table]:
     """Return terms with the means and spreads of the data, each as if it were alone.
 
@@ -88,7 +87,7 @@ def _stiff_torsions(x: Tensor, w: Tensor, terms: list[list[int]], kT: float) -> 
     return Table(torch.tensor(stiff), torch.stack([torch.ones_like(k), phase, k], 1))
 
 
-def _neighbors(bonds: NDArray[np.int64], n_beads: int) -> list[list[int]]:
+def _neighbors(bonds: Integers, n_beads: int) -> list[list[int]]:
     neighbors: list[list[int]] = [[] for _ in range(n_beads)]
     for i, j in bonds.tolist():
         neighbors[i].append(j)
@@ -108,7 +107,7 @@ def _centers(neighbors: Sequence[list[int]]) -> list[list[int]]:
     return [[center, *others[:3]] for center, others in enumerate(neighbors) if len(others) >= 3]
 
 
-def _torsions(bonds: NDArray[np.int64], neighbors: Sequence[list[int]]) -> list[list[int]]:
+def _torsions(bonds: Integers, neighbors: Sequence[list[int]]) -> list[list[int]]:
     chains = (
         [i, j, k, last]
         for j, k in bonds.tolist()

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import openmm
 import torch
-from numpy.typing import NDArray
 
 from deepcg.potentials.priors.force_field import Table
 from deepcg.potentials.priors.obc2 import born_parameters
+from deepcg.runtime.arrays import Integers
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.topology import MoleculeGraph
 
@@ -23,14 +23,14 @@ WITHOUT_ENERGY = (
     openmm.MonteCarloFlexibleBarostat,
     openmm.MonteCarloMembraneBarostat,
 )
-"""Forces of a System that are none."""
+"""Forces of a System that are none: thermostats, barostats and the like."""
 
 Term = tuple[tuple[int, ...], tuple[float, ...]]
 """Atoms, numbered within the System, and parameters in kJ/mol, nm, rad."""
 
 
 def system_tables(
-    system: openmm.System, atoms: Sequence[int] | NDArray[np.int64]
+    system: openmm.System, atoms: Sequence[int] | Integers
 ) -> tuple[dict[str, Table], tuple[str, ...]]:
     """Return the terms among some atoms, and the names of the forces that are left out.
 
@@ -64,9 +64,9 @@ def system_tables(
 
 def water_table(
     system: openmm.System,
-    atoms: Sequence[int] | NDArray[np.int64],
+    atoms: Sequence[int] | Integers,
     graph: MoleculeGraph,
-    places: Sequence[int] | NDArray[np.int64],
+    places: Sequence[int] | Integers,
 ) -> Table:
     """Return the terms of implicit water about some atoms, with the charges of the System.
 

@@ -11,12 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from deepcg.geometry.internal_coordinates import Points, length
+from deepcg.runtime.arrays import Integers
 from deepcg.trajectory.topology import MoleculeGraph
 from deepcg.units import COULOMB
 
@@ -32,7 +31,7 @@ SCALES = {1: 0.85, 6: 0.72, 7: 0.79, 8: 0.85, 9: 0.88, 15: 0.86, 16: 0.96}
 RADIUS_OF_OTHERS, SCALE_OF_OTHERS, RADIUS_OF_H_ON_N = 0.15, 0.8, 0.13
 
 
-def born_parameters(graph: MoleculeGraph, atoms: Sequence[int] | NDArray[np.int64]) -> Tensor:
+def born_parameters(graph: MoleculeGraph, atoms: Sequence[int] | Integers) -> Tensor:
     """Return radii, nm, and scale factors (n_atoms, 2) of some atoms."""
     numbers, neighbors = graph.numbers.tolist(), graph.bonded_atoms
     rows = []

@@ -13,8 +13,9 @@ from ase import Atoms
 from ase.io.extxyz import read_xyz
 from ase.io.lammpsrun import read_lammps_dump_text
 
+from deepcg.runtime.arrays import Floats, Integers
 from deepcg.runtime.errors import InputError
-from deepcg.trajectory.formats.recording import Block, Floats, Integers, spans
+from deepcg.trajectory.formats.recording import Block, spans
 from deepcg.trajectory.formats.units import FileUnits
 
 Parse = Callable[[str], Atoms]

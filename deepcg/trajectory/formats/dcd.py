@@ -16,8 +16,9 @@ import numpy as np
 from mdtraj.utils.unitcell import lengths_and_angles_to_box_vectors
 from numpy.typing import NDArray
 
+from deepcg.runtime.arrays import Floats, Integers
 from deepcg.runtime.errors import InputError
-from deepcg.trajectory.formats.recording import Block, Floats, Integers, spans
+from deepcg.trajectory.formats.recording import Block, spans
 from deepcg.units import ANGSTROM
 
 AKMA_TIME = 0.04888821  # ps, CHARMM's unit of time

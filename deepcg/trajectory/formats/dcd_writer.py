@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from openmm import app, unit
 
+from deepcg.runtime.arrays import Doubles
 from deepcg.runtime.files import writing
 
 _HEADER = 276  # bytes that OpenMM writes before the first frame
@@ -33,7 +34,7 @@ class DcdFormat:
     def of(
         cls,
         topology: mdtraj.Topology,
-        box: NDArray[np.float64] | None,
+        box: Doubles | None,
         *,
         dt: float,
         first_step: int,

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 from ase.data import atomic_numbers
 
+from deepcg.runtime.arrays import Floats, Integers
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.formats.numpy_files import mapped
-from deepcg.trajectory.formats.recording import Block, Floats, Integers, spans
+from deepcg.trajectory.formats.recording import Block, spans
 from deepcg.trajectory.formats.units import FileUnits
 
 

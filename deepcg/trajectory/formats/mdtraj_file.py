@@ -11,8 +11,9 @@ from pathlib import Path
 import mdtraj
 import numpy as np
 
+from deepcg.runtime.arrays import Integers
 from deepcg.runtime.errors import InputError
-from deepcg.trajectory.formats.recording import Block, Integers, spans
+from deepcg.trajectory.formats.recording import Block, spans
 
 STREAMED = (".nc", ".ncdf", ".netcdf", ".h5", ".hdf5")
 WHOLE = (

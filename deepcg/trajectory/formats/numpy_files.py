@@ -14,9 +14,10 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deepcg.runtime.arrays import Floats, Integers
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import check_unpacked
-from deepcg.trajectory.formats.recording import Block, Floats, Integers, spans
+from deepcg.trajectory.formats.recording import Block, spans
 from deepcg.trajectory.formats.units import FileUnits
 from deepcg.units import thermal_energy
 

@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-Floats = NDArray[np.floating[Any]]
-Integers = NDArray[np.int64]
+from deepcg.runtime.arrays import Floats, Integers
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from deepcg.runtime.arrays import Floats, Integers
 from deepcg.runtime.errors import InputError
-from deepcg.trajectory.formats.recording import Block, Floats, Integers, spans
+from deepcg.trajectory.formats.recording import Block, spans
 
 MAGIC = struct.pack(">3i", 1993, 13, 12) + b"GMX_trn_file"
 SIZES = ("ir", "energy", "box", "vir", "pres", "top", "sym", "x", "v", "f")

@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from deepcg.runtime.arrays import Integers
 from deepcg.runtime.errors import InputError
-from deepcg.trajectory.formats.recording import Block, Integers, spans
+from deepcg.trajectory.formats.recording import Block, spans
 from deepcg.trajectory.formats.xtc_loops import unpack
 
 MAGIC = 1995

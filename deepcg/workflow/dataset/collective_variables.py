@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from deepcg.atomistic.system import read_system
 from deepcg.forces.cv_estimators import (
@@ -17,6 +16,7 @@ from deepcg.forces.cv_estimators import (
     project_variables,
 )
 from deepcg.mapping.collective_variables import CollectiveVariables, build_variables
+from deepcg.runtime.arrays import Doubles
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.progress import Progress, silent
 from deepcg.trajectory.frames import CVFrames, Frames
@@ -84,7 +84,7 @@ def map_variables(
     return MappedVariables(mapped, variables, hashes, estimate)
 
 
-def masses_of(source: Trajectory) -> NDArray[np.float64]:
+def masses_of(source: Trajectory) -> Doubles:
     """Return the masses (n_atoms,), Da: those of the System, or else of the elements."""
     if source.system is None:
         return source.graph.masses

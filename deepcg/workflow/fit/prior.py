@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deepcg.atomistic.system import read_system
 from deepcg.mapping.beads import LinearMapping
@@ -15,6 +14,7 @@ from deepcg.potentials.priors import (
     system_tables,
     water_table,
 )
+from deepcg.runtime.arrays import Booleans
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.topology import MoleculeGraph
 from deepcg.units import thermal_energy
@@ -132,7 +132,7 @@ def _no_force_field(beads: Beads) -> str:
 
 def _are_atoms(mapping: LinearMapping) -> bool:
     n_beads = mapping.weights.shape[0]
-    alone: NDArray[np.bool_] = np.diff(mapping.weights.indptr) == 1
+    alone: Booleans = np.diff(mapping.weights.indptr) == 1
     return bool(alone.all()) and len(set(mapping.weights.indices.tolist())) == n_beads
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from deepcg.atomistic.restrained_dynamics import RestrainedSystem, Run, bench
 from deepcg.atomistic.restraints import BeadRestraint, CVRestraint, Restraint, check_step
-from deepcg.atomistic.system import open_platform, read_system
+from deepcg.atomistic.system import open_platform, read_system, seed_of
 from deepcg.forces.bead_estimators import ESTIMATORS
 from deepcg.forces.constraints import Constraints
 from deepcg.forces.cv_estimators import VARIABLE_ESTIMATORS
@@ -31,6 +31,7 @@ from deepcg.forces.mean_force_labels import (
 )
 from deepcg.mapping.beads import LinearMapping, bead_topology, build_mapping
 from deepcg.mapping.collective_variables import build_variables, is_collective
+from deepcg.runtime.arrays import Doubles
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import replacing
 from deepcg.runtime.locks import folder_locked
@@ -40,8 +41,6 @@ from deepcg.trajectory.reader import Trajectory, iter_frames, open_trajectory
 from deepcg.units import thermal_energy
 from deepcg.workflow.dataset.beads import Described, constraints_of, read_used, sample_of
 from deepcg.workflow.label.restrain_config import RestrainConfig
-
-Floats = NDArray[np.float64]
 
 _LIGHT = 3.0  # Da: what is lighter, and free to vibrate, needs short steps
 
@@ -106,7 +105,7 @@ def _label(
         tell(work.coordinates.estimate.describe())
     for index in range(len(labels), len(frames)):
         progress(index, len(frames), "restrained dynamics")
-        labels = work.label(labels, frames[index], seed_of(config, "run", index))
+        labels = work.label(labels, frames[index], seed_of(config.seed, "run", index))
         labels.save(path)
         progress(index + 1, len(frames), "restrained dynamics")
     work.write_topology(path.with_suffix(".pdb"), labels)
@@ -145,7 +144,7 @@ class Restraints:
         """Return the frames to start from, in the order of the labels."""
         n, wanted, springs = self.source.n_frames, config.number, self.coordinates.springs
         if isinstance(springs, CVRestraint):
-            rng = np.random.default_rng(seed_of(config, "choose", 0))
+            rng = np.random.default_rng(seed_of(config.seed, "choose", 0))
             chunks = read_used(self.source, config.data, progress, with_forces=False)
             values = np.concatenate([springs.values(part) for part in chunks])
             return spread_out(values, springs.variables.periods, wanted, rng)
@@ -162,7 +161,7 @@ class Restraints:
             raise InputError(f"frame {frame} of {self.source.trajectory}: {error}") from error
         return labels.with_label(label, None if start.box is None else start.box[0].numpy())
 
-    def hold(self, start: Frames, targets: Floats, seed: int) -> MeanForce:
+    def hold(self, start: Frames, targets: Doubles, seed: int) -> MeanForce:
         """Return the label of a run from the one frame of ``start``, held at targets (...).
 
         With ``run.steering`` springs begin where the frame is, and move.
@@ -197,7 +196,7 @@ class Restraints:
 
 
 def spread_out(
-    values: Floats, periods: tuple[float | None, ...], number: int, rng: np.random.Generator
+    values: Doubles, periods: tuple[float | None, ...], number: int, rng: np.random.Generator
 ) -> list[int]:
     """Return ``number`` of the values (n, d) that cover their range, in random order.
 
@@ -274,7 +273,7 @@ def _bench(
 
 
 def _variables(
-    config: RestrainConfig, source: Trajectory, sample: Frames, held: Constraints, masses: Floats
+    config: RestrainConfig, source: Trajectory, sample: Frames, held: Constraints, masses: Doubles
 ) -> _Coordinates:
     variables = build_variables(config.map, source.topology)
     widths = {"nm": config.width_nm, "rad": config.width_rad}
@@ -287,7 +286,7 @@ def _variables(
 
 
 def _beads(
-    config: RestrainConfig, source: Trajectory, sample: Frames, held: Constraints, masses: Floats
+    config: RestrainConfig, source: Trajectory, sample: Frames, held: Constraints, masses: Doubles
 ) -> _Coordinates:
     del masses
     mapping = build_mapping(config.map, source.topology)
@@ -349,9 +348,3 @@ def begin(path: Path, none: MeanForceLabels) -> MeanForceLabels:
                 "move it away, or give another output folder"
             )
     return replace(found, task=none.task)
-
-
-def seed_of(config: RestrainConfig, stage: str, number: int) -> int:
-    """Return a seed of its own for every stage and label; OpenMM's 0 means any."""
-    words = [config.seed, number, *stage.encode()]
-    return int(np.random.SeedSequence(words).generate_state(1)[0] >> 1) or 1

@@ -14,6 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from deepcg.atomistic.restraints import BeadRestraint, Restraint
+from deepcg.atomistic.system import seed_of
 from deepcg.forces.mean_force_labels import TABLES, MeanForce, MeanForceLabels, load_labels
 from deepcg.geometry.box import lattice_shift
 from deepcg.geometry.periodic import shortest
@@ -25,7 +26,7 @@ from deepcg.trajectory.reader import Trajectory, iter_frames
 from deepcg.units import thermal_energy
 from deepcg.workflow.dataset.beads import open_data
 from deepcg.workflow.fit.config import FitConfig
-from deepcg.workflow.label.restrain import Files, Restraints, begin, prepare, seed_of
+from deepcg.workflow.label.restrain import Files, Restraints, begin, prepare
 from deepcg.workflow.label.restrain_config import RestrainConfig
 from deepcg.workflow.learn.acquisition import Answer
 from deepcg.workflow.learn.config import LearnConfig
@@ -73,7 +74,7 @@ class RestrainedDynamics:
         labels = begin(path, self.restraints.none)
         for k in range(len(labels), len(places)):
             progress(k, len(places), "restrained dynamics")
-            labels = self._with_label(labels, places[k], seed_of(self.config, folder.name, k))
+            labels = self._with_label(labels, places[k], seed_of(self.config.seed, folder.name, k))
             labels.save(path)
         progress(len(places), len(places), "restrained dynamics")
         held = np.array([np.isfinite(force).all() for force in labels.forces], dtype=bool)

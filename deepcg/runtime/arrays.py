@@ -1,0 +1,15 @@
+"""Types of NumPy arrays in signatures; docstrings say their shapes and units."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+"""Of any precision."""
+
+Doubles = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Booleans = NDArray[np.bool_]

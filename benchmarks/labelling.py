@@ -82,7 +82,7 @@ def main() -> None:
     sample = Frames.join(chunks)[:: N_FRAMES // 200]
     print(f"{N_FRAMES} frames of 22 atoms, {torch.get_num_threads()} threads, 1000 frames/s")
     print(f"reading                 {reading:8.0f}")
-    for name in ("rotation", "general"):
+    for name in ("rotation", "inverse-gradient"):
         build = VARIABLE_ESTIMATORS[name]
         estimate = build(variables, [sample], frozenset(), MoleculeGraph(peptide()), masses, 300.0)
         rate = thousands_per_second(lambda estimate=estimate: [estimate(c) for c in chunks])

@@ -1,4 +1,8 @@
-"""The estimators of forces on collective variables by name, and their quietest mixture.
+"""Estimators of the instantaneous collective force (ICF) by name, and their quietest mixture.
+
+Each gives the force on collective variables in single frames, as adaptive biasing force (ABF)
+methods average it: F = b . f + kT div b, of a vector field b that changes one coordinate at unit
+speed, and the blue-moon correction for what constraints do to the measure.
 
 All have the mean force as their mean at given coordinates and differ in noise. So the difference of
 any two has a mean of zero there, and whatever multiple of it is added: weights that sum to one
@@ -22,7 +26,7 @@ from deepcg.forces.inverse_gradient import GeneralForces, general_forces
 from deepcg.forces.rigid_motions import RigidForce, rigid_forces
 from deepcg.mapping.collective_variables import CollectiveVariables
 from deepcg.runtime.arrays import Doubles, Integers
-from deepcg.runtime.errors import InputError
+from deepcg.runtime.errors import InputError, pick
 from deepcg.trajectory.frames import CVFrames, Frames
 from deepcg.trajectory.topology import MoleculeGraph
 from deepcg.units import thermal_energy
@@ -169,13 +173,13 @@ def _rigid(setting: _Setting) -> list[list[Candidate] | InputError]:
     return found
 
 
-def _general(setting: _Setting) -> list[list[Candidate] | InputError]:
-    return _of_metric(setting, (setting.masses > 0).astype(float), "general")
+def _inverse_gradient(setting: _Setting) -> list[list[Candidate] | InputError]:
+    return _of_metric(setting, (setting.masses > 0).astype(float), "inverse-gradient")
 
 
-def _general_mass(setting: _Setting) -> list[list[Candidate] | InputError]:
+def _inverse_gradient_mass(setting: _Setting) -> list[list[Candidate] | InputError]:
     metric = np.divide(1, setting.masses, where=setting.masses > 0, out=0 * setting.masses)
-    return _of_metric(setting, metric, "general-mass")
+    return _of_metric(setting, metric, "inverse-gradient-mass")
 
 
 def _of_metric(
@@ -218,16 +222,31 @@ def _using(*ways: _Way, mix: bool = False) -> Build:
 
 
 VARIABLE_ESTIMATORS: dict[str, Build] = {
-    "general": _using(_general),
-    "general-mass": _using(_general_mass),
-    "least-noise": _using(_rigid, _general, _general_mass, mix=True),
+    "inverse-gradient": _using(_inverse_gradient),
+    "inverse-gradient-mass": _using(_inverse_gradient_mass),
+    "least-noise": _using(_rigid, _inverse_gradient, _inverse_gradient_mass, mix=True),
     "rotation": _using(_rigid),
 }
-"""``rotation``: rigid rotations and shifts (`deepcg.forces.rigid_motions`). ``general`` and
-``general-mass``: gradients of the coordinates, with unit and with inverse masses as the metric
-(`deepcg.forces.inverse_gradient`). Of several of a kind the quietest is taken for every coordinate.
-``least-noise``: the quietest mixture of all of these. They raise `InputError` where a coordinate
-has no legal one, and say why."""
+"""``rotation``: rigid rotations and shifts (`deepcg.forces.rigid_motions`). ``inverse-gradient``
+and ``inverse-gradient-mass``: gradients of the coordinates, with unit and with inverse masses as
+the metric (`deepcg.forces.inverse_gradient`). Of several of a kind the quietest is taken for every
+coordinate. ``least-noise``: the quietest mixture of all of these. They raise `InputError` where a
+coordinate has no legal one, and say why."""
+
+_RENAMED = {"general": "inverse-gradient", "general-mass": "inverse-gradient-mass"}
+"""Names that files and commands of before have."""
+
+
+def variable_estimator(name: str) -> Build:
+    """Return what builds the estimator of a name in `VARIABLE_ESTIMATORS`, or of an older one.
+
+    Raises
+    ------
+    InputError
+        There is none; the message has the choices.
+    """
+    table, name = VARIABLE_ESTIMATORS, _RENAMED.get(name, name)
+    return pick(table, name, "estimator of collective variables")
 
 
 def _setting(

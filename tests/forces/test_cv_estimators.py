@@ -20,7 +20,12 @@ from torch import Tensor
 
 from deepcg.forces import inverse_gradient
 from deepcg.forces.constraints import Constraints
-from deepcg.forces.cv_estimators import VARIABLE_ESTIMATORS, ChosenForces, project_variables
+from deepcg.forces.cv_estimators import (
+    VARIABLE_ESTIMATORS,
+    ChosenForces,
+    project_variables,
+    variable_estimator,
+)
 from deepcg.mapping.collective_variables import (
     CollectiveVariables,
     Variable,
@@ -33,6 +38,7 @@ from deepcg.runtime.errors import InputError
 from deepcg.trajectory.frames import Frames
 from deepcg.trajectory.topology import MoleculeGraph
 from deepcg.units import BOLTZMANN
+from deepcg.workflow.dataset.beads import DataConfig
 
 UNIT_KT = 1 / BOLTZMANN  # K: kT = 1
 FREE: Constraints = frozenset()
@@ -181,7 +187,7 @@ def test_the_mean_force_of_a_chain_is_exact_in_every_bin(name, flexible):
     assert np.abs(deviations(force, flexible)).max() < 4
 
 
-@pytest.mark.parametrize("name", ["general", "general-mass"])
+@pytest.mark.parametrize("name", ["inverse-gradient", "inverse-gradient-mass"])
 def test_without_the_divergence_the_same_test_fails(name, flexible):
     found = estimator(name, flexible.frames, PHI).candidates[0][0].forces
     wrong = replace(found, kT=0.0)(flexible.frames)[:, 0]
@@ -210,7 +216,7 @@ def stein(forces: Tensor, values: Tensor, i: int, j: int) -> float:
     return float(residual.mean() / (residual.std() / len(values) ** 0.5))
 
 
-@pytest.mark.parametrize("name", ["general", "general-mass"])
+@pytest.mark.parametrize("name", ["inverse-gradient", "inverse-gradient-mass"])
 def test_the_mean_forces_on_several_coordinates_at_once(name, flexible):
     estimate = estimator(name, flexible.frames, f"{PHI};angle:0,1,2;distance:1,2")
     values, forces = estimate.variables(flexible.frames.positions), estimate(flexible.frames)
@@ -237,7 +243,7 @@ def trimer(n: int = 64) -> Frames:
     return Frames(positions, None, -torch.autograd.grad(v, x)[0], torch.zeros(3))
 
 
-@pytest.mark.parametrize("name", ["general", "general-mass", "least-noise"])
+@pytest.mark.parametrize("name", ["inverse-gradient", "inverse-gradient-mass", "least-noise"])
 def test_the_force_on_the_angle_of_two_rigid_bonds_is_exact_in_every_frame(name):
     """U(theta) = V - kT ln sin - kT/2 ln det Z: nothing is hidden, so there is no noise."""
     frames = trimer()
@@ -257,7 +263,7 @@ def test_turning_one_rigid_bond_against_another_is_refused():
 
 def test_the_angle_of_rigid_bonds_needs_the_factor_of_their_momenta(monkeypatch):
     frames, held = trimer(), frozenset({frozenset(range(3))})
-    estimate = estimator("general", frames, "angle:0,1,2", held)
+    estimate = estimator("inverse-gradient", frames, "angle:0,1,2", held)
     right = estimate(frames)
     monkeypatch.setattr(inverse_gradient, "_manifold", lambda rows, j, masses, b: 0 * b[:, :, 0])
     assert (estimate(frames) - right).abs().max() > 0.1
@@ -303,7 +309,7 @@ def test_dynamics_with_constraints_samples_what_the_estimator_holds():
     """<F> = <dU/dtheta> = 0 over constrained dynamics; errors by molecule, false alarm 2e-4."""
     n, kT = 60, 300 * BOLTZMANN
     frames = dynamics(n, 250)
-    build, topology = VARIABLE_ESTIMATORS["general"], chain(3)
+    build, topology = VARIABLE_ESTIMATORS["inverse-gradient"], chain(3)
     held = frozenset({frozenset(range(3))})
     variables = build_variables("angle:0,1,2", topology)
     estimate = build(variables, [frames[::50]], held, MoleculeGraph(topology), BENT, 300.0)
@@ -354,7 +360,7 @@ def test_rigid_waters_give_one_mean_force_by_shifts_and_by_gradients():
         for name, build in VARIABLE_ESTIMATORS.items()
     }
     index = np.digitize(variables(frames.positions)[:, 0], np.linspace(0.25, 0.5, 7)) - 1
-    for name in ("general", "general-mass", "least-noise"):
+    for name in ("inverse-gradient", "inverse-gradient-mass", "least-noise"):
         difference = weights * (forces[name] - forces["rotation"])[:, 0].numpy()
         for bin_ in range(6):
             some = difference[index == bin_]
@@ -401,7 +407,7 @@ def test_a_rigid_group_with_more_held_pairs_than_it_needs():
     f[:, 5], f[:, 0] = -3 * arm, 3 * arm
     frames, masses = Frames(x, None, f, torch.zeros(6)), np.array([12.0, 1, 1, 1, 1, 12])
     variables = build_variables("distance:0,5", topology)
-    for name in ("general", "general-mass"):
+    for name in ("inverse-gradient", "inverse-gradient-mass"):
         held = frozenset({frozenset(range(5))})
         force = VARIABLE_ESTIMATORS[name](
             variables, [frames], held, MoleculeGraph(topology), masses, UNIT_KT
@@ -490,9 +496,18 @@ def test_all_estimators_agree_on_alanine():
         ).double()
         for name, build in VARIABLE_ESTIMATORS.items()
     }
-    for name in ("general", "general-mass", "least-noise"):
+    for name in ("inverse-gradient", "inverse-gradient-mass", "least-noise"):
         for wave in waves:
             products = (found[name] - found["rotation"]) * wave[:, None]
             blocks = products.reshape(26, 500, 2).mean(1)
             z = blocks.mean(0) / (blocks.std(0) / 26**0.5)
             assert z.abs().max() < 4.5  # false alarm 0.8 % over 54 Student-t with 25 degrees
+
+
+def test_names_of_before_are_the_estimators_of_now() -> None:
+    """Run folders and files of labels have them; no choice of today shows them."""
+    for old, name in (("general", "inverse-gradient"), ("general-mass", "inverse-gradient-mass")):
+        assert variable_estimator(old) is variable_estimator(name) is VARIABLE_ESTIMATORS[name]
+        assert DataConfig(map="dihedrals", estimator=old).estimator == old  # as the file has it
+    with pytest.raises(InputError, match=r"'generic' .*choices: inverse-gradient, inverse-gra"):
+        variable_estimator("generic")

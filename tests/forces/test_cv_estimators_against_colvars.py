@@ -255,7 +255,7 @@ def test_turning_an_end_gives_the_force_of_colvars_in_every_frame(simulation):
     np.testing.assert_allclose(both, simulation.both_ends, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["rotation", "general", "general-mass"])
+@pytest.mark.parametrize("name", ["rotation", "inverse-gradient", "inverse-gradient-mass"])
 def test_every_field_has_the_mean_force_of_colvars_in_every_bin(name, simulation):
     """Right fields fail one of 60 bins, 12 for each of 5, in 1 % of all seeds (Student's t)."""
     for candidate in estimator(name, simulation).candidates[0]:
@@ -263,7 +263,7 @@ def test_every_field_has_the_mean_force_of_colvars_in_every_bin(name, simulation
         assert np.abs(deviations(force, simulation)).max() < 4
 
 
-@pytest.mark.parametrize("name", ["general", "general-mass"])
+@pytest.mark.parametrize("name", ["inverse-gradient", "inverse-gradient-mass"])
 def test_without_the_divergence_it_has_another_mean(name, simulation):
     right = estimator(name, simulation).candidates[0][0].forces
     wrong = replace(right, kT=0.0)(simulation.before).flatten()

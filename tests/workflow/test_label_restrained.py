@@ -126,7 +126,7 @@ def labelled(
     progress: Progress = silent,
     **settings: object,
 ) -> MeanForceLabels:
-    restraints = RestrainConfig(TORSION, estimator="general", **settings)  # type: ignore[arg-type]
+    restraints = RestrainConfig(TORSION, estimator="inverse-gradient", **settings)  # type: ignore[arg-type]
     config = LabelConfig(
         trajectory,
         output,

@@ -1,1 +1,10 @@
-"""Trajectories opened, mapped and labelled for a fit."""
+"""Trajectories opened, mapped and labelled for a fit.
+
+========================  ======================================================================
+`beads`                   `DataConfig`; from files to beads with forces
+`collective_variables`    from files to collective variables with forces
+`labels`                  from a file of mean forces to either
+========================  ======================================================================
+
+May import the data wing: ``forces`` and all below it.
+"""

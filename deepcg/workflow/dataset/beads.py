@@ -18,7 +18,7 @@ from deepcg.atomistic.labels import label
 from deepcg.atomistic.system import read_system
 from deepcg.forces.bead_estimators import ESTIMATORS
 from deepcg.forces.constraints import Constraints, from_frames, from_system, from_water
-from deepcg.forces.cv_estimators import VARIABLE_ESTIMATORS
+from deepcg.forces.cv_estimators import variable_estimator
 from deepcg.forces.force_map import project
 from deepcg.mapping.beads import (
     MAPPINGS,
@@ -66,8 +66,8 @@ class DataConfig:
     estimator
         How forces on atoms become forces on beads: least-noise (with control variates from the
         rotations of molecules), linear (the best constant weights) or projected. On collective
-        variables: least-noise (the quietest of those that are legal), rotation, general or
-        general-mass.
+        variables: least-noise (the quietest of those that are legal), rotation,
+        inverse-gradient or inverse-gradient-mass.
     constraints
         Which atoms are held together: auto (from the System, or from bonds that never
         change in the data), water (all water molecules are rigid) or none.
@@ -97,7 +97,7 @@ class DataConfig:
         known = dict.fromkeys((*MAPPINGS, "select", *KINDS, *BY_TOPOLOGY))
         pick(known, self.map.partition(":")[0].strip(), "map")
         if is_collective(self.map):
-            pick(VARIABLE_ESTIMATORS, self.estimator, "estimator of collective variables")
+            variable_estimator(self.estimator)
         else:
             pick(ESTIMATORS, self.estimator, "estimator")
         if self.also and self.forces is not None:

@@ -11,9 +11,9 @@ import torch
 
 from deepcg.atomistic.system import read_system
 from deepcg.forces.cv_estimators import (
-    VARIABLE_ESTIMATORS,
     VariableForces,
     project_variables,
+    variable_estimator,
 )
 from deepcg.mapping.collective_variables import CollectiveVariables, build_variables
 from deepcg.runtime.arrays import Doubles
@@ -76,7 +76,7 @@ def map_variables(
         place = sources[0].forces or trajectory
         warn_of_forces(place, sample.forces.numpy(), sources[0].graph)
     held = constraints_of(sources[0], sample, config.constraints)
-    estimate = VARIABLE_ESTIMATORS[config.estimator](
+    estimate = variable_estimator(config.estimator)(
         variables, [sample], held, sources[0].graph, masses_of(sources[0]), temperature
     )
     mapped = tuple(_mapped(source, config, variables, estimate, progress) for source in sources)

@@ -1,1 +1,10 @@
-"""``deepcg label``: forces of frames, and mean forces of restrained dynamics."""
+"""``deepcg label``: forces for the frames of a trajectory.
+
+==================  ============================================================================
+`command`           the command: instantaneous forces, or mean forces
+`restrain`          mean forces from short dynamics that hold the coarse coordinates
+`restrain_config`   settings of these
+==================  ============================================================================
+
+May import ``workflow.dataset`` and the data wing.
+"""

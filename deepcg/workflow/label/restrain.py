@@ -18,7 +18,7 @@ from deepcg.atomistic.restraints import BeadRestraint, CVRestraint, Restraint, c
 from deepcg.atomistic.system import open_platform, read_system, seed_of
 from deepcg.forces.bead_estimators import ESTIMATORS
 from deepcg.forces.constraints import Constraints
-from deepcg.forces.cv_estimators import VARIABLE_ESTIMATORS
+from deepcg.forces.cv_estimators import variable_estimator
 from deepcg.forces.mean_force_labels import (
     MeanForce,
     MeanForceLabels,
@@ -279,7 +279,7 @@ def _variables(
     widths = {"nm": config.width_nm, "rad": config.width_rad}
     width = np.array([widths[unit] for unit in variables.units])
     springs = CVRestraint(variables, width, thermal_energy(config.temperature))
-    estimate = VARIABLE_ESTIMATORS[config.estimator](
+    estimate = variable_estimator(config.estimator)(
         variables, [sample], held, source.graph, masses, config.temperature
     )
     return _Coordinates(springs, estimate, of_variables(variables), None)

@@ -125,7 +125,7 @@ class BeadRestraint:
     def forces(
         self, targets: Doubles, *, periodic: bool, away: Doubles | None = None
     ) -> list[openmm.Force]:
-        """Return springs on atoms for beads of one atom, else on centroids."""
+        """Return springs to targets (n_beads, 3), nm: on beads of one atom, or on centroids."""
         alone = np.diff(self.mapping.weights.indptr) == 1
         ends, found = _ends(targets, away), []
         if alone.any():
@@ -210,7 +210,7 @@ class CVRestraint:
     def forces(
         self, targets: Doubles, *, periodic: bool, away: Doubles | None = None
     ) -> list[openmm.Force]:
-        """Return one force for each coordinate."""
+        """Return one force for each coordinate, to targets (d,) in its unit."""
         places = [repr(float(x)) for x in targets]
         if away is not None:
             places = [f"{x}+{LEFT}*({float(d)!r})" for x, d in zip(places, away, strict=True)]
@@ -234,7 +234,10 @@ class CVRestraint:
         return force
 
     def frequency(self, atoms: Frames, masses: Doubles) -> float:
-        """Return the root of the largest eigenvalue of J M^-1 J^T K, J = dxi/dr, 1/ps."""
+        """Return the root of the largest eigenvalue of J M^-1 J^T K, J = dxi/dr, 1/ps.
+
+        ``masses`` are those of the atoms (n_atoms,), Da.
+        """
         box = None if atoms.box is None else atoms.box[:1]
         positions = atoms.positions[:1].double().requires_grad_()
         values = self.variables(positions, box)[0]
@@ -247,7 +250,7 @@ class CVRestraint:
 
 
 def check_step(springs: Restraint, atoms: Frames, masses: Doubles, dt: float) -> None:
-    """Refuse a step of ``dt`` ps that is too long for the springs.
+    """Refuse a step of ``dt`` ps that is too long for the springs on masses (n_atoms,), Da.
 
     Raises
     ------

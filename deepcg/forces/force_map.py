@@ -1,5 +1,7 @@
-"""Estimators of the force on a bead from the forces on atoms, whose conditional mean is -dU/dR.
+"""Force maps: the force on a bead from the forces on atoms, whose conditional mean is -dU/dR.
 
+Here U is the potential of mean force (PMF) of the beads. To fit it to these instantaneous forces is
+force matching, or multiscale coarse graining (MS-CG).
 For R = M r any constant W with W M^T = 1 gives one, F = W f; atoms joined by constraints must
 share one weight (Ciccotti, Kapral, Vanden-Eijnden, ChemPhysChem 6, 1809 (2005); Kraemer et al.,
 J. Phys. Chem. Lett. 14, 3970 (2023)). All have the same mean and differ in noise. An estimator is
@@ -133,7 +135,7 @@ def projected_map(
     Raises
     ------
     InputError
-        As `least_noise`; atoms joined by constraints would have unequal weights.
+        As `least_noise_map`; atoms joined by constraints would have unequal weights.
     """
     return _build(mapping, sample, constraints, _projected_weights)
 
@@ -290,7 +292,7 @@ def _second_moments(
 
 
 def forces_of(frames: Frames) -> Tensor:
-    """Return the forces of frames, or say what to do where there are none."""
+    """Return forces (n_frames, n_sites, 3), kJ/mol/nm, or say what to do where there are none."""
     if frames.forces is None:
         raise InputError(
             "these frames have no forces: bead forces need those on atoms; "

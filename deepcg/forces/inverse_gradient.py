@@ -1,4 +1,7 @@
-"""The mean force on any coordinates, by vector fields that are made from their gradients.
+"""Instantaneous collective forces (ICF) of any coordinates, by their inverse gradients.
+
+The mean of an ICF at given coordinates is the mean force; adaptive biasing force (ABF) methods
+average it. It is the work of a vector field b on the forces, and the divergence kT div b.
 
 With rows J of gradients of the coordinates and of the constraints that touch them, and a diagonal
 metric A, the fields b = A J^T (J A J^T)^-1 change one coordinate each, and no constraint. At a
@@ -9,8 +12,8 @@ point of configuration space
 with the forces f = -grad V on the atoms, has the mean force -dU/dxi as its mean at given
 coordinates, for any A (Ciccotti, Kapral, Vanden-Eijnden, ChemPhysChem 6, 1809 (2005)). The last
 term is there because dynamics with constraints sigma samples exp(-V/kT) (det Z)^1/2 delta(sigma):
-the constrained momenta leave that factor behind. Since b . grad sigma = 0 around the manifold too,
-not only on it, div is the plain divergence over all touched atoms.
+the constrained momenta leave that factor (the blue-moon correction). Since b . grad sigma = 0
+around the manifold too, not only on it, div is the plain divergence over all touched atoms.
 
 All derivatives follow from J and the second derivatives H_k of the rows, which are automatic. With
 a = A J^T, W = (J A J^T)^-1, b_i = sum_j W_ij a_j, and grad W = -W (grad J A J^T) W,
@@ -133,6 +136,8 @@ def general_forces(
     kT: float,
 ) -> GeneralForces:
     """Return the estimator with those of the held ``pairs`` that couple to the coordinates.
+
+    ``pairs`` (c, 2) are atoms; ``masses``, Da, and ``metric`` (n_atoms,); kT in kJ/mol.
 
     Raises
     ------

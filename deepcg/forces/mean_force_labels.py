@@ -162,7 +162,7 @@ class MeanForceLabels:
         )
 
     def with_label(self, label: MeanForce, box: Doubles | None) -> MeanForceLabels:
-        """Return the labels and one more."""
+        """Return the labels and one more, with its box (3, 3), nm."""
 
         def more(old: Doubles, new: Doubles) -> Doubles:
             return np.concatenate([old.reshape(-1, *new.shape), new[None]])

@@ -119,7 +119,9 @@ class Neighbors:
 
 
 def check_cutoff(box: Tensor | None, cutoff: float) -> None:
-    """Refuse a cutoff for which a bead would meet two images of the same neighbor.
+    """Refuse a cutoff, nm, for which a bead would meet two images of the same neighbor.
+
+    In boxes (n_frames, 3, 3), nm; ``None`` has no images.
 
     Raises
     ------

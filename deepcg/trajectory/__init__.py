@@ -1,1 +1,14 @@
-"""Frames and topologies, read from any format and refused when wrong."""
+"""Frames and topologies, read from any format and refused when wrong.
+
+==================  ============================================================================
+`frames`            `Frames` of sites and `CVFrames` of collective variables
+`topology`          `MoleculeGraph`: elements, bonds, molecules; molecules made whole
+`reader`            which files belong together, whether they agree, and their frames
+`consistency`       do trajectory, forces and System belong together
+`sanity_checks`     can frames be what they are said to be
+`frame_weights`     statistical weights of frames from files beside a trajectory
+`formats`           a module for each file format
+==================  ============================================================================
+
+May import ``geometry``, ``runtime`` and ``units``.
+"""

@@ -76,7 +76,7 @@ def check_held(path: Path, positions: Floats, trajectory: Path) -> None:
 
 
 def check_forces(forces: TrajectoryFile, trajectory: TrajectoryFile, numbers: Integers) -> None:
-    """Check that a file of forces is for the atoms and the number of frames of a trajectory."""
+    """Check that a file of forces is for the frames of a trajectory, of elements (n_atoms,)."""
     if not forces.has_forces:
         raise InputError(f"{forces.path} has no forces")
     if forces.n_atoms != trajectory.n_atoms:
@@ -108,7 +108,11 @@ def check_same_origin(forces: TrajectoryFile, trajectory: Path, system: Path | N
 def check_same_place(
     trajectory: Path, forces: Path, first: int, positions: Floats, box: Floats | None, there: Floats
 ) -> None:
-    """Check that two files have the same positions, up to box vectors and one common shift."""
+    """Check that two files have the same positions, up to box vectors and one common shift.
+
+    ``positions`` and ``there`` (f, n_atoms, 3) and ``box`` (f, 3, 3), nm, of frames that begin with
+    frame ``first``.
+    """
     apart = positions - there
     apart = apart.astype(np.float64) - apart[:, :1]
     if box is not None:

@@ -23,7 +23,9 @@ class Frames:
     forces
         (n_frames, n_sites, 3), kJ/mol/nm. ``None`` where they are not known.
     types
-        (n_sites,), integers from 0.
+        (n_sites,), integers. Of atoms, as a trajectory is read: atomic numbers, 0 for virtual
+        sites. Of beads, once they are mapped: bead types from 0, indices into the mapping's
+        ``type_names``.
     weights
         (n_frames,), statistical weights of frames from biased sampling. ``None`` where
         all frames count the same.

@@ -83,7 +83,7 @@ class MoleculeGraph:
 
     @cached_property
     def waters(self) -> list[Integers]:
-        """Molecules of two hydrogens and one oxygen, virtual sites included."""
+        """Atoms of each molecule of two hydrogens and one oxygen, virtual sites included."""
         found = []
         for atoms in self.molecules:
             numbers = self.numbers[atoms]

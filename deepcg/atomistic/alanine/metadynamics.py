@@ -2,6 +2,9 @@
 
 The table of hills and the States of all walkers are saved in one file, so that what was cut off
 takes the steps of what was not.
+
+Why not ``openmm.app.Metadynamics``, which is the oracle in tests: its walkers share their hills
+through files. Here those of one process share one table, and what is resumed is exact.
 """
 
 from __future__ import annotations

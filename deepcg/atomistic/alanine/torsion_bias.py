@@ -36,7 +36,7 @@ _TORUS = (-np.pi, np.pi, -np.pi, np.pi)
 
 
 def axis(n_points: int) -> Doubles:
-    """Return the angles of a table, rad."""
+    """Return the angles (n_points,) of a table, rad."""
     return np.linspace(-np.pi, np.pi, n_points)
 
 
@@ -112,7 +112,7 @@ def read_table(path: Path) -> Table:
 
 
 def checked_table(path: Path, table: NDArray[Any]) -> Table:
-    """Return a table that was read from a file.
+    """Return a table (n, n), kJ/mol, that was read from a file.
 
     Raises
     ------

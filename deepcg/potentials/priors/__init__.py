@@ -1,4 +1,17 @@
-"""Energies that a network need not learn."""
+"""Energies that a network need not learn.
+
+====================  ==========================================================================
+`force_field`         bonds, angles, torsions, pairs: tables of terms and their energy
+`force_field_loops`   the same in compiled loops
+`from_system`         tables from an OpenMM System
+`from_data`           tables from means and spreads of the data
+`obc2`                implicit water: the generalized Born model OBC2
+`repulsion`           excluded volume: beads do not come closer than in the data
+`repulsion_loops`     the same in compiled loops
+====================  ==========================================================================
+
+May import ``trajectory``, ``geometry``, ``compute``, ``runtime`` and ``units``.
+"""
 
 from deepcg.potentials.priors.force_field import KINDS, ForceField, Table
 from deepcg.potentials.priors.from_data import statistical_tables

@@ -1,4 +1,4 @@
-"""What keeps beads apart where there are no data."""
+"""Excluded volume: what keeps beads apart where there are no data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,20 @@
-"""File formats: every one gives a `TrajectoryFile`, in nm and kJ/mol/nm."""
+"""File formats: every one gives a `TrajectoryFile`, in nm and kJ/mol/nm.
+
+================  ==============================================================================
+`recording`       `TrajectoryFile` and `Block`: what any file of frames gives
+`dcd`             .dcd, by memory map
+`dcd_writer`      .dcd that can be cut back and continued
+`xtc`             .xtc, every number checked; its loops are in ``xtc_loops``
+`trr`             .trr of GROMACS, with forces
+`numpy_files`     .npy and .npz
+`ase_files`       extended XYZ and LAMMPS dumps
+`deepmd`          DeePMD folders
+`mdtraj_file`     whatever else MDTraj reads, without forces
+`units`           the units of formats that leave them open
+================  ==============================================================================
+
+May import ``runtime``, ``units`` and nothing else of the package.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 Units are A and eV unless others are given. A folder that holds several such systems of the same
 atoms (data_0, data_1, ...) is one recording, in the order of the names.
+They are read here, so that neither DeePMD-kit nor dpdata has to be there.
 """
 
 from __future__ import annotations

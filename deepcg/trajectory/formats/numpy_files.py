@@ -68,7 +68,7 @@ def open_npy(path: Path, units: FileUnits) -> NpyFile:
 
 
 def mapped(path: Path) -> NDArray[Any]:
-    """Return the array of a .npy, mapped into memory.
+    """Return the array (...) of a .npy, as it is, mapped into memory.
 
     Raises
     ------

@@ -1,6 +1,8 @@
 """GROMACS .trr trajectories: frames in XDR, each of them with or without positions and forces.
 
-MDTraj's reader leaves the forces out; the layout is that of GROMACS' trnio (magic number 1993).
+The layout is that of GROMACS' trnio (magic number 1993). Why not MDTraj: its public reader leaves
+the forces out. MDAnalysis reads them, at the price of one more dependency. Here sizes are checked
+before memory is taken, and the file is mapped, so that only what is asked for is read.
 """
 
 from __future__ import annotations

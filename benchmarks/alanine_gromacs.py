@@ -28,7 +28,6 @@ import mdtraj
 import numpy as np
 import openmm
 import torch
-from mdtraj.formats import TRRTrajectoryFile
 from numpy.typing import NDArray
 from scipy.ndimage import spline_filter
 
@@ -48,6 +47,7 @@ from deepcg.atomistic.system import open_context, open_platform, read_system
 from deepcg.mapping.collective_variables import dihedral
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.progress import silent
+from deepcg.trajectory.formats.trr import TrrFile, open_trr
 from deepcg.trajectory.topology import MoleculeGraph, make_whole
 from sampling.spline import Axis, Spline
 
@@ -211,14 +211,14 @@ def collect(folder: Path, output: Path, skip_ps: float) -> None:
     frames = SoluteFrames(output, N_ATOMS, constants)
     frames.create()
     peptide, bias = model.topology.subset(PEPTIDE), model.bias
-    with TRRTrajectoryFile(str(files.named(".trr"))) as file:
-        n = n_whole(file)
-        for first in range(0, n, CHUNK):
-            times, x, _, f = read(file, peptide, first, min(CHUNK, n - first))
-            x -= x[:, [C_ALPHA]]
-            angles, energies, f = without_bias(bias, x, f)
-            for k in np.flatnonzero(times >= skip_ps):
-                frames.append(x[k], f[k], energies[k], *angles[k])
+    file = open_trr(files.named(".trr"), unfinished=True)
+    n = file.n_frames
+    for first in range(0, n, CHUNK):
+        times, x, _, f = read(file, peptide, first, min(CHUNK, n - first))
+        x -= x[:, [C_ALPHA]]
+        angles, energies, f = without_bias(bias, x, f)
+        for k in np.flatnonzero(times >= skip_ps):
+            frames.append(x[k], f[k], energies[k], *angles[k])
     frames.publish()
     frames.records.unlink()
     if not output.exists():
@@ -250,25 +250,25 @@ def differences(files: RunFiles) -> Iterator[dict[str, Floats]]:
     context = open_context(model.acting, openmm.VerletIntegrator(STEP), platform)
     spline = model.bias
     times, biases, potentials = energies_of(files.named(".edr"), model)
-    with TRRTrajectoryFile(str(files.named(".trr"))) as file:
-        frames = np.round(times / (STEP * EVERY)).astype(int)
-        last = np.searchsorted(frames, n_whole(file)) - 1
-        for k in np.unique(np.linspace(0, last, CHECKED).astype(int)):
-            _, x, box, f = read(file, model.topology, int(frames[k]), 1)
-            context.setPeriodicBoxVectors(*box[0].astype(float))
-            context.setPositions(x[0].astype(float))
-            potential, forces = energy_and_forces(context, UNBIASED)
-            bias, pull = energy_and_forces(context, {BIAS_GROUP})
-            _, collected, unbiased = without_bias(spline, x[:, PEPTIDE], f[:, PEPTIDE])
-            more = f[0] - forces - pull
-            yield {
-                "potential energy with the bias": potentials[k] - potential - bias,
-                "bias": biases[k] - bias,
-                "bias, as collected": collected[0] - bias,
-                "forces on the peptide with the bias": more[PEPTIDE],
-                "forces on the peptide, as collected": unbiased[0] - forces[PEPTIDE],
-                "forces on the water": more[N_ATOMS:],
-            }
+    file = open_trr(files.named(".trr"), unfinished=True)
+    frames = np.round(times / (STEP * EVERY)).astype(int)
+    last = np.searchsorted(frames, file.n_frames) - 1
+    for k in np.unique(np.linspace(0, last, CHECKED).astype(int)):
+        _, x, box, f = read(file, model.topology, int(frames[k]), 1)
+        context.setPeriodicBoxVectors(*box[0].astype(float))
+        context.setPositions(x[0].astype(float))
+        potential, forces = energy_and_forces(context, UNBIASED)
+        bias, pull = energy_and_forces(context, {BIAS_GROUP})
+        _, collected, unbiased = without_bias(spline, x[:, PEPTIDE], f[:, PEPTIDE])
+        more = f[0] - forces - pull
+        yield {
+            "potential energy with the bias": potentials[k] - potential - bias,
+            "bias": biases[k] - bias,
+            "bias, as collected": collected[0] - bias,
+            "forces on the peptide with the bias": more[PEPTIDE],
+            "forces on the peptide, as collected": unbiased[0] - forces[PEPTIDE],
+            "forces on the water": more[N_ATOMS:],
+        }
 
 
 def energy_and_forces(context: openmm.Context, groups: Iterable[int]) -> tuple[float, Floats]:
@@ -293,32 +293,17 @@ def energies_of(path: Path, model: Model) -> tuple[Floats, Floats, Floats]:
     return times, bias[0] if bias else np.zeros_like(times), potential
 
 
-def n_whole(file: TRRTrajectoryFile) -> int:
-    """Return how many frames to read: GROMACS may still be writing the last one.
-
-    Raises
-    ------
-    InputError
-        There is none.
-    """
-    n: int = len(file) - 1
-    if n < 1:
-        raise InputError("the trajectory has no whole frame yet: wait for some")
-    return n
-
-
 def read(
-    file: TRRTrajectoryFile, topology: mdtraj.Topology, first: int, n: int
+    file: TrrFile, topology: mdtraj.Topology, first: int, n: int
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """Return times (n,), positions, boxes (n, 3, 3) and forces of the atoms that a topology has.
 
-    Molecules are whole; ps, nm, kJ/mol/nm.
+    They are the first ones of the file. Molecules are whole; ps, nm, kJ/mol/nm.
     """
-    file.seek(first)
-    atoms = np.arange(topology.n_atoms)
-    # MDTraj's public way leaves the forces out
-    x, times, _, boxes, _, _, forces = file._read(n, atoms, get_forces=True)
-    return times, make_whole(x, boxes, MoleculeGraph(topology).spanning_tree), boxes, forces
+    block = next(file.blocks(n, first, first + n))
+    times = np.array([frame.time for frame in file.frames[first : first + n]])
+    x, f = (values[:, : topology.n_atoms] for values in (block.positions, block.forces))
+    return times, make_whole(x, block.box, MoleculeGraph(topology).spanning_tree), block.box, f
 
 
 def equilibrated(model: Model, positions: Floats, seed: int) -> mdtraj.Trajectory:

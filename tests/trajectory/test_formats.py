@@ -13,6 +13,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.formats import Block, TrajectoryFile, open_trajectory_file, parse_units
+from deepcg.trajectory.formats.trr import open_trr
 
 N_FRAMES, N_ATOMS = 7, 5
 EV, KCAL = 96.48533212331, 4.184
@@ -252,7 +253,7 @@ def test_lammps_dump_needs_units_ids_and_its_last_line(
 
 
 def write_trr(path: Path, positions: np.ndarray, forces: np.ndarray) -> None:
-    """Write by MDTraj, whose own reader leaves forces out."""
+    """Write by MDTraj, whose public reader leaves forces out."""
     n = len(positions)
     boxes = np.tile(CELL.astype(np.float32), (n, 1, 1))
     with mdtraj.formats.TRRTrajectoryFile(str(path), "w") as file:
@@ -305,6 +306,8 @@ def test_a_cut_trr_names_the_last_good_frame(
     path.write_bytes(data[: 6 * size + cut])
     with pytest.raises(InputError, match=f"last good frame is 5, .*truncate -s {6 * size} "):
         open_trajectory_file(path)
+    whole = all_of(open_trr(path, unfinished=True))
+    np.testing.assert_array_equal(whole.forces, forces[:6])
 
 
 def test_an_unknown_ending_names_the_nearest(tmp_path: Path) -> None:

@@ -78,8 +78,10 @@ class TrrFile:
                 )
 
 
-def open_trr(path: Path) -> TrrFile:
+def open_trr(path: Path, *, unfinished: bool = False) -> TrrFile:
     """Index a .trr file (only the headers of its frames are read).
+
+    The last frame of an ``unfinished`` one may be still being written; it is left out then.
 
     Raises
     ------
@@ -90,7 +92,7 @@ def open_trr(path: Path) -> TrrFile:
     if path.stat().st_size == 0:
         raise InputError(f"{path} has no frames")
     with path.open("rb") as file, _view(file.fileno()) as data:
-        frames = tuple(_index(path, data))
+        frames = tuple(_index(path, data, unfinished))
     if len({frame.n_atoms for frame in frames}) > 1:
         raise InputError(f"{path}: the number of atoms is not the same in all frames")
     has_x = any(frame.x is not None for frame in frames)
@@ -112,13 +114,15 @@ def _view(file: int) -> mmap.mmap:
     return mmap.mmap(file, 0, access=mmap.ACCESS_READ)
 
 
-def _index(path: Path, data: mmap.mmap) -> Iterator[TrrFrame]:
+def _index(path: Path, data: mmap.mmap, unfinished: bool) -> Iterator[TrrFrame]:
     offset = n_frames = 0
     while offset < len(data):
         if not MAGIC.startswith(data[offset : offset + len(MAGIC)]):
             raise InputError(f"{path} is no .trr file, or damaged in frame {n_frames}")
         frame = _header(data, offset)
         if frame is None or frame.end > len(data):
+            if unfinished and n_frames:
+                return
             raise InputError(
                 f"{path} is truncated, or damaged, within frame {n_frames}; "
                 + (

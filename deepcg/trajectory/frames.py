@@ -132,13 +132,11 @@ class CVFrames:
     def __post_init__(self) -> None:
         shape = tuple(self.values.shape)
         if len(shape) != 2:
-            raise ValueError(f"VariableFrames.values has shape {shape}, not (frames, coordinates)")
+            raise ValueError(f"CVFrames.values has shape {shape}, not (frames, coordinates)")
         for name, expected in {"forces": shape, "weights": shape[:1], "errors": shape}.items():
             value = getattr(self, name)
             if value is not None and tuple(value.shape) != expected:
-                raise ValueError(
-                    f"VariableFrames.{name} has shape {tuple(value.shape)}, not {expected}"
-                )
+                raise ValueError(f"CVFrames.{name} has shape {tuple(value.shape)}, not {expected}")
 
     def __len__(self) -> int:
         return len(self.values)

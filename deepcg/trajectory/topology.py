@@ -119,6 +119,9 @@ def guess_bonds(numbers: Integers, positions: Floats, box: Floats | None) -> Int
     ``STRETCH`` times the sum of their covalent radii (those of ASE). A hydrogen is bonded to its
     nearest neighbor only; virtual sites and the metals of ions are not bonded.
 
+    ASE searches, and not `deepcg.geometry.neighbor_list`: that has one cutoff for all elements and
+    refuses boxes narrower than twice of it, such as the cells of crystals.
+
     Parameters
     ----------
     numbers

@@ -1,4 +1,8 @@
-"""The prior of a solute without its solvent: its own terms of the System."""
+"""The prior of a solute without its solvent: its own terms of the System.
+
+Why tables and not OpenMM itself: U is differentiated and evaluated for many replicas at once, in
+PyTorch. OpenMM is the oracle in tests.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@
 Onufriev, Bashford and Case, Proteins 55, 383 (2004), model II; pair integrals and scale factors of
 Hawkins, Cramer and Truhlar, J. Phys. Chem. 100, 19824 (1996); the radii that AMBER calls mbondi2;
 the non-polar part of Schaefer, Bartels and Karplus, J. Mol. Biol. 284, 835 (1998). The numbers
-are OpenMM's of ``implicit/obc2.xml``, for water at 300 K.
+are OpenMM's of ``implicit/obc2.xml``, for water at 300 K. Why not OpenMM's force: here it is a part
+of U, differentiable and for many replicas at once. OpenMM is the oracle in tests.
 """
 
 from __future__ import annotations

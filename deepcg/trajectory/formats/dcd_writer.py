@@ -1,4 +1,7 @@
-"""DCD trajectories that can be cut back to a frame and continued, byte for byte."""
+"""DCD trajectories that can be cut back to a frame and continued, byte for byte.
+
+OpenMM writes the frames; what its writer says of the time of day is taken out here.
+"""
 
 from __future__ import annotations
 

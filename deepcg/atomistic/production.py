@@ -30,6 +30,7 @@ from deepcg.runtime.config import to_flat
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import read_json, to_disk, write_whole, writing
 from deepcg.runtime.progress import Progress
+from deepcg.runtime.provenance import check_same_settings
 
 _FREE = ("output", "ns", "platform", "threads", "resume")  # may change when a run is resumed
 
@@ -192,12 +193,12 @@ def check_start(files: RunFiles, trajectory: Path, config: Any, *, resume: bool)
     before = record.get("config") if isinstance(record, dict) else None
     if not isinstance(before, dict):
         raise InputError(f"{files.run} does not say what was run: give another output folder")
-    for name, value in identity(config).items():
-        if before.get(name) != value:
-            raise InputError(
-                f"{files.run} says {name} = {before.get(name)}, not {value}: resume with the same, "
-                "or give another output folder"
-            )
+    check_same_settings(
+        before,
+        identity(config),
+        found=f"{files.run} says",
+        way_out="resume with the same, or give another output folder",
+    )
     return True
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -21,6 +21,22 @@ Config = TypeVar("Config")
 
 SAID_EACH_TIME = "trust"
 """The setting that no file can give: it would be that of a stranger, too."""
+
+RENAMED = {
+    "against": "reference",
+    "closest": "min_distance",
+    "drop_bad": "drop_blown_up",
+    "each": "frames_per_query",
+    "edge": "box_length",
+    "high": "trust_high",
+    "low": "trust_low",
+    "most_spread": "max_deviation",
+    "on": "cv",
+    "places": "queries",
+    "spring": "force_constant",
+    "until": "stop_fraction",
+}
+"""Settings by the names that they once had: run folders and scripts know them by these."""
 
 _NAMES = {
     bool: "true or false",
@@ -110,6 +126,21 @@ def from_flat(cls: type[Config], values: Mapping[str, Any]) -> Config:
         A name is unknown, a value has the wrong type or range, one that has no default is missing.
     """
     return _build(cls, _checked(cls, values), None)
+
+
+def renamed(values: Mapping[str, Any], names: Container[str]) -> dict[str, Any]:
+    """Return values by the ``names`` of today, where they have the names of `RENAMED`.
+
+    Raises
+    ------
+    InputError
+        A value has both names.
+    """
+    old = {k: RENAMED[k] for k in values if k not in names and RENAMED.get(k) in names}
+    for name, today in old.items():
+        if today in values:
+            raise InputError(f"{name} is an old name of {today}: give {today} alone")
+    return {old.get(name, name): value for name, value in values.items()}
 
 
 def to_flat(config: object) -> dict[str, Any]:
@@ -218,6 +249,7 @@ def _build(cls: type[Config], values: Mapping[str, Any], defaults: object) -> Co
 
 def _checked(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     kinds = {setting.name: setting.kind for setting in flat_fields(cls)}
+    values = renamed(values, kinds)
     for name in values:
         if name not in kinds:
             raise InputError(f"there is no setting {name!r}{nearest(name, kinds)}")

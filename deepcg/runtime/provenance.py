@@ -1,12 +1,14 @@
-"""Hashes that tell which files a result was made from."""
+"""What a result was made from: hashes of files, versions, and settings that must stay the same."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -14,6 +16,8 @@ import scipy
 import torch
 
 import deepcg
+from deepcg.runtime.config import renamed
+from deepcg.runtime.errors import InputError
 
 WHOLE_BELOW = 64 * 2**20  # bytes
 PART = 16 * 2**20  # bytes
@@ -38,6 +42,36 @@ def file_hash(path: Path) -> str:
         parts = [str(size).encode(), file.read(PART)]
         file.seek(-PART, 2)
         return "sha256-parts:" + _digest([*parts, file.read(PART)])
+
+
+def check_same_settings(
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    *,
+    found: str,
+    way_out: str,
+    free: Container[str] = (),
+) -> None:
+    """Refuse to go on with what was begun under other settings, but for those that are ``free``.
+
+    The message is ``found``, the first setting that differs with both of its values, and
+    ``way_out``. Settings of before may have the names that they had then.
+
+    Raises
+    ------
+    InputError
+        A setting differs.
+    """
+    before = renamed(before, now)
+    for name, value in now.items():
+        old = before.get(name)
+        if name not in free and old != value and _as_in_file(old) != _as_in_file(value):
+            raise InputError(f"{found} {name} = {old}, not {value}: {way_out}")
+
+
+def _as_in_file(value: Any) -> str:
+    """Return a value as a file has it, which knows lists only, and no order of options."""
+    return json.dumps(value, sort_keys=True, default=str)
 
 
 def _digest(parts: Iterable[bytes]) -> str:

@@ -36,6 +36,7 @@ from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import replacing
 from deepcg.runtime.locks import folder_locked
 from deepcg.runtime.progress import Progress, silent
+from deepcg.runtime.provenance import check_same_settings
 from deepcg.trajectory.frames import Frames
 from deepcg.trajectory.reader import Trajectory, iter_frames, open_trajectory
 from deepcg.units import thermal_energy
@@ -341,10 +342,10 @@ def begin(path: Path, none: MeanForceLabels) -> MeanForceLabels:
             f"{path} is no file of labels: move it away, or give another output folder"
         )
     found = load_labels(path)
-    for name, value in none.task.items():
-        if found.task.get(name) != value:
-            raise InputError(
-                f"{path} has labels with {name} = {found.task.get(name)}, not {value}: "
-                "move it away, or give another output folder"
-            )
+    check_same_settings(
+        found.task,
+        none.task,
+        found=f"{path} has labels with",
+        way_out="move it away, or give another output folder",
+    )
     return replace(found, task=none.task)

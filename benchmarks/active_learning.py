@@ -90,7 +90,7 @@ def curves(
 ) -> dict[str, tuple[Floats, Floats]]:
     """Return frames added (seeds, rounds + 1) and both errors (seeds, rounds + 1, 2) of each."""
     found = {}
-    plain = LearnConfig(run, pool, rounds=ROUNDS, until=0.0, threads=1)
+    plain = LearnConfig(run, pool, rounds=ROUNDS, stop_fraction=0.0, threads=1)
     for name, at_random in (("asked for", False), ("at random", True)):
         frames, apart = [], []
         for seed in range(SEEDS):

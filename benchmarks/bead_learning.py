@@ -101,7 +101,7 @@ def main() -> None:
         output=output,
         oracle="restrained",
         rounds=ROUNDS,
-        places=PLACES,
+        queries=PLACES,
         walkers=16,
         walk_ps=10.0,
         refit_steps=200,

@@ -18,11 +18,13 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from deepcg.cli.progress_bars import progress_on, say
 from deepcg.cli.signals import Stopped, stoppable
 from deepcg.runtime.config import (
+    RENAMED,
     Setting,
     flat_fields,
     from_flat,
     from_text,
     read_values,
+    renamed,
     summary,
 )
 from deepcg.runtime.errors import InputError
@@ -84,6 +86,11 @@ class ConfigCommand(click.Command):
         self.config, self.job, self.defaults = config, job, defaults
         self.settings = {setting.name: setting for setting in flat_fields(config)}
         params = [self._parameter(setting) for setting in self.settings.values()]
+        params += [
+            self._option(self.settings[new], old, hidden=True)
+            for old, new in RENAMED.items()
+            if new in self.settings and old not in self.settings
+        ]
         super().__init__(name, params=[*params, _config_file()], help=summary(config))
 
     def invoke(self, ctx: click.Context) -> None:
@@ -128,6 +135,7 @@ class ConfigCommand(click.Command):
         typed = {k: v for k, v in ctx.params.items() if v is not None and v != ()}
         file = typed.pop("config_file", None)
         values = {} if file is None else read_values(Path(file), self.config)
+        typed = renamed(typed, self.settings)
         values.update({name: self._read(self.settings[name], v) for name, v in typed.items()})
         values = {**self.defaults, **values}
         for setting in self.settings.values():
@@ -153,17 +161,21 @@ class ConfigCommand(click.Command):
             many = -1 if setting.plain_kind is tuple else 1
             metavar = setting.name.upper() + ("..." if many == -1 else "")
             return click.Argument([setting.name], nargs=many, metavar=metavar, required=False)
-        dashes = setting.name.replace("_", "-")
+        return self._option(setting, setting.name)
+
+    def _option(self, setting: Setting, name: str, *, hidden: bool = False) -> click.Option:
+        """Return the option of a setting, which may be under an old name, for no help to show."""
+        dashes = name.replace("_", "-")
         text = self._help(setting)
         if setting.plain_kind is bool:
             switch = f"--{dashes}/--no-{dashes}"
-            return click.Option([setting.name, switch], default=None, help=text)
-        short = ["-o"] if setting.name == "output" else []
+            return click.Option([name, switch], default=None, help=text, hidden=hidden)
+        short = ["-o"] if name == "output" else []
         metavar = _METAVARS[setting.plain_kind]
         # lists may be given in parts: the last part alone is never what was meant
         many = setting.plain_kind is tuple
-        names = [setting.name, *short, f"--{dashes}"]
-        return click.Option(names, metavar=metavar, help=text, multiple=many)
+        names = [name, *short, f"--{dashes}"]
+        return click.Option(names, metavar=metavar, help=text, multiple=many, hidden=hidden)
 
     def _is_argument(self, setting: Setting) -> bool:
         """Whether this is what the command is about: its files."""

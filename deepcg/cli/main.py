@@ -190,7 +190,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _line(error: click.UsageError) -> str:
-    if isinstance(error, click.NoSuchOption):
-        near = f"; did you mean {error.possibilities[0]}?" if error.possibilities else ""
+    if isinstance(error, click.NoSuchOption) and error.ctx:
+        options = [
+            p for p in error.ctx.command.get_params(error.ctx) if isinstance(p, click.Option)
+        ]
+        shown = [name for o in options if not o.hidden for name in (*o.opts, *o.secondary_opts)]
+        near = nearest(error.option_name, shown).replace("'", "")
         return f"there is no option {error.option_name}{near}"
     return " ".join(error.format_message().split())

@@ -48,7 +48,7 @@ class BiasConfig:
     bias
         none, metadynamics (well-tempered; all replicas fill one bias, which is then fixed before
         frames are written) or umbrella (springs to a grid of windows).
-    on
+    cv
         What is biased: dihedrals (phi and psi), or coordinates of beads, counted from 0, such as
         "dihedral:4,6,8,14;distance:3,7".
     hill_height
@@ -65,9 +65,9 @@ class BiasConfig:
     windows
         Number of umbrella windows along the coordinates, one for all or one for each; replicas are
         shared out among all combinations.
-    spring
-        Spring constant of windows, kJ/mol per squared unit, one for all or one for each; by default
-        4 kT over the squared distance of windows.
+    force_constant
+        Force constant of the springs of windows, kJ/mol per squared unit, one for all or one for
+        each; by default 4 kT over the squared distance of windows.
     temperatures
         Temperatures of replica exchange, K, the model's first; every set of as many replicas swaps
         among them, and frames at the first are the samples.
@@ -76,14 +76,14 @@ class BiasConfig:
     """
 
     bias: str = "none"
-    on: str = "dihedrals"
+    cv: str = "dihedrals"
     hill_height: float | None = None
     hill_width: tuple[float, ...] | None = None
     bias_factor: float = 6.0
     hill_every_ps: float = 0.2
     freeze_after_ps: float = 100.0
     windows: tuple[int, ...] = (12,)
-    spring: tuple[float, ...] | None = None
+    force_constant: tuple[float, ...] | None = None
     temperatures: tuple[float, ...] = ()
     swap_every_ps: float = 0.2
 
@@ -162,7 +162,7 @@ def enhance(
         start = frames[_spread(frames, replicas)]
         swaps = _exchange(config, start, temperature, dt) if config.temperatures else None
         return Enhancement(force_field, start, swaps)
-    variables = build_variables(config.on, topology)
+    variables = build_variables(config.cv, topology)
     if box is not None:
         _check_whole(variables)
     task = _Task(variables, frames, replicas, thermal_energy(temperature), dt)
@@ -246,8 +246,8 @@ def _umbrella(config: BiasConfig, task: _Task) -> tuple[HarmonicBias, Tensor]:
     grid = np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1).reshape(-1, len(lines))
     centers = task.frames.new_tensor(np.repeat(grid, task.replicas // n_windows, axis=0))
     steps = [line[1] - line[0] if len(line) > 1 else 1.0 for line in lines]
-    springs = config.spring or tuple(4 * task.kT / step**2 for step in steps)
-    constants = centers.new_tensor(_for_each(springs, len(variables), "spring"))
+    springs = config.force_constant or tuple(4 * task.kT / step**2 for step in steps)
+    constants = centers.new_tensor(_for_each(springs, len(variables), "force_constant"))
     bias = HarmonicBias(centers, constants, task.variables.periods)
     pulls = [bias(value.expand_as(centers))[0] for value in task.variables(task.frames)]
     return bias, torch.stack(pulls).argmin(0)

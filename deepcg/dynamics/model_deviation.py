@@ -34,29 +34,29 @@ class ModelDeviationConfig:
     ----------
     member
         0, 1 ... or mean: the mean of all members, at the cost of all.
-    most_spread
+    max_deviation
         Largest spread of the members' forces on a bead that is allowed, kJ/mol/nm; by default any.
     beyond
         What to do with a replica whose spread is larger: stop or reflect.
     """
 
     member: str = "0"
-    most_spread: float | None = None
+    max_deviation: float | None = None
     beyond: str = "reflect"
 
     def __post_init__(self) -> None:
         if self.member != "mean" and not self.member.isdecimal():
             raise InputError(f"member is {self.member!r}: give a number from 0, or mean")
         pick(dict.fromkeys(("stop", "reflect")), self.beyond, "choice of beyond")
-        if self.most_spread is not None and not self.most_spread > 0:
-            raise InputError(f"most_spread is {self.most_spread}: it must be positive")
+        if self.max_deviation is not None and not self.max_deviation > 0:
+            raise InputError(f"max_deviation is {self.max_deviation}: it must be positive")
 
     @property
     def settings(self) -> dict[str, str]:
         """What must be the same for a run to be resumed, where it is not the default."""
         found = {} if self.member == "0" else {"member": self.member}
-        if self.most_spread is not None:
-            found |= {"most_spread": str(self.most_spread), "beyond": self.beyond}
+        if self.max_deviation is not None:
+            found |= {"max_deviation": str(self.max_deviation), "beyond": self.beyond}
         return found
 
 
@@ -76,10 +76,10 @@ class ModelDeviationLimit:
         InputError
             Both are asked for.
         """
-        if self.config.most_spread is None or self.ensemble is None:
+        if self.config.max_deviation is None or self.ensemble is None:
             return method
         if method is not None:
-            raise InputError("most_spread goes without metadynamics and replica exchange")
+            raise InputError("max_deviation goes without metadynamics and replica exchange")
         ensemble = self.ensemble
 
         def largest(positions: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ class ModelDeviationLimit:
 
         reflect = self.config.beyond == "reflect"
         return ReflectingLimit(
-            largest, self.config.most_spread, every=CHECKED_STEPS, reflect=reflect
+            largest, self.config.max_deviation, every=CHECKED_STEPS, reflect=reflect
         )
 
     @contextmanager
@@ -100,8 +100,8 @@ class ModelDeviationLimit:
             when = "begins with" if error.taken == 0 else f"has after {error.taken} steps"
             raise SamplingError(
                 f"replica {error.chain} {when} a spread of {error.value:.4g} kJ/mol/nm, above "
-                f"--most-spread {self.config.most_spread:g}: fit {run} to more data there, allow "
-                f"more, or give --beyond reflect"
+                f"--max-deviation {self.config.max_deviation:g}: fit {run} to more data there, "
+                f"allow more, or give --beyond reflect"
             ) from error
 
 
@@ -115,7 +115,7 @@ def trust(config: ModelDeviationConfig, run: Path, device: torch.device) -> Mode
     """
     members = [model.potential.requires_grad_(False) for model in load_beads(run, device)]
     ensemble = EnsemblePotential(members) if len(members) > 1 else None
-    if ensemble is None and config.most_spread is not None:
+    if ensemble is None and config.max_deviation is not None:
         raise InputError(f"{run} is one fit and has no spread: give it members by 'deepcg fit'")
     if config.member == "mean":
         return ModelDeviationLimit(config, members[0] if ensemble is None else ensemble, ensemble)

@@ -22,6 +22,8 @@ from deepcg.dynamics.config import DynamicsConfig
 from deepcg.dynamics.samples import Samples, trajectories_in
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import write_whole
+from deepcg.runtime.progress import Progress
+from deepcg.runtime.provenance import check_same_settings
 from deepcg.units import BOLTZMANN, thermal_energy
 from sampling import (
     INTEGRATORS,
@@ -38,9 +40,6 @@ from sampling import (
 )
 
 _log = logging.getLogger(__name__)
-
-Progress = Callable[[int, int, str], None]
-"""Called with the intervals done, the intervals in all and a word on what is done."""
 
 Settings = Mapping[str, float | int | str]
 
@@ -94,7 +93,7 @@ def run_dynamics(
     progress: Progress | None = None,
     forget: Callable[[], None] | None = None,
     checkpoint_seconds: float = 30.0,
-    drop_bad: bool = False,
+    drop_blown_up: bool = False,
 ) -> Summary:
     """Sample exp(-U/kT) with one replica per start and write what ``deepcg compare`` reads.
 
@@ -128,21 +127,21 @@ def run_dynamics(
         skin): it must drop that memory, or a resumed run differs in rounding.
     checkpoint_seconds
         Wall time between checkpoints; results do not depend on it.
-    drop_bad
+    drop_blown_up
         Go on without replicas that blow up, with a note in the log; their trajectories become
         ``dropped-000.dcd`` ....
 
     Raises
     ------
     SamplingError
-        A replica blew up, or with ``drop_bad`` all did; the checkpoint and all frames up to it are
-        kept.
+        A replica blew up, or with ``drop_blown_up`` all did; the checkpoint and all frames up to
+        it are kept.
     InputError
-        The folder holds other samples, or cannot be resumed from; ``drop_bad`` was given with a
-        method, which makes replicas depend on one another.
+        The folder holds other samples, or cannot be resumed from; ``drop_blown_up`` was given with
+        a method, which makes replicas depend on one another.
     """
-    if drop_bad and method is not None:
-        raise InputError("--drop-bad is for replicas that are independent: leave it out")
+    if drop_blown_up and method is not None:
+        raise InputError("--drop-blown-up is for replicas that are independent: leave it out")
     _check_shapes(start, masses, topology)
     masses = masses.to(start)
     kT = method.kT if isinstance(method, ReplicaExchange) else thermal_energy(config.temperature)
@@ -171,7 +170,7 @@ def run_dynamics(
         method,
         bias_energy,
         checkpoint_seconds,
-        drop_bad,
+        drop_blown_up,
     )
     notes = {**asdict(config), "dt": config.step, **(settings or {})}
     if _is_resumable(output, resume):
@@ -214,7 +213,7 @@ class _Job:
     method: Method | None
     bias_energy: Callable[[Tensor], Tensor] | None
     checkpoint_seconds: float
-    drop_bad: bool
+    drop_blown_up: bool
 
     def propagate(
         self, latest: Checkpoint, progress: Progress | None, forget: Callable[[], None] | None
@@ -259,7 +258,7 @@ class _Job:
         """
         dropped = dropped_of(latest) | {replica}
         healthy = [i for i in range(self.samples.n_target) if i not in dropped]
-        if not self.drop_bad or not healthy or dead > 2 * len(self.samples.trajectories):
+        if not self.drop_blown_up or not healthy or dead > 2 * len(self.samples.trajectories):
             raise blowup
         old = latest.state
         parts = [t.clone() for t in (old.positions, old.velocities, old.forces, old.energy)]
@@ -404,12 +403,13 @@ def _check_same_run(path: Path, checkpoint: Checkpoint, positions: Tensor, notes
         raise InputError(
             f"{path} is of {checkpoint.state.positions.dtype}, not of {positions.dtype}"
         )
-    for name, value in notes.items():
-        if name != "ps" and checkpoint.notes.get(name) != value:
-            raise InputError(
-                f"{path} is of a run with {name} = {checkpoint.notes.get(name)}, not {value}: "
-                f"resume with the old value, or delete {path.parent}"
-            )
+    check_same_settings(
+        checkpoint.notes,
+        notes,
+        found=f"{path} is of a run with",
+        way_out=f"resume with the old value, or delete {path.parent}",
+        free=("ps",),
+    )
 
 
 def _check_same_model(path: Path, state: SamplerState, force_field: ForceField) -> None:

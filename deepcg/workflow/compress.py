@@ -46,7 +46,7 @@ class CompressConfig:
         Folder that 'deepcg fit --network deeppot-se' made.
     output
         Folder for the compressed model; by default RUN-compressed.
-    closest
+    min_distance
         Distance, nm, down to which nets are tabulated: of beads that are nearer they go on as
         straight lines in s(r); by default half of the smallest distance in the frames of the run.
     accuracy
@@ -57,12 +57,12 @@ class CompressConfig:
 
     run: Path
     output: Path | None = None
-    closest: float | None = None
+    min_distance: float | None = None
     accuracy: float = 1e-4
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("closest", "accuracy"):
+        for name in ("min_distance", "accuracy"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"{name} is {value}: it must be positive")
@@ -135,9 +135,11 @@ def _compressed(
     potential, network = model.potential, model.potential.terms[0]
     assert isinstance(network, DeepPotSE)
     parts = [_surroundings(potential, some, box) for some in frames.split(CHUNK)]
-    closest = config.closest or _smallest(parts, network.cutoff) / 2
+    closest = config.min_distance or _smallest(parts, network.cutoff) / 2
     if closest >= network.cutoff:
-        raise InputError(f"closest is {closest:g} nm: it must be below the cutoff {network.cutoff}")
+        raise InputError(
+            f"min_distance is {closest:g} nm: it must be below the cutoff {network.cutoff}"
+        )
     small, slope_error = compressed(network, closest, config.accuracy)
     others = list(potential.terms)[1:]
     other = NetworkPotential(
@@ -147,7 +149,7 @@ def _compressed(
     if not error <= LIMIT:
         raise InputError(
             f"the forces of the compressed model differ by {error:.1e} of their rms, more than "
-            f"{LIMIT:g}: give a smaller --accuracy (now {config.accuracy:g}) or --closest"
+            f"{LIMIT:g}: give a smaller --accuracy (now {config.accuracy:g}) or --min-distance"
         )
     old = model.architecture
     architecture = Architecture(NAME, small.options, old.cutoff, old.n_types, old.repulsion)

@@ -57,7 +57,7 @@ class SampleConfig:
         A bias or replica exchange.
     uncertainty
         Of an ensemble: which of its members, and where they are not to be trusted.
-    drop_bad
+    drop_blown_up
         Go on without replicas that blow up; not with a bias or replica exchange.
     skin
         How far the list of neighbors reaches beyond the cutoff, nm.
@@ -79,7 +79,7 @@ class SampleConfig:
     masses: str | None = None
     enhanced: BiasConfig = field(default_factory=BiasConfig)
     uncertainty: ModelDeviationConfig = field(default_factory=ModelDeviationConfig)
-    drop_bad: bool = False
+    drop_blown_up: bool = False
     skin: float = 0.08
     compile: str = "auto"
     device: str = "auto"
@@ -156,7 +156,7 @@ def _sample(
             resume=config.resume,
             progress=progress,
             forget=forces.renew,
-            drop_bad=config.drop_bad,
+            drop_blown_up=config.drop_blown_up,
         )
     write_bias(output / "bias.npz", enhanced, model.temperature)
     trajectories = trajectories_in(output)

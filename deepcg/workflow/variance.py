@@ -53,7 +53,7 @@ class VarianceConfig:
         How many frames of each source are evaluated, for beads.
     largest
         How many frames of largest spread are written, for beads.
-    against
+    reference
         A reference for the mean force, to tell how large errors are for a spread: labels of deepcg
         label --restrain, or, for collective variables, a run on frames that this one has not seen,
         whose mean forces in bins are taken.
@@ -66,7 +66,7 @@ class VarianceConfig:
     run: Path
     frames: int = 400
     largest: int = 10
-    against: Path | None = None
+    reference: Path | None = None
     output: Path | None = None
     threads: int | None = None
 
@@ -140,7 +140,7 @@ def _of_surfaces(config: VarianceConfig, models: Sequence[CVModel]) -> Findings:
             f"{config.run} is of {len(models[0].names)} coordinates: a map has two at most"
         )
     spread = spread_of_surfaces(config.run, models)
-    checked = None if config.against is None else _check_surfaces(models, config.against)
+    checked = None if config.reference is None else _check_surfaces(models, config.reference)
     return Findings(
         config.run.name,
         len(models),
@@ -206,7 +206,7 @@ def _of_beads(
         len(models),
         fit_config_of(config.run).members.resample,
         beads=tuple(spreads),
-        checked=None if config.against is None else _check_beads(ensemble, config.against),
+        checked=None if config.reference is None else _check_beads(ensemble, config.reference),
         files=written,
     )
 

@@ -210,7 +210,7 @@ def test_two_trajectories_beside_one_another(data: Path, tmp_path: Path) -> None
     said: list[str] = []
     study = fes(
         FesConfig(
-            data / "a.npz", reference=(data / "b.npz",), on=ON, bins=12, output=tmp_path / "o"
+            data / "a.npz", reference=(data / "b.npz",), cv=ON, bins=12, output=tmp_path / "o"
         ),
         tell=said.append,
     )
@@ -245,17 +245,17 @@ def test_u_of_the_coordinates_beside_its_data(data: Path, tmp_path: Path) -> Non
     run = tmp_path / "run"
     config = FitConfig(data / "a.npz", output=run, data=DataConfig(map=ON), training=short)
     fit(replace(config, threads=1))
-    study = fes(FesConfig(run, on=ON))
+    study = fes(FesConfig(run, cv=ON))
     assert [one.name for one in study.landscapes] == ["microscopic", "U from the mean force"]
     assert (run / "fes" / "report.html").is_file()
     assert study.landscapes[1].grid.shape == study.landscapes[0].grid.shape
     with pytest.raises(InputError, match=r"surface of \d+ bins, not 18"):
-        fes(FesConfig(run, on=ON, bins=18))
+        fes(FesConfig(run, cv=ON, bins=18))
 
 
 def test_what_cannot_be_compared_is_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"1 coordinates.*a surface has two"):
-        fes(FesConfig(data / "a.npz", on="dihedral:0,1,2,3"))
+        fes(FesConfig(data / "a.npz", cv="dihedral:0,1,2,3"))
     with pytest.raises(InputError, match="bins is 2"):
         FesConfig(data / "a.npz", bins=2)
     with pytest.raises(InputError, match="3 names for 1"):

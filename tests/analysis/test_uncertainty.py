@@ -149,7 +149,7 @@ def plane(tmp_path: Path) -> Path:
 
 def test_a_report_of_a_plane(plane: Path) -> None:
     said: list[str] = []
-    found = variance(VarianceConfig(plane, against=plane), tell=said.append)
+    found = variance(VarianceConfig(plane, reference=plane), tell=said.append)
     folder = plane / "variance"
     names = {"variance-map.png", "surface-band.png", "calibration.png", "report.html"}
     assert names | {"variance.json", "variance.npz"} == {path.name for path in folder.iterdir()}

@@ -47,7 +47,7 @@ def small(output: Path, **changes: object) -> AlanineSimulation:
 
 
 def in_water(output: Path, **changes: object) -> AlanineSimulation:
-    fewer = {"solvent": "explicit", "waters": 60, "edge": 1.3, "cutoff": 0.5, "ns": 0.0002}
+    fewer = {"solvent": "explicit", "waters": 60, "box_length": 1.3, "cutoff": 0.5, "ns": 0.0002}
     return small(output, **{**fewer, **changes})
 
 
@@ -213,7 +213,7 @@ def test_what_is_stored_can_be_read_back(stored: tuple[Path, Path]) -> None:
 
 
 def test_a_pressure_finds_the_box(tmp_path: Path) -> None:
-    config = in_water(tmp_path, edge=None, pressure=1.0, cutoff=None, waters=120)
+    config = in_water(tmp_path, box_length=None, pressure=1.0, cutoff=None, waters=120)
     with pytest.raises(InputError, match=r"a cutoff of 0\.6 nm does not fit in a box of 40 waters"):
         simulate_alanine(replace(config, waters=40))
     (path,) = simulate_alanine(replace(config, equilibration_ps=2.0, friction=5.0))
@@ -268,9 +268,12 @@ def test_walkers_are_independent_runs_with_files_of_their_own(tmp_path: Path) ->
         ({"hydrogen_mass": 5.0}, "hydrogen_mass is 5: give 1.008 to 4.0 Da"),
         ({"dt_fs": 4.5}, "dt_fs is 4.5: give at most 4 with constraints none and hydrogens of 3"),
         ({"dt_fs": 2.5, "constraints": "hbonds", "hydrogen_mass": 1.008}, "give at most 2"),
-        ({"edge": 2.0}, "there is no box with solvent vacuum: leave out edge, cutoff"),
+        ({"box_length": 2.0}, "with solvent vacuum: leave out box_length, cutoff"),
         ({"interval_ps": 0.041}, "interval_ps is 0.041: give a multiple of the time step, 2 fs"),
-        ({"solvent": "explicit", "edge": 1.0}, "a cutoff of 0.6 nm does not fit in a box of 342"),
+        (
+            {"solvent": "explicit", "box_length": 1.0},
+            "a cutoff of 0.6 nm does not fit in a box of 342",
+        ),
         ({"biasing": BiasSettings(bias="meta")}, "unknown bias 'meta'"),
         ({"biasing": BiasSettings(bias="umbrella"), "walkers": 2}, "there is one in each window"),
         ({"biasing": BiasSettings(bias_factor=1.0)}, "bias_factor is 1: give more than 1"),

@@ -282,7 +282,7 @@ def test_whole_frames_have_the_weights_of_solute_frames(
 
 
 def test_every_window_has_a_trajectory_that_stays_near(tmp_path: Path) -> None:
-    bias = BiasSettings(bias="umbrella", windows=2, spring=400.0)
+    bias = BiasSettings(bias="umbrella", windows=2, force_constant=400.0)
     paths = simulate_alanine(small(tmp_path, bias, equilibration_ps=1.0, ns=0.0004))
     assert [path.name for path in paths] == [f"traj-{k}.npz" for k in range(4)]
     centers = [(phi, psi) for phi in (-np.pi / 2, np.pi / 2) for psi in (-np.pi / 2, np.pi / 2)]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -11,13 +12,15 @@ from typing import Any
 import click
 import numpy as np
 import pytest
+import tomli_w
 from click.testing import CliRunner
 
 from deepcg.atomistic.labels import label
 from deepcg.atomistic.water import WaterSimulation, simulate_water
 from deepcg.cli.commands import ConfigCommand
 from deepcg.cli.main import COMMANDS, Entry, Topic, main
-from deepcg.runtime.config import read_toml, write_toml
+from deepcg.runtime.config import RENAMED, from_text, read_toml, write_toml
+from deepcg.runtime.errors import InputError
 from deepcg.workflow.fes.command import FesConfig
 from deepcg.workflow.fit.config import FitConfig
 
@@ -108,6 +111,9 @@ def test_the_version_is_printed(deepcg: Run):
         ("fitt x", "deepcg: there is no command fitt; did you mean fit?"),
         ("simulate watre", "deepcg simulate: there is no command watre; did you mean water?"),
         ("fit x --cutof 1", "deepcg fit: there is no option --cutof; did you mean --cutoff?\n"),
+        ("compress x --closes 1", "deepcg compress: there is no option --closes\n"),
+        ("variance x --against y --reference z", "against is an old name of reference: give"),
+        ("learn x y --low -1", "give 0 < trust_low < trust_high"),
         ("fit x --batch_size 1", "no option --batch_size; did you mean --batch-size?"),
         ("fit", "deepcg fit: trajectory is missing: deepcg fit [OPTIONS] TRAJECTORY"),
         ("fit x y", "deepcg fit: Got unexpected extra argument (y)"),
@@ -255,6 +261,64 @@ def test_the_settings_of_a_run_can_be_used_again(deepcg: Run, tmp_path: Path):
     write_toml(file, FitConfig(Path("nothing.dcd"), tmp_path / "run", network="pair-spline"))
     assert read_toml(file, FitConfig).network == "pair-spline"
     assert deepcg("fit", "--config", file)[2].startswith("deepcg fit: there is no trajectory")
+
+
+VALUES = {
+    "box_length": "2.5",
+    "cv": "distance:0,1",
+    "drop_blown_up": "true",
+    "force_constant": "40",
+    "frames_per_query": "3",
+    "max_deviation": "7.5",
+    "min_distance": "0.1",
+    "queries": "4",
+    "reference": "labels.npz",
+    "stop_fraction": "0.25",
+    "trust_high": "9",
+    "trust_low": "0.5",
+}
+OLD_NAMES = [
+    (words, old, new)
+    for words, entry in ENTRIES.items()
+    for old, new in RENAMED.items()
+    if new in entry.load(words[-1]).settings  # type: ignore[attr-defined]
+]
+
+
+def resolved(command: Any, *words: str) -> Any:
+    """Return the config that the words lead to, with some file for each argument."""
+    files = ["x" for setting in command.settings.values() if command._is_argument(setting)]
+    return command._resolved(command.make_context("deepcg", [*files, *words]))
+
+
+def test_settings_were_renamed_in_commands():
+    assert {old for _, old, _ in OLD_NAMES} == RENAMED.keys()
+
+
+@pytest.mark.parametrize(("words", "old", "new"), OLD_NAMES)
+def test_an_old_name_gives_the_same_config(
+    words: tuple[str, ...], old: str, new: str, tmp_path: Path
+):
+    command: Any = ENTRIES[words].load(words[-1])
+    value = from_text(VALUES[new], command.settings[new].kind)
+    given = [] if value is True else [VALUES[new]]
+    expected = resolved(command, f"--{new.replace('_', '-')}", *given)
+    assert expected != resolved(command)
+    assert resolved(command, f"--{old.replace('_', '-')}", *given) == expected
+    file = tmp_path / "config.toml"
+    file.write_text(tomli_w.dumps({old: value}))
+    assert resolved(command, "--config", str(file)) == expected
+    file.write_text(file.read_text() + file.read_text().replace(old, new))
+    with pytest.raises(InputError, match=f"{old} is an old name of {new}: give {new} alone"):
+        resolved(command, "--config", str(file))
+
+
+@pytest.mark.parametrize("words", ENTRIES, ids=" ".join)
+def test_no_help_shows_an_old_name(deepcg: Run, words: tuple[str, ...]):
+    shown = set(re.findall(r"--[a-z-]+", deepcg(*words, "--help")[1]))
+    settings = ENTRIES[words].load(words[-1]).settings  # type: ignore[attr-defined]
+    old = {f"--{name.replace('_', '-')}" for name in RENAMED if name not in settings}
+    assert shown.isdisjoint(old)
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ from deepcg.potentials.model_file import Architecture, Model, save_model
 from deepcg.potentials.priors.force_field import ForceField
 from deepcg.potentials.priors.from_system import system_tables
 from deepcg.runtime.errors import InputError
+from deepcg.runtime.files import read_tensors, write_tensors
 from deepcg.units import BOLTZMANN
 from deepcg.workflow.compare import CompareConfig, compare
 from deepcg.workflow.sample import SampleConfig, sample
@@ -135,6 +136,22 @@ def test_a_run_that_is_interrupted_ends_with_the_same_bytes(config, calls, tmp_p
         for name in ("bias.npz", "values.npz"):
             one, other = (np.load(tmp_path / run / name) for run in ("cut", "whole"))
             assert all(np.array_equal(one[k], other[k], equal_nan=k == "periods") for k in one)
+
+
+def test_a_checkpoint_with_old_names_of_settings_is_resumed(tmp_path):
+    config = replace(WINDOWS, force_constant=(40.0,))
+    go(tmp_path / "whole", config)
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path / "cut", config, force_field=Interrupt(110))
+    file = tmp_path / "cut" / "checkpoint.pt"
+    saved = read_tensors(file)
+    for old, new in (("on", "cv"), ("spring", "force_constant")):
+        saved["notes"][old] = saved["notes"].pop(new)
+    write_tensors(file, saved)
+    with pytest.raises(InputError, match=r"of a run with force_constant = \(40.0,\), not \(4.0,\)"):
+        go(tmp_path / "cut", replace(config, force_constant=(4.0,)), resume=True)
+    go(tmp_path / "cut", config, resume=True)
+    assert content(tmp_path / "cut") == content(tmp_path / "whole")
 
 
 def test_another_bias_is_not_resumed(tmp_path):
@@ -274,10 +291,13 @@ def test_wrong_options_are_told_in_a_line(wrong, message):
     ("config", "message"),
     [
         (replace(WINDOWS, windows=(12,)), "12 windows need a multiple of 12 replicas, not 4"),
-        (replace(WINDOWS, spring=(1.0, 2.0)), "spring has 2 numbers: give one, or 1"),
-        (replace(FILLING, on="dihedrals"), "neither phi nor psi"),
+        (
+            replace(WINDOWS, force_constant=(1.0, 2.0)),
+            "force_constant has 2 numbers: give one, or 1",
+        ),
+        (replace(FILLING, cv="dihedrals"), "neither phi nor psi"),
         (replace(FILLING, hill_width=(0.1, 0.2)), "hill_width has 2 numbers"),
-        (replace(FILLING, on="distance:0,1"), "all frames have distance 0-1 = 0.1: nothing"),
+        (replace(FILLING, cv="distance:0,1"), "all frames have distance 0-1 = 0.1: nothing"),
         (BiasConfig(temperatures=(300.0,)), "give two or more, ascending"),
         (BiasConfig(temperatures=(310.0, 330.0)), "the first of the temperatures is 310 K"),
         (BiasConfig(temperatures=(300.0, 330.0, 360.0)), r"4 replicas cannot be shared out .* 3"),

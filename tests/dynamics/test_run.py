@@ -59,7 +59,7 @@ def lattice(n_replicas, dtype=torch.float32):
 
 
 def go(output, force_field=argon, n_replicas=2, start=None, **options):
-    names = ("resume", "forget", "progress", "drop_bad", "method")
+    names = ("resume", "forget", "progress", "drop_blown_up", "method")
     run_options = {k: options.pop(k) for k in names if k in options}
     run_options["checkpoint_seconds"] = options.pop("checkpoint_seconds", 1e9)
     start = lattice(n_replicas) if start is None else start
@@ -296,7 +296,7 @@ def test_a_blow_up_names_step_replica_and_pair_and_keeps_the_good_part(tmp_path)
 
 def test_healthy_replicas_go_on_when_asked(tmp_path, caplog):
     whole = go(tmp_path / "whole")
-    summary = go(tmp_path / "dropped", sticky, drop_bad=True)
+    summary = go(tmp_path / "dropped", sticky, drop_blown_up=True)
     assert "replica 1 blew up at step" in caplog.text
     assert "is dropped; 1 others go on" in caplog.text
     assert summary.dropped == (1,)
@@ -312,27 +312,27 @@ def test_healthy_replicas_go_on_when_asked(tmp_path, caplog):
 
 @pytest.mark.parametrize("intervals", [3, 12])
 def test_a_run_without_a_replica_is_resumed(intervals, tmp_path):
-    go(tmp_path / "whole", sticky, drop_bad=True)
+    go(tmp_path / "whole", sticky, drop_blown_up=True)
 
     def interrupt(done, total, what):
         if done == intervals:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        go(tmp_path / "cut", sticky, drop_bad=True, progress=interrupt)
-    go(tmp_path / "cut", sticky, drop_bad=True, resume=True)
+        go(tmp_path / "cut", sticky, drop_blown_up=True, progress=interrupt)
+    go(tmp_path / "cut", sticky, drop_blown_up=True, resume=True)
     assert content(tmp_path / "cut") == content(tmp_path / "whole")
 
 
 def test_with_no_healthy_replica_the_run_ends(tmp_path):
     with pytest.raises(SamplingError, match="replica 1 blew up at step"):
-        go(tmp_path, sticky, drop_bad=True, ps=4.0)  # whoever takes its place sticks, too
+        go(tmp_path, sticky, drop_blown_up=True, ps=4.0)  # whoever takes its place sticks, too
 
 
 def test_replicas_that_depend_on_one_another_are_not_dropped(tmp_path):
     method = sampling.ReplicaExchange.__new__(sampling.ReplicaExchange)
-    with pytest.raises(InputError, match="--drop-bad is for replicas that are independent"):
-        go(tmp_path, drop_bad=True, method=method)
+    with pytest.raises(InputError, match="--drop-blown-up is for replicas that are independent"):
+        go(tmp_path, drop_blown_up=True, method=method)
 
 
 def test_the_pushed_pair_is_found_across_a_triclinic_box():

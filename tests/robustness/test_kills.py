@@ -45,8 +45,8 @@ STACK = [
     *("--threads", 1),
 ]
 LEARN = [
-    *("--rounds", 3, "--places", 5, "--each", 6, "--walkers", 20, "--walk", 60),
-    *("--refit-steps", 20, "--until", 0, "--low", 0.3, "--threads", 1),
+    *("--rounds", 3, "--queries", 5, "--frames-per-query", 6, "--walkers", 20, "--walk", 60),
+    *("--refit-steps", 20, "--stop-fraction", 0, "--trust-low", 0.3, "--threads", 1),
 ]
 SAMPLE = [
     *("--replicas", 2, "--ps", 0.4, "--equilibration-ps", 0.04, "--interval-ps", 0.02),

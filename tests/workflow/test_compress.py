@@ -177,7 +177,7 @@ def test_forces_are_those_of_the_energy_where_tables_end():
 
 
 def test_an_accuracy_out_of_reach_is_refused():
-    with pytest.raises(InputError, match="give a larger --accuracy or --closest"):
+    with pytest.raises(InputError, match="give a larger --accuracy or --min-distance"):
         compressed(network(1, False, torch.float64), 0.1, 1e-20)
 
 

@@ -394,17 +394,17 @@ def test_replicas_are_kept_where_the_spread_is_small(copied: Callable[[], Path])
     start = torch.as_tensor(np.load(run / "start.npz")["positions"])
     begin = model_deviation(ensemble.deviations(start[[0, -1]], None)).max().item()
     limit = 1.05 * begin
-    sample(sampled(run, most_spread=limit))
+    sample(sampled(run, max_deviation=limit))
     found = np.load(run / "samples" / "spread.npy")
     assert np.sqrt((found**2).sum(-1)).max() < 1.001 * limit
     with pytest.raises(InputError, match="of a run with beyond = reflect"):
-        sample(replace(sampled(run, most_spread=limit, beyond="stop"), resume=True))
+        sample(replace(sampled(run, max_deviation=limit, beyond="stop"), resume=True))
 
 
 def test_replicas_stop_where_the_spread_is_large(copied: Callable[[], Path]):
     run = copied()
     with pytest.raises(SamplingError, match=r"begins with a spread of .* more data there"):
-        sample(sampled(run, most_spread=1e-3, beyond="stop"))
+        sample(sampled(run, max_deviation=1e-3, beyond="stop"))
 
 
 def test_members_that_are_not_there_are_refused(of_beads: Path):

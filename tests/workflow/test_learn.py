@@ -193,12 +193,12 @@ def config(run: Path, pool: Path, output: Path) -> LearnConfig:
         (pool,),
         output=output,
         rounds=3,
-        places=8,
-        each=10,
+        queries=8,
+        frames_per_query=10,
         walkers=30,
         walk=200,
         refit_steps=150,
-        until=0.0,
+        stop_fraction=0.0,
         threads=1,
     )
 
@@ -256,8 +256,8 @@ def test_an_interrupted_loop_ends_bit_for_bit_alike(
     assert not (cut / "model.pt").exists()
     with pytest.raises(InputError, match="holds rounds: give --resume"):
         learn(replace(plain, output=cut))
-    with pytest.raises(InputError, match="was begun with places = 8, not 9"):
-        learn(replace(plain, output=cut, places=9, resume=True))
+    with pytest.raises(InputError, match="was begun with queries = 8, not 9"):
+        learn(replace(plain, output=cut, queries=9, resume=True))
     learn(replace(plain, output=cut, resume=True))
     for one, other in zip(load_surfaces(whole), load_surfaces(cut), strict=True):
         for a, b in zip(one.potential.parameters(), other.potential.parameters(), strict=True):
@@ -267,7 +267,7 @@ def test_an_interrupted_loop_ends_bit_for_bit_alike(
 
 
 def test_where_all_is_known_no_round_is_needed(run: Path, data: tuple[Path, Path], tmp_path: Path):
-    learned = learn(replace(config(run, data[1], tmp_path / "known"), low=1e6))
+    learned = learn(replace(config(run, data[1], tmp_path / "known"), trust_low=1e6))
     assert learned.rounds == ()
     assert learned.unknown == 0
     assert (tmp_path / "known" / "learning.png").is_file()

@@ -224,12 +224,12 @@ def config(run: Path, pool: Path, output: Path) -> LearnConfig:
         output=output,
         oracle="restrained",
         rounds=2,
-        places=8,
+        queries=8,
         walkers=12,
         walk=400,
         walk_ps=1.0,
         refit_steps=100,
-        until=0.0,
+        stop_fraction=0.0,
         hold=HoldConfig(hold_ps=1.0, settle_ps=0.3, steer_ps=1.0, platform="Reference"),
         threads=1,
     )
@@ -264,7 +264,7 @@ def test_restrained_dynamics_answer_where_there_are_no_frames(
 def test_an_interrupted_round_of_restrained_dynamics_goes_on(
     of_torsion: Path, some: Path, tmp_path: Path
 ) -> None:
-    plain = replace(config(of_torsion, some, tmp_path / "whole"), refit_steps=20, places=4)
+    plain = replace(config(of_torsion, some, tmp_path / "whole"), refit_steps=20, queries=4)
     learn(plain)
 
     class Stop(Exception):

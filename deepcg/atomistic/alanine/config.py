@@ -20,7 +20,7 @@ _POSITIVE = (
     "waters",
     "temperature",
     "pressure",
-    "edge",
+    "box_length",
     "friction",
     "dt_fs",
     "interval_ps",
@@ -35,7 +35,7 @@ _POSITIVE_OF_BIAS = (
     "hill_width",
     "hill_every_ps",
     "windows",
-    "spring",
+    "force_constant",
 )
 _HYDROGEN = (1.008, 4.0)  # Da; with more, a methyl's carbon would be lighter than its hydrogens
 
@@ -63,8 +63,8 @@ class BiasSettings:
         Metadynamics: how many times the temperature phi and psi are sampled at in the end.
     windows
         Umbrella: number of windows along phi and along psi; N gives N x N trajectories.
-    spring
-        Umbrella: spring constant, kJ/mol/rad^2.
+    force_constant
+        Umbrella: force constant of the springs, kJ/mol/rad^2.
     """
 
     bias: str = "none"
@@ -74,7 +74,7 @@ class BiasSettings:
     hill_every_ps: float = 0.5
     bias_factor: float = 10.0
     windows: int = 12
-    spring: float = 100.0
+    force_constant: float = 100.0
 
     @property
     def kind(self) -> str:
@@ -109,7 +109,7 @@ class AlanineSimulation:
         Temperature, K.
     pressure
         Pressure, bar, at which the size of the box is found. The run is at constant volume.
-    edge
+    box_length
         Edge of the box, nm; by default found at the pressure.
     friction
         Friction of the Langevin thermostat, 1/ps.
@@ -151,7 +151,7 @@ class AlanineSimulation:
     hydrogen_mass: float = 3.0
     temperature: float = 300.0
     pressure: float = 1.0
-    edge: float | None = None
+    box_length: float | None = None
     friction: float = 2.0
     dt_fs: float | None = None
     interval_ps: float = 0.2
@@ -193,8 +193,10 @@ def check_settings(config: AlanineSimulation) -> None:
             f"dt_fs is {config.dt_fs:g}: give at most {longest:g} with constraints "
             f"{config.constraints} and hydrogens of {config.hydrogen_mass:g} Da"
         )
-    if config.solvent != "explicit" and (config.edge or config.cutoff):
-        raise InputError(f"there is no box with solvent {config.solvent}: leave out edge, cutoff")
+    if config.solvent != "explicit" and (config.box_length or config.cutoff):
+        raise InputError(
+            f"there is no box with solvent {config.solvent}: leave out box_length, cutoff"
+        )
     if config.biasing.kind == "umbrella" and config.walkers != 1:
         raise InputError(f"walkers is {config.walkers}: with umbrella there is one in each window")
 

@@ -149,8 +149,8 @@ class _Job:
 def _cutoff(config: AlanineSimulation) -> float | None:
     if config.solvent != "explicit":
         return None
-    edge, what = config.edge or usual_edge(config.waters), f"{config.waters} waters"
-    return fitting_cutoff(edge, config.cutoff, fixed=config.edge is not None, what=what)
+    edge, what = config.box_length or usual_edge(config.waters), f"{config.waters} waters"
+    return fitting_cutoff(edge, config.cutoff, fixed=config.box_length is not None, what=what)
 
 
 def _hills(config: AlanineSimulation, dt_fs: float) -> MetadynamicsSettings:
@@ -190,7 +190,7 @@ def _starts(config: AlanineSimulation) -> list[tuple[tuple[float, float], Table 
     if bias.kind == "umbrella":
         centers = -np.pi + 2 * np.pi / bias.windows * (np.arange(bias.windows) + 0.5)
         windows = [(float(phi), float(psi)) for phi in centers for psi in centers]
-        return [(at, umbrella(at, bias.spring)) for at in windows]
+        return [(at, umbrella(at, bias.force_constant)) for at in windows]
     if bias.kind == "file":
         return [(_START, read_table(Path(bias.bias.partition(":")[2])))] * config.walkers
     return [(_START, None)] * config.walkers
@@ -218,7 +218,7 @@ def _start(job: _Job, walker: _Walker, progress: Progress) -> None:
     progress(1, 1, "minimize")
     n_steps = job.plan.equilibration
     if job.cutoff is not None:
-        if config.edge is None and walker is job.walkers[0]:
+        if config.box_length is None and walker is job.walkers[0]:
             acting = _with_bias(system, walker.table)
             pressure = config.pressure
             state = find_volume(
@@ -237,8 +237,8 @@ def _start(job: _Job, walker: _Walker, progress: Progress) -> None:
 
 def _edge(job: _Job, walker: _Walker) -> float:
     """Return the edge of the box to build, nm: all walkers have that of the first."""
-    if job.config.edge is not None or walker is job.walkers[0]:
-        return job.config.edge or usual_edge(job.config.waters)
+    if job.config.box_length is not None or walker is job.walkers[0]:
+        return job.config.box_length or usual_edge(job.config.waters)
     system, _ = read_start(job.walkers[0].files)
     edge: float = system.getDefaultPeriodicBoxVectors()[0][0]._value
     return edge

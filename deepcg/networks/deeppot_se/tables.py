@@ -112,7 +112,7 @@ def fitting_knots(
         if intervals >= MOST:
             raise InputError(
                 f"{intervals} intervals leave an error of {error:.1g} in the slopes of the "
-                f"embedding: give a larger --accuracy or --closest"
+                f"embedding: give a larger --accuracy or --min-distance"
             )
         intervals *= 2
 

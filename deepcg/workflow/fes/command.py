@@ -52,7 +52,7 @@ class FesConfig:
     reference
         Trajectories of the microscopic model, taken together, or its fes.npz; by default the
         frames that RUN was fitted to.
-    on
+    cv
         The two coordinates: dihedrals (phi and psi), or such as
         "dihedral:4,6,8,14;dihedral:6,8,14,16".
     topology
@@ -70,7 +70,7 @@ class FesConfig:
     run: Path
     also: tuple[Path, ...] = ()
     reference: tuple[Path, ...] = ()
-    on: str = "dihedrals"
+    cv: str = "dihedrals"
     topology: Path | None = None
     temperature: float = 300.0
     bins: int = BINS
@@ -101,7 +101,7 @@ def fes(
     """
     output = config.output or _default_output(config.run)
     check_place(output)
-    given = Coordinates(config.on, config.topology, config.temperature)
+    given = Coordinates(config.cv, config.topology, config.temperature)
     reference = _reference(config, given, progress)
     grid = None if reference is None else reference[0].grid
     landscapes: list[FreeEnergySurface] = [] if reference is None else [reference[0]]
@@ -140,7 +140,7 @@ def _reference(
     if paths:
         sampled = replace(trajectories(paths, given, progress), name="microscopic")
     elif (config.run / "config.toml").is_file():
-        sampled = microscopic(config.run, config.on, progress)
+        sampled = microscopic(config.run, config.cv, progress)
     else:
         return None
     bins = config.bins
@@ -171,7 +171,7 @@ def _check_alike(landscapes: list[FreeEnergySurface]) -> None:
             raise InputError(
                 f"{other.source} has bins of {other.grid.shape} over {', '.join(other.names)}, "
                 f"{first.source} of {first.grid.shape} over {', '.join(first.names)}: make both "
-                f"with the same --on and --bins"
+                f"with the same --cv and --bins"
             )
 
 

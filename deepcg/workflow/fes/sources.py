@@ -42,15 +42,15 @@ ROUNDING = 1e-2
 class Coordinates:
     """Which coordinates, and the trajectories' topology and temperature where no run says them."""
 
-    on: str
+    cv: str
     topology: Path | None
     temperature: float
 
 
-def microscopic(run: Path, on: str, progress: Progress = silent) -> CVSamples:
+def microscopic(run: Path, cv: str, progress: Progress = silent) -> CVSamples:
     """Return the frames that a run was fitted to, with forces on the coordinates."""
     config = fit_config_of(run)
-    data = replace(config.data, map=on, estimator="least-noise")
+    data = replace(config.data, map=cv, estimator="least-noise")
     paths = (config.trajectory, *data.also)
     for path in paths:
         if not path.exists():
@@ -62,11 +62,11 @@ def trajectories(
     paths: tuple[Path, ...], given: Coordinates, progress: Progress = silent
 ) -> CVSamples:
     """Return the frames of trajectories, with forces if they are beside all of them."""
-    data = DataConfig(map=given.on, topology=given.topology)
+    data = DataConfig(map=given.cv, topology=given.topology)
     return _frames(paths, data, given.temperature, paths[0].stem, paths[0].parent, progress)
 
 
-def samples(run: Path, on: str, name: str | None = None) -> CVSamples:
+def samples(run: Path, cv: str, name: str | None = None) -> CVSamples:
     """Return the frames of a model's samples, with weights where they were biased.
 
     Raises
@@ -80,7 +80,7 @@ def samples(run: Path, on: str, name: str | None = None) -> CVSamples:
         raise InputError(f"{run} has no samples: make them with 'deepcg sample {run}'")
     if not (folder / "summary.json").is_file():
         raise InputError(f"the samples of {run} are not complete: give 'deepcg sample' --resume")
-    variables = build_variables(on, mdtraj.load_topology(str(topology_file)))
+    variables = build_variables(cv, mdtraj.load_topology(str(topology_file)))
     values = [variables(torch.from_numpy(np.stack(list(_positions(file))))) for file in files]
     weights = _weights_of(folder, [len(part) for part in values])
     frames = tuple(
@@ -150,7 +150,7 @@ def any_landscape(
     if path.is_dir() and is_surface_run(path):
         return fitted(path), None
     if path.is_dir() and (path / "config.toml").is_file():
-        sampled = samples(path, given.on)
+        sampled = samples(path, given.cv)
     elif path.name.endswith("fes.npz"):
         return load_landscape(path), None
     else:
@@ -180,7 +180,7 @@ def _frames(
     if len(variables.names) != 2:
         raise InputError(
             f"{data.map!r} are {len(variables.names)} coordinates ({', '.join(variables.names)}): "
-            f"a surface has two, give --on"
+            f"a surface has two, give --cv"
         )
     if all(_has_forces(source) for source in sources):
         mapped = map_variables(

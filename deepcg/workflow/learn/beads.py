@@ -71,8 +71,8 @@ class BeadsJob:
         every = max(1, len(self.own) // KNOWN_FRAMES)
         self.known = self.own[::every]
         measured = _largest(self.models, self.known)
-        self.low = config.low or 3 * float(measured.square().mean().sqrt())
-        self.high = config.high or 1.5 * self.low
+        self.low = config.trust_low or 3 * float(measured.square().mean().sqrt())
+        self.high = config.trust_high or 1.5 * self.low
 
     @property
     def n_own(self) -> int:
@@ -114,7 +114,7 @@ class BeadsJob:
         box = None if self.own.box is None else self.own.box[:1].expand(len(places), 3, 3)
         frames = Frames(places.view(len(places), -1, 3), box, None, self.own.types)
         points = fingerprints(frames, _sigmas(state.models, frames).argmax(1))
-        chosen = torch.tensor(farthest_points(points, int(spread.argmax()), self.config.places))
+        chosen = torch.tensor(farthest_points(points, int(spread.argmax()), self.config.queries))
         answer = self.oracle(places[chosen], folder, progress)
         return replace(answer, saved={"spread": spread[chosen].numpy()})
 
@@ -156,7 +156,7 @@ class BeadsJob:
         if not len(trusted):
             raise InputError(
                 f"the members agree on none of the frames of {self.config.run}: give a larger "
-                f"--high than {self.high:.4g}"
+                f"--trust-high than {self.high:.4g}"
             )
         chosen = torch.linspace(0, len(trusted) - 1, START_FRAMES).round().long()
         arrays = {"positions": trusted.positions[chosen].numpy()}
@@ -186,7 +186,7 @@ class BeadsJob:
                 seed=1000 * config.seed + number,
             ),
             uncertainty=ModelDeviationConfig(
-                member="mean", most_spread=self.high, beyond="reflect"
+                member="mean", max_deviation=self.high, beyond="reflect"
             ),
             device="cpu",
             threads=config.threads,

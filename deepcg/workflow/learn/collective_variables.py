@@ -64,7 +64,7 @@ class VariablesJob:
         if config.oracle == "stored":
             pool = _pool(config, fitted, mapped.variables.names, progress)
             self.box = self._box([*self.own, pool])
-            self.oracle = self.stored = StoredFrames(pool, self.box, config.each)
+            self.oracle = self.stored = StoredFrames(pool, self.box, config.frames_per_query)
         else:
             self.box = self._box(self.own)
             self.oracle = HeldVariables(restrained_dynamics(config, fitted, self.box))
@@ -108,10 +108,12 @@ class VariablesJob:
         config, seed = self.config, 1000 * self.config.seed + number
         if config.at_random:
             assert self.stored is not None
-            return self.stored.take(config.places * config.each, np.random.default_rng(seed))
+            return self.stored.take(
+                config.queries * config.frames_per_query, np.random.default_rng(seed)
+            )
         generator = torch.Generator().manual_seed(seed)
         return self.oracle(
-            choose_queries(found, config.places, self.box, generator), folder, progress
+            choose_queries(found, config.queries, self.box, generator), folder, progress
         )
 
     def train(
@@ -187,8 +189,8 @@ class VariablesJob:
         mean = forces.mean(0)
         scale = mean.new_ones(mean.shape[1]) if alike else mean.square().mean(0).sqrt()
         plain = TrustLevels(1.0, 2.0, scale, self.config.ceiling)
-        low = self.config.low or 3 * float(plain.spread(forces).square().mean().sqrt())
-        return replace(plain, low=low, high=self.config.high or 1.5 * low)
+        low = self.config.trust_low or 3 * float(plain.spread(forces).square().mean().sqrt())
+        return replace(plain, low=low, high=self.config.trust_high or 1.5 * low)
 
     def _noise(self) -> Tensor:
         """Return the variance of what the run's own frames have beside the mean force, (d,)."""

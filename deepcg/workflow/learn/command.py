@@ -12,6 +12,7 @@ from deepcg.runtime.config import read_toml, to_flat, write_toml
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.locks import folder_locked
 from deepcg.runtime.progress import Progress, silent
+from deepcg.runtime.provenance import check_same_settings
 from deepcg.workflow.fit.config import with_preset
 from deepcg.workflow.fit.run_folder import fit_config_of
 from deepcg.workflow.learn.acquisition import Data
@@ -64,10 +65,10 @@ def _check_folder(config: LearnConfig) -> None:
         return
     if not config.resume:
         raise InputError(f"{config.output} holds rounds: give --resume or another --output")
-    old, new = to_flat(read_toml(path, LearnConfig)), to_flat(absolute_paths(config))
-    for name, value in new.items():
-        if name not in ("resume", "threads", "rounds", "until", "output") and old[name] != value:
-            raise InputError(
-                f"{config.output} was begun with {name} = {old[name]}, not {value}: resume with "
-                f"the same, or give another --output"
-            )
+    check_same_settings(
+        to_flat(read_toml(path, LearnConfig)),
+        to_flat(absolute_paths(config)),
+        found=f"{config.output} was begun with",
+        way_out="resume with the same, or give another --output",
+        free=("resume", "threads", "rounds", "stop_fraction", "output"),
+    )

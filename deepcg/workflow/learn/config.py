@@ -75,22 +75,22 @@ class LearnConfig:
         What belongs to the pool, where it is not that of the run's own data.
     rounds
         At most so many.
-    places
+    queries
         Places that are asked for in a round.
-    each
+    frames_per_query
         Stored frames that answer for a place.
     walkers
         How many walkers look for what is not known; by default 64, of beads 8 replicas.
     walk, walk_ps
         For how many steps they do, on collective variables, or for how many ps, of beads.
-    low, high
+    trust_low, trust_high
         Trust levels, kJ/mol per unit: below the first spread the members are believed, above the
         second not at all; by default three times the rms spread over the frames of the run, and 1.5
         times that. Of beads the largest spread in a frame counts, and replicas are turned back at
         the second.
     ceiling
         Up to what free energy walkers on collective variables are helped uphill, kJ/mol.
-    until
+    stop_fraction
         Stop when no more than this part of where walkers go is not known.
     at_random
         Take stored frames at random instead, for comparison.
@@ -113,15 +113,15 @@ class LearnConfig:
     pool_topology: Path | None = None
     pool_system: Path | None = None
     rounds: int = 10
-    places: int = 30
-    each: int = 20
+    queries: int = 30
+    frames_per_query: int = 20
     walkers: int | None = None
     walk: int = 1000
     walk_ps: float = 20.0
-    low: float | None = None
-    high: float | None = None
+    trust_low: float | None = None
+    trust_high: float | None = None
     ceiling: float = 60.0
-    until: float = 0.02
+    stop_fraction: float = 0.02
     at_random: bool = False
     refit_steps: int = 400
     hold: HoldConfig = field(default_factory=HoldConfig)
@@ -132,8 +132,8 @@ class LearnConfig:
     def __post_init__(self) -> None:
         for name in (
             "rounds",
-            "places",
-            "each",
+            "queries",
+            "frames_per_query",
             "walkers",
             "walk",
             "walk_ps",
@@ -145,11 +145,14 @@ class LearnConfig:
         pick(dict.fromkeys(("stored", "restrained")), self.oracle, "oracle")
         if self.at_random and self.oracle != "stored":
             raise InputError("at_random takes stored frames: leave out --oracle restrained")
-        if not 0 <= self.until < 1:
-            raise InputError(f"until is {self.until}: give 0 or more, and less than 1")
-        if self.low is not None and not 0 < self.low < (self.high or 1.5 * self.low):
+        if not 0 <= self.stop_fraction < 1:
             raise InputError(
-                f"the trust levels are {self.low} and {self.high}: give 0 < low < high"
+                f"stop_fraction is {self.stop_fraction}: give 0 or more, and less than 1"
+            )
+        low, high = self.trust_low, self.trust_high
+        if low is not None and not 0 < low < (high or 1.5 * low):
+            raise InputError(
+                f"the trust levels are {low} and {high}: give 0 < trust_low < trust_high"
             )
 
 

@@ -158,7 +158,7 @@ def take_rounds(
             state = _recalled(job, state, folder)
         else:
             found = job.survey(state, number, progress)
-            if found.fraction <= config.until and not config.at_random:
+            if found.fraction <= config.stop_fraction and not config.at_random:
                 break
             state = _round(job, state, found, number, config, progress)
         tell(_in_words(state.rounds[-1]))

@@ -29,6 +29,7 @@ from deepcg.forces.mean_force_labels import (
     of_beads,
     of_variables,
 )
+from deepcg.geometry.farthest_points import farthest_points
 from deepcg.mapping.beads import LinearMapping, bead_topology, build_mapping
 from deepcg.mapping.collective_variables import build_variables, is_collective
 from deepcg.runtime.arrays import Doubles
@@ -204,20 +205,12 @@ def spread_out(
     Each is the one farthest from those before it, with periodic coordinates as points on a circle
     and the range of others as long as half of its circumference.
     """
-    columns = []
-    for column, period in zip(values.T, periods, strict=True):
-        if period is None:
-            columns.append(math.pi * column / max(np.ptp(column), 1e-300))
-        else:
-            turn = 2 * math.pi * column / period
-            columns += [np.cos(turn), np.sin(turn)]
-    points = np.stack(columns, -1)
-    chosen = [int(rng.integers(len(points)))]
-    apart = np.full(len(points), np.inf)
-    while len(chosen) < number:
-        apart = np.minimum(apart, np.square(points - points[chosen[-1]]).sum(1))
-        apart[chosen] = -1  # of equal values each once
-        chosen.append(int(apart.argmax()))
+    columns = [
+        math.pi * x / max(np.ptp(x), 1e-300) if period is None else 2 * math.pi * x / period
+        for x, period in zip(values.T, periods, strict=True)
+    ]
+    first, periodic = int(rng.integers(len(values))), [period is not None for period in periods]
+    chosen = farthest_points(np.stack(columns, -1), first, number, periodic=periodic)
     return [chosen[k] for k in rng.permutation(number)]
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Generator, Tensor
 
+from deepcg.geometry.farthest_points import farthest_points
 from deepcg.geometry.periodic import shortest
 from deepcg.potentials.collective_variables import CVPotential
 from deepcg.potentials.ensemble import SurfaceEnsemble
@@ -194,22 +195,12 @@ def choose_queries(found: Exploration, number: int, box: Range, generator: Gener
     places, spread = found.places[found.unknown], found.spread[found.unknown]
     if not len(places):
         return places
-    columns = []
-    for k, period in enumerate(box.periods):
-        angle = places[:, k] / box.lengths[k]
-        columns += [angle] if period is None else [angle.cos(), angle.sin()]
-    chosen = farthest_points(torch.stack(columns, -1), int(spread.argmax()), number)
+    chosen = farthest_points(
+        places / box.lengths,
+        int(spread.argmax()),
+        number,
+        periodic=[period is not None for period in box.periods],
+        distinct=True,
+    )
     order = torch.randperm(len(chosen), generator=generator)
     return places[torch.tensor(chosen)[order]]
-
-
-def farthest_points(points: Tensor, first: int, number: int) -> list[int]:
-    """Return up to ``number`` points (n, m) that differ: each is the farthest from those before."""
-    chosen = [first]
-    apart = torch.full((len(points),), torch.inf, dtype=points.dtype)
-    while len(chosen) < min(number, len(points)):
-        apart = torch.minimum(apart, (points - points[chosen[-1]]).square().sum(1))
-        if not bool((apart > 0).any()):
-            break
-        chosen.append(int(apart.argmax()))
-    return chosen

@@ -18,6 +18,7 @@ from deepcg.dynamics.model_deviation import CHUNK, ModelDeviationConfig
 from deepcg.dynamics.samples import trajectories_in
 from deepcg.forces.mean_force_labels import MeanForceLabels
 from deepcg.geometry.box import lattice_shift
+from deepcg.geometry.farthest_points import farthest_points
 from deepcg.geometry.neighbor_list import Neighbors
 from deepcg.potentials.ensemble import EnsemblePotential, load_beads, model_deviation
 from deepcg.potentials.model_file import Model
@@ -35,7 +36,7 @@ from deepcg.workflow.dataset.beads import Beads
 from deepcg.workflow.fit.beads import beads_of
 from deepcg.workflow.fit.config import DTYPES, FitConfig
 from deepcg.workflow.fit.run_folder import START_FRAMES
-from deepcg.workflow.learn.acquisition import Answer, Exploration, farthest_points
+from deepcg.workflow.learn.acquisition import Answer, Exploration
 from deepcg.workflow.learn.config import STEPS_PS, LearnConfig
 from deepcg.workflow.learn.restrained_oracle import restrained_dynamics
 from deepcg.workflow.learn.rounds import State, write_run
@@ -114,7 +115,8 @@ class BeadsJob:
         box = None if self.own.box is None else self.own.box[:1].expand(len(places), 3, 3)
         frames = Frames(places.view(len(places), -1, 3), box, None, self.own.types)
         points = fingerprints(frames, _sigmas(state.models, frames).argmax(1))
-        chosen = torch.tensor(farthest_points(points, int(spread.argmax()), self.config.queries))
+        worst, number = int(spread.argmax()), self.config.queries
+        chosen = torch.tensor(farthest_points(points, worst, number, distinct=True))
         answer = self.oracle(places[chosen], folder, progress)
         return replace(answer, saved={"spread": spread[chosen].numpy()})
 

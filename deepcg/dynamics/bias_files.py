@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from deepcg.dynamics.enhanced_sampling import Enhancement
+from deepcg.dynamics.samples import read_samples
 from deepcg.runtime.files import write_arrays
-from deepcg.trajectory.formats import open_trajectory_file
 from sampling import HarmonicBias, Metadynamics
 
 
@@ -48,7 +47,7 @@ def write_values(path: Path, enhanced: Enhancement, trajectories: Sequence[Path]
     bias, variables = enhanced.bias, enhanced.variables
     if variables is None or bias is None:
         return
-    values = torch.stack([variables(_positions(name)) for name in trajectories])
+    values = torch.stack([variables(read_samples(name)[0].double()) for name in trajectories])
     of_frames = torch.stack([bias(v)[0].cpu() for v in values.unbind(1)], dim=1)
     arrays: dict[str, NDArray[np.generic]] = {
         "values": values.numpy(),
@@ -58,13 +57,6 @@ def write_values(path: Path, enhanced: Enhancement, trajectories: Sequence[Path]
         "periods": np.array([np.nan if p is None else p for p in variables.periods]),
     }
     write_arrays(path, arrays)
-
-
-def _positions(trajectory: Path) -> Tensor:
-    """Return positions (n_frames, n_beads, 3), nm."""
-    recording = open_trajectory_file(trajectory)
-    block = next(recording.blocks(recording.n_frames, 0, recording.n_frames))
-    return torch.from_numpy(np.array(block.positions, np.float64))
 
 
 def _short(names: Sequence[str]) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from deepcg.runtime.files import (
     write_tensors,
     writing,
 )
+from deepcg.trajectory.formats import open_trajectory_file
 from deepcg.trajectory.formats.dcd_writer import DcdFormat
 
 
@@ -163,6 +164,18 @@ class Samples:
             raise ValueError(str(error)) from error
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{self.checkpoint} is not a checkpoint of a sampler") from error
+
+
+def read_samples(trajectory: Path) -> tuple[Tensor, Tensor | None]:
+    """Return positions (n_frames, n_beads, 3) and boxes (n_frames, 3, 3), nm, float32, of a file.
+
+    Boxes are ``None`` in the open.
+    """
+    file = open_trajectory_file(trajectory)
+    block = next(file.blocks(file.n_frames, 0, file.n_frames))
+    positions = torch.from_numpy(np.array(block.positions, np.float32))
+    box = None if block.box is None else torch.from_numpy(np.array(block.box, np.float32))
+    return positions, box
 
 
 def trajectories_in(folder: Path) -> list[Path]:

@@ -10,19 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from deepcg.analysis.structure import Comparison, TrajectorySet, compare_structures
 from deepcg.analysis.structure.report import TrainingSummary, write_report
 from deepcg.analysis.structure.stein_checks import SteinChecks, check
-from deepcg.dynamics.samples import trajectories_in
+from deepcg.dynamics.samples import read_samples, trajectories_in
 from deepcg.potentials.model_file import load_model
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import check_place
 from deepcg.runtime.progress import Progress, silent
 from deepcg.runtime.provenance import file_hash
 from deepcg.training.quality import quality_from_json
-from deepcg.trajectory.formats import open_trajectory_file
 from deepcg.trajectory.frames import Frames
 from deepcg.units import thermal_energy
 from deepcg.workflow.dataset.beads import DataConfig, map_positions, open_data
@@ -121,13 +119,8 @@ def samples_of(run: Path, name: str | None = None) -> TrajectorySet:
     summary = json.loads((folder / "summary.json").read_text())
     if json.loads((folder / "sample.json").read_text())["model"] != file_hash(run / "model.pt"):
         raise InputError(f"the samples in {folder} are of another model than {run / 'model.pt'}")
-    replicas = []
-    for path in trajectories_in(folder):
-        recording = open_trajectory_file(path)
-        block = next(recording.blocks(recording.n_frames, 0, recording.n_frames))
-        positions = torch.from_numpy(np.array(block.positions, np.float32))
-        box = None if block.box is None else torch.from_numpy(np.array(block.box, np.float32))
-        replicas.append(Frames(positions, box, None, model.potential.types))
+    types = model.potential.types
+    replicas = [Frames(*read_samples(path), None, types) for path in trajectories_in(folder)]
     return TrajectorySet(
         name or f"CG, {model.architecture.network}",
         replicas,

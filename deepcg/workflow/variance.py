@@ -15,7 +15,7 @@ from deepcg.analysis.uncertainty.calibration import calibrate
 from deepcg.analysis.uncertainty.report import Checked, Findings, write_findings
 from deepcg.analysis.uncertainty.spread import BeadSpread, SurfaceDeviation, surface_spread
 from deepcg.compute.device import device_of
-from deepcg.dynamics.samples import trajectories_in
+from deepcg.dynamics.samples import read_samples, trajectories_in
 from deepcg.forces.mean_force_labels import are_labels, load_labels
 from deepcg.geometry.neighbor_list import find_pairs
 from deepcg.potentials.ensemble import (
@@ -28,7 +28,6 @@ from deepcg.potentials.model_file import CVModel, Model
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import check_place, make_folder, read_arrays, replacing
 from deepcg.runtime.progress import Progress, silent
-from deepcg.trajectory.formats import open_trajectory_file
 from deepcg.trajectory.frames import Frames
 from deepcg.units import thermal_energy
 from deepcg.workflow.dataset.beads import map_positions, open_data
@@ -234,10 +233,7 @@ def _own_samples(config: VarianceConfig) -> tuple[Frames, str] | None:
     each = max(1, config.frames // len(files))
     parts = []
     for path in files:
-        recording = open_trajectory_file(path)
-        block = next(recording.blocks(recording.n_frames, 0, recording.n_frames))
-        positions = torch.from_numpy(np.array(block.positions, np.float32))
-        box = None if block.box is None else torch.from_numpy(np.array(block.box, np.float32))
+        positions, box = read_samples(path)
         types = torch.zeros(positions.shape[1], dtype=torch.long)
         parts.append(_some(Frames(positions, box, None, types), each))
     return Frames.join(parts), f"{config.run.name}/samples"

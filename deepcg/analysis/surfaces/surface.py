@@ -133,7 +133,7 @@ def load_landscape(path: Path) -> FreeEnergySurface:
         short = tuple(name.split()[0] for name in names)
         keys = short if len(set(short)) == len(short) else names
         periods = tuple(None if np.isnan(p) else float(p) for p in file["periods"])
-        grid = Grid(tuple(_edges(file[key]) for key in keys), periods)
+        grid = Grid(tuple(edges_of(file[key]) for key in keys), periods)
         return FreeEnergySurface(
             str(file["name"]),
             names,
@@ -184,6 +184,7 @@ def difference(
     return Estimate(apart - shift, error)
 
 
-def _edges(centers: Floats) -> Floats:
+def edges_of(centers: Floats) -> Floats:
+    """Return the edges (n + 1,) of evenly spaced bins about centers (n,)."""
     width = centers[1] - centers[0]
     return np.append(centers - width / 2, centers[-1] + width / 2)

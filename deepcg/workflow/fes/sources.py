@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,16 +12,15 @@ from numpy.typing import NDArray
 
 from deepcg.analysis.surfaces.estimates import CVSamples, landscape_of, periods_span_a_turn
 from deepcg.analysis.surfaces.mbar_weights import bias_at
-from deepcg.analysis.surfaces.surface import FreeEnergySurface, load_landscape
+from deepcg.analysis.surfaces.surface import FreeEnergySurface, edges_of, load_landscape
 from deepcg.atomistic.alanine.torsion_bias import checked_table
-from deepcg.dynamics.samples import trajectories_in
+from deepcg.dynamics.samples import read_samples, trajectories_in
 from deepcg.geometry.periodic import shortest
 from deepcg.mapping.collective_variables import CollectiveVariables, build_variables
 from deepcg.potentials.model_file import CVModel, load_any
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import read_arrays
 from deepcg.runtime.progress import Progress, silent
-from deepcg.trajectory.formats import open_trajectory_file
 from deepcg.trajectory.frames import CVFrames
 from deepcg.trajectory.reader import Trajectory
 from deepcg.units import thermal_energy
@@ -81,7 +79,7 @@ def samples(run: Path, cv: str, name: str | None = None) -> CVSamples:
     if not (folder / "summary.json").is_file():
         raise InputError(f"the samples of {run} are not complete: give 'deepcg sample' --resume")
     variables = build_variables(cv, mdtraj.load_topology(str(topology_file)))
-    values = [variables(torch.from_numpy(np.stack(list(_positions(file))))) for file in files]
+    values = [variables(read_samples(file)[0].double()) for file in files]
     weights = _weights_of(folder, [len(part) for part in values])
     frames = tuple(
         CVFrames(part.double(), None, weight) for part, weight in zip(values, weights, strict=True)
@@ -113,7 +111,7 @@ def fitted(run: Path, name: str | None = None) -> FreeEnergySurface:
         names = tuple(str(key) for key in file["names"])
         periods = tuple(None if np.isnan(p) else float(p) for p in file["periods"])
         members = file["members"].astype(float)
-        edges = tuple(_edges(file[key]) for key in names)
+        edges = tuple(edges_of(file[key]) for key in names)
         n = len(members)
         return FreeEnergySurface(
             name or "U from the mean force",
@@ -287,14 +285,3 @@ def _umbrella_weights(
     constants = np.broadcast_to(springs, (n_replicas, d))
     bias = 0.5 * (constants[:, None] * apart**2).sum(-1) / kT
     return mbar_weights(bias, [n_frames] * n_replicas)
-
-
-def _positions(path: Path) -> Iterator[Floats]:
-    recording = open_trajectory_file(path)
-    for block in recording.blocks(1000, 0, recording.n_frames):
-        yield from np.array(block.positions, np.float64)
-
-
-def _edges(centers: Floats) -> Floats:
-    width = centers[1] - centers[0]
-    return np.append(centers - width / 2, centers[-1] + width / 2)

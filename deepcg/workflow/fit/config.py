@@ -179,15 +179,7 @@ def absolute(config: FitConfig) -> FitConfig:
 
 def _for_variables(config: FitConfig) -> FitConfig:
     defaults = {field.name: field.default for field in fields(FitConfig)}
-    for name in (
-        "network",
-        "network_size",
-        "cutoff",
-        "prior",
-        "repulsion",
-        "force_achiral",
-        "quality",
-    ):
+    for name in OF_BEADS:
         if getattr(config, name) != defaults[name]:
             raise InputError(
                 f"{name} = {getattr(config, name)} is a setting for beads, and "

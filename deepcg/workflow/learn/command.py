@@ -7,7 +7,7 @@ from typing import Any
 
 from deepcg.compute.device import device_of
 from deepcg.mapping.collective_variables import is_collective
-from deepcg.potentials.ensemble import load_members
+from deepcg.potentials.ensemble import count_members
 from deepcg.runtime.config import read_toml, to_flat, write_toml
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.locks import folder_locked
@@ -39,7 +39,7 @@ def learn(
     with folder_locked(config.output):
         _check_folder(config)
         fitted = with_preset(fit_config_of(config.run))
-        if len(load_members(config.run)) < 2:
+        if count_members(config.run) == 1:
             raise InputError(f"{config.run} has one member, and no spread: add some by --resume")
         if is_collective(fitted.data.map):
             return _learn(VariablesJob(config, fitted, progress), config, progress, tell)

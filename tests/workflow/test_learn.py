@@ -153,7 +153,7 @@ def test_places_without_an_answer_do_not_count():
     found = survey(
         members, start, trust, ANGLE, silent=silent, generator=torch.Generator(), **options
     )  # type: ignore[arg-type]
-    near = (found.places[:, 0] - 0.5).abs() < RADIUS
+    near = (found.visited[:, 0] - 0.5).abs() < RADIUS
     assert near.any()
     assert not found.unknown[near].any()
     assert found.unknown[~near].float().mean() > 0.9

@@ -1,4 +1,4 @@
-"""Active learning: places that are not known, which of them to ask for, and who answers."""
+"""Acquisition of active learning: what is not known, which queries to make, and who answers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Answer(Generic[Data]):
 
     Parameters
     ----------
-    places
+    queries
         (n, d), what was asked for.
     answered
         (n,), whether anybody knew.
@@ -47,7 +47,7 @@ class Answer(Generic[Data]):
         What an oracle needs, beside its files, to give the same answer again.
     """
 
-    places: Tensor
+    queries: Tensor
     answered: NDArray[np.bool_]
     data: Data | None
     saved: Mapping[str, NDArray[Any]] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class Answer(Generic[Data]):
 class Oracle(Protocol[Data]):
     """Whoever can tell forces at places: a simulation, or frames that are kept."""
 
-    def __call__(self, places: Tensor, folder: Path, progress: Progress = silent) -> Answer[Data]:
+    def __call__(self, queries: Tensor, folder: Path, progress: Progress = silent) -> Answer[Data]:
         """Return the answer at places (n, d); what takes long is kept in files of the folder."""
         ...
 
@@ -90,23 +90,23 @@ class StoredFrames:
         self.given = np.zeros(len(frames), bool)
 
     def __call__(
-        self, places: Tensor, folder: Path, progress: Progress = silent
+        self, queries: Tensor, folder: Path, progress: Progress = silent
     ) -> Answer[CVFrames]:
         """Return the nearest frames that were not given before; see `Oracle`."""
         del folder, progress
         chosen: list[int] = []
-        answered = np.zeros(len(places), bool)
-        near = self._tree.query_ball_point(self._scaled(places), RADIUS)
+        answered = np.zeros(len(queries), bool)
+        near = self._tree.query_ball_point(self._scaled(queries), RADIUS)
         for k, found in enumerate(near):
             left = np.array([i for i in found if not self.given[i]], dtype=int)
             if not len(left):
                 continue
-            apart = shortest(self._points[left] - self._scaled(places[k : k + 1]), self._periods)
+            apart = shortest(self._points[left] - self._scaled(queries[k : k + 1]), self._periods)
             nearest = left[np.argsort((apart**2).sum(1), kind="stable")[: self.each]]
             self.given[nearest] = True
             chosen += nearest.tolist()
             answered[k] = True
-        return self._answer(places, answered, np.array(chosen, dtype=np.int64))
+        return self._answer(queries, answered, np.array(chosen, dtype=np.int64))
 
     def take(self, n: int, rng: np.random.Generator) -> Answer[CVFrames]:
         """Return n frames at random that were not given before, or all that are left."""
@@ -121,10 +121,10 @@ class StoredFrames:
         return self._give(saved["given"])
 
     def _answer(
-        self, places: Tensor, answered: NDArray[np.bool_], chosen: NDArray[np.int64]
+        self, queries: Tensor, answered: NDArray[np.bool_], chosen: NDArray[np.int64]
     ) -> Answer[CVFrames]:
         given = np.sort(chosen)
-        return Answer(places, answered, self._give(given), {"given": given})
+        return Answer(queries, answered, self._give(given), {"given": given})
 
     def _give(self, given: NDArray[np.int64]) -> CVFrames | None:
         self.given[given] = True
@@ -144,13 +144,13 @@ class Exploration:
 
     Parameters
     ----------
-    places, spread
+    visited, spread
         (n, d), (n,), where they were, and Sigma there.
     unknown
         (n,), where Sigma is above the lower trust level, and an answer can be hoped for.
     """
 
-    places: Tensor
+    visited: Tensor
     spread: Tensor
     unknown: Tensor
 
@@ -176,15 +176,15 @@ def survey(
     ``silent`` (m, d) are places at which nobody could answer: what is near them does not count.
     """
     ensemble = SurfaceEnsemble(members)
-    places, spread = explore(
+    visited, spread = explore(
         ensemble, start, trust, box, kT=kT, steps=steps, every=10, generator=generator
     )
     unknown = spread > trust.low
     if len(silent):
-        apart = box.put_back((places[:, None] - silent).flatten(0, 1)) / box.lengths
-        squares = apart.square().sum(-1).view(len(places), len(silent))
+        apart = box.put_back((visited[:, None] - silent).flatten(0, 1)) / box.lengths
+        squares = apart.square().sum(-1).view(len(visited), len(silent))
         unknown = unknown & (squares.min(1).values > RADIUS**2)
-    return Exploration(places, spread, unknown)
+    return Exploration(visited, spread, unknown)
 
 
 def choose_queries(found: Exploration, number: int, box: Range, generator: Generator) -> Tensor:
@@ -192,15 +192,15 @@ def choose_queries(found: Exploration, number: int, box: Range, generator: Gener
 
     Each is the one farthest from those picked before, the first the one of largest Sigma.
     """
-    places, spread = found.places[found.unknown], found.spread[found.unknown]
-    if not len(places):
-        return places
+    candidates, spread = found.visited[found.unknown], found.spread[found.unknown]
+    if not len(candidates):
+        return candidates
     chosen = farthest_points(
-        places / box.lengths,
+        candidates / box.lengths,
         int(spread.argmax()),
         number,
         periodic=[period is not None for period in box.periods],
         distinct=True,
     )
     order = torch.randperm(len(chosen), generator=generator)
-    return places[torch.tensor(chosen)[order]]
+    return candidates[torch.tensor(chosen)[order]]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from deepcg.dynamics.config import DynamicsConfig
 from deepcg.dynamics.model_deviation import CHUNK, ModelDeviationConfig
-from deepcg.dynamics.samples import trajectories_in
+from deepcg.dynamics.samples import read_samples, trajectories_in
 from deepcg.forces.mean_force_labels import MeanForceLabels
 from deepcg.geometry.box import lattice_shift
 from deepcg.geometry.farthest_points import farthest_points
@@ -30,7 +30,6 @@ from deepcg.training.loss import squared_errors
 from deepcg.training.members import drawn_frames
 from deepcg.training.samples import ForceSamples, joint_weights, prepare
 from deepcg.training.trainer import train
-from deepcg.trajectory.formats import open_trajectory_file
 from deepcg.trajectory.frames import Frames
 from deepcg.workflow.dataset.beads import Beads
 from deepcg.workflow.fit.beads import beads_of
@@ -92,7 +91,7 @@ class BeadsJob:
             write_run(self, folder, state)
         sample(self._sampling(folder, number), progress)
         paths = trajectories_in(folder / "samples")
-        positions = torch.cat([_positions(path) for path in paths]).to(self.own.positions)
+        positions = torch.cat([read_samples(path)[0] for path in paths]).to(self.own.positions)
         # (frames, replicas, beads, 3)
         deviations = np.load(folder / "samples" / "spread.npy", allow_pickle=False)
         of_replicas = torch.from_numpy(deviations).transpose(0, 1).flatten(0, 1)
@@ -109,15 +108,15 @@ class BeadsJob:
     ) -> Answer[MeanForceLabels]:
         """Return mean forces at configurations of large spread that differ from one another."""
         del number
-        places, spread = found.places[found.unknown], found.spread[found.unknown]
-        if not len(places):
-            return Answer(places, np.zeros(0, bool), None, {"spread": spread.numpy()})
-        box = None if self.own.box is None else self.own.box[:1].expand(len(places), 3, 3)
-        frames = Frames(places.view(len(places), -1, 3), box, None, self.own.types)
+        candidates, spread = found.visited[found.unknown], found.spread[found.unknown]
+        if not len(candidates):
+            return Answer(candidates, np.zeros(0, bool), None, {"spread": spread.numpy()})
+        box = None if self.own.box is None else self.own.box[:1].expand(len(candidates), 3, 3)
+        frames = Frames(candidates.view(len(candidates), -1, 3), box, None, self.own.types)
         points = fingerprints(frames, _sigmas(state.models, frames).argmax(1))
         worst, number = int(spread.argmax()), self.config.queries
         chosen = torch.tensor(farthest_points(points, worst, number, distinct=True))
-        answer = self.oracle(places[chosen], folder, progress)
+        answer = self.oracle(candidates[chosen], folder, progress)
         return replace(answer, saved={"spread": spread[chosen].numpy()})
 
     def train(
@@ -261,9 +260,3 @@ def _sigmas(models: Sequence[Model], frames: Frames) -> Tensor:
 def _largest(models: Sequence[Model], frames: Frames) -> Tensor:
     """Return the largest Sigma (n,) in each frame."""
     return _sigmas(models, frames).amax(1)
-
-
-def _positions(path: Path) -> Tensor:
-    recording = open_trajectory_file(path)
-    block = next(recording.blocks(recording.n_frames, 0, recording.n_frames))
-    return torch.from_numpy(np.array(block.positions))

@@ -167,7 +167,7 @@ class VariablesJob:
 
     def shown(self, answer: Answer[CVFrames]) -> Floats:
         """Return the places of a round, (n, d)."""
-        return answer.places.numpy()
+        return answer.queries.numpy()
 
     @property
     def axes(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -207,12 +207,12 @@ class HeldVariables:
     dynamics: RestrainedDynamics
 
     def __call__(
-        self, places: Tensor, folder: Path, progress: Progress = silent
+        self, queries: Tensor, folder: Path, progress: Progress = silent
     ) -> Answer[CVFrames]:
         """Return mean forces with their errors; see `deepcg.workflow.learn.acquisition.Oracle`."""
-        found = self.dynamics(places, folder, progress)
+        found = self.dynamics(queries, folder, progress)
         data = None if found.data is None else self.recall({}, folder)
-        return Answer(found.places, found.answered, data)
+        return Answer(found.queries, found.answered, data)
 
     def recall(self, saved: Mapping[str, NDArray[Any]], folder: Path) -> CVFrames | None:
         """Return the mean forces of a round."""

@@ -107,7 +107,7 @@ def explore(
     """
     x, stride = start.clone(), STRIDE * box.lengths
     lowest = ensemble.forces(x)[0].min()
-    places, spreads = [], []
+    visited, spreads = [], []
     for step in range(1, steps + 1):
         energies, forces = ensemble.stack.forces(x)
         spread, energy = trust.spread(forces), energies.mean(0)
@@ -117,8 +117,8 @@ def explore(
         # beyond a few strides the step is no longer that of the dynamics
         drift = torch.maximum(torch.minimum(drift, 2 * stride), -2 * stride)
         if step % every == 0:
-            places.append(x)
+            visited.append(x)
             spreads.append(spread)
         noise = torch.randn(x.shape, generator=generator, dtype=x.dtype)
         x = box.put_back(x + drift + stride * noise)
-    return torch.cat(places), torch.cat(spreads)
+    return torch.cat(visited), torch.cat(spreads)

@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 
 
 def learning_figure(
-    places: Sequence[Floats],
+    queries: Sequence[Floats],
     unknown: Sequence[float],
     names: tuple[str, ...],
     units: tuple[str, ...],
@@ -30,7 +30,7 @@ def learning_figure(
 
     Parameters
     ----------
-    places
+    queries
         (n, d) of each round; the first two coordinates are shown.
     unknown
         Before each round, and at the end.
@@ -43,8 +43,8 @@ def learning_figure(
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.spines[["top", "right"]].set_visible(False)
     degrees = [unit == "rad" for unit in units]
-    norm = BoundaryNorm(np.arange(0.5, max(1, len(places)) + 1.5), 256)
-    for k, one in enumerate(places, 1):
+    norm = BoundaryNorm(np.arange(0.5, max(1, len(queries)) + 1.5), 256)
+    for k, one in enumerate(queries, 1):
         shown = np.where(degrees, np.degrees(one), one) if len(one) else np.zeros((0, len(names)))
         y = shown[:, 1] if len(names) > 1 else np.full(len(shown), k)
         right.scatter(shown[:, 0], y, c=np.full(len(shown), k), norm=norm, cmap="plasma", s=14)
@@ -58,7 +58,7 @@ def learning_figure(
             axis.axes.set(**{f"{axis.axis_name}lim": (-180, 180)})
     if all(degrees[:2]) and len(names) > 1:
         right.set_aspect("equal")
-    if places:
+    if queries:
         bar = figure.colorbar(
             ScalarMappable(norm, "plasma"), ax=right, ticks=MaxNLocator(6, integer=True)
         )

@@ -47,7 +47,7 @@ _OTHER = 1e6  # nm^2: beads of other types do not change places
 class Starts(Protocol):
     """Frames of atoms from which places are reached."""
 
-    def nearest(self, place: Floats) -> tuple[Frames, Floats]:
+    def nearest(self, query: Floats) -> tuple[Frames, Floats]:
         """Return the nearest frame, and the place (...) in the pose in which it is nearest."""
         ...
 
@@ -66,22 +66,22 @@ class RestrainedDynamics:
     shape: tuple[int, ...]  # of a configuration
 
     def __call__(
-        self, places: Tensor, folder: Path, progress: Progress = silent
+        self, queries: Tensor, folder: Path, progress: Progress = silent
     ) -> Answer[MeanForceLabels]:
         """Return mean forces at places (n, d); those that cannot be held have none."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "asked.labels.npz"
         labels = begin(path, self.restraints.none)
-        for k in range(len(labels), len(places)):
-            progress(k, len(places), "restrained dynamics")
-            labels = self._with_label(labels, places[k], seed_of(self.config.seed, folder.name, k))
+        for k in range(len(labels), len(queries)):
+            progress(k, len(queries), "restrained dynamics")
+            labels = self._with_label(labels, queries[k], seed_of(self.config.seed, folder.name, k))
             labels.save(path)
-        progress(len(places), len(places), "restrained dynamics")
+        progress(len(queries), len(queries), "restrained dynamics")
         held = np.array([np.isfinite(force).all() for force in labels.forces], dtype=bool)
         found = _some(labels, held)
         if len(found):
             found.save(_labels_in(folder))
-        return Answer(places, held, found if len(found) else None)
+        return Answer(queries, held, found if len(found) else None)
 
     def recall(self, saved: Mapping[str, NDArray[Any]], folder: Path) -> MeanForceLabels | None:
         """Return the labels of a round."""
@@ -89,10 +89,10 @@ class RestrainedDynamics:
         path = _labels_in(folder)
         return load_labels(path) if path.is_file() else None
 
-    def _with_label(self, labels: MeanForceLabels, place: Tensor, seed: int) -> MeanForceLabels:
+    def _with_label(self, labels: MeanForceLabels, query: Tensor, seed: int) -> MeanForceLabels:
         """Return labels and one more, without numbers where the place could not be held."""
         restraints, springs = self.restraints, self.restraints.coordinates.springs
-        start, target = self.starts.nearest(place.double().numpy().reshape(self.shape))
+        start, target = self.starts.nearest(query.double().numpy().reshape(self.shape))
         try:
             label = restraints.hold(start, target, seed)
         except InputError:  # the dynamics broke down
@@ -186,10 +186,10 @@ class _OfVariables:
     stored: _Stored
     box: Range
 
-    def nearest(self, place: Floats) -> tuple[Frames, Floats]:
-        apart = shortest(self.stored.values - place, self.box.periods)
+    def nearest(self, query: Floats) -> tuple[Frames, Floats]:
+        apart = shortest(self.stored.values - query, self.box.periods)
         number = int(np.square(apart / self.box.lengths.double().numpy()).sum(1).argmin())
-        return self.stored.frame(number), place
+        return self.stored.frame(number), query
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -198,8 +198,8 @@ class _OfMolecule:
 
     stored: _Stored
 
-    def nearest(self, place: Floats) -> tuple[Frames, Floats]:
-        number, turned = onto_molecule(self.stored.values, place)
+    def nearest(self, query: Floats) -> tuple[Frames, Floats]:
+        number, turned = onto_molecule(self.stored.values, query)
         return self.stored.frame(number), turned
 
 
@@ -210,25 +210,25 @@ class _OfLiquid:
     stored: _Stored
     types: NDArray[np.int64]
 
-    def nearest(self, place: Floats) -> tuple[Frames, Floats]:
+    def nearest(self, query: Floats) -> tuple[Frames, Floats]:
         n = len(self.stored.values)
         candidates = np.unique(np.linspace(0, n - 1, LIQUID_STARTS).astype(int))
         ways = []
         for number in candidates:
             box = self.stored.frame(int(number)).box
             here = self.stored.values[number]
-            ways.append(onto_liquid(here, place, self.types, None if box is None else box[0]))
+            ways.append(onto_liquid(here, query, self.types, None if box is None else box[0]))
         best = int(np.argmin([cost for cost, _ in ways]))
         return self.stored.frame(int(candidates[best])), ways[best][1]
 
 
-def onto_molecule(frames: Floats, place: Floats) -> tuple[int, Floats]:
+def onto_molecule(frames: Floats, query: Floats) -> tuple[int, Floats]:
     """Return which of the frames (n, b, 3) is nearest to a place (b, 3), and that turned onto it.
 
     By least squares (Kabsch), without reflections.
     """
     middles = frames.mean(1, keepdims=True)
-    there, here = frames - middles, place - place.mean(0)
+    there, here = frames - middles, query - query.mean(0)
     u, s, vt = np.linalg.svd(here.T @ there)
     sign = np.sign(np.linalg.det(u @ vt))  # a mirror image is another place
     overlap = s[:, 0] + s[:, 1] + sign * s[:, 2]
@@ -238,14 +238,14 @@ def onto_molecule(frames: Floats, place: Floats) -> tuple[int, Floats]:
 
 
 def onto_liquid(
-    frame: Floats, place: Floats, types: NDArray[np.int64], box: Tensor | None
+    frame: Floats, query: Floats, types: NDArray[np.int64], box: Tensor | None
 ) -> tuple[float, Floats]:
     """Return the sum of squared ways from a frame (b, 3) to a place, and where each bead goes.
 
     Beads of one type are alike: each goes to another's place, or to an image of it in the box
     (3, 3), so that the sum, nm^2, is the least.
     """
-    apart = torch.from_numpy(place[None] - frame[:, None])  # (from, to, 3)
+    apart = torch.from_numpy(query[None] - frame[:, None])  # (from, to, 3)
     if box is not None:
         boxes = box.to(apart).expand(len(apart), 3, 3)
         apart = apart + lattice_shift(apart, boxes)

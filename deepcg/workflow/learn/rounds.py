@@ -59,7 +59,7 @@ class State(Generic[Member, Data]):
     @property
     def silent(self) -> Tensor:
         """Places at which nobody could answer, (m, d)."""
-        missed = [answer.places[~torch.from_numpy(answer.answered)] for answer in self.answers]
+        missed = [answer.queries[~torch.from_numpy(answer.answered)] for answer in self.answers]
         return torch.cat(missed) if missed else torch.zeros(0, 1)
 
     @property
@@ -198,7 +198,7 @@ def _round(
         number,
         found.fraction,
         float(found.spread.square().mean().sqrt()),
-        len(answer.places),
+        len(answer.queries),
         int(answer.answered.sum()),
         0 if answer.data is None else len(answer.data),
     )
@@ -208,7 +208,7 @@ def _round(
     models = job.train(state.models, data, training, seeds, told)
     state = State(models, (*state.rounds, done), answers)
     write_run(job, folder, state)
-    arrays = {"places": answer.places.numpy(), "answered": answer.answered, **answer.saved}
+    arrays = {"places": answer.queries.numpy(), "answered": answer.answered, **answer.saved}
     write_arrays(folder / "asked.npz", arrays)
     write_json(folder / "round.json", asdict(done))  # last: the round is whole now
     return state
@@ -219,8 +219,8 @@ def _recalled(
 ) -> State[Member, Data]:
     """Return the state after a round that is on disk."""
     saved = read_arrays(folder / "asked.npz")
-    places, answered = torch.from_numpy(saved.pop("places")), saved.pop("answered")
-    answer: Answer[Data] = Answer(places, answered, None, saved)
+    queries, answered = torch.from_numpy(saved.pop("places")), saved.pop("answered")
+    answer: Answer[Data] = Answer(queries, answered, None, saved)
     answer = replace(answer, data=job.oracle.recall(saved, folder))
     done = Round(**json.loads((folder / "round.json").read_text()))
     return State(job.load(folder), (*state.rounds, done), (*state.answers, answer))
@@ -265,7 +265,7 @@ def _write_results(
         "versions": versions(),
     }
     write_json(config.output / "run.json", content)
-    places = [job.shown(answer) for answer in state.answers]
+    queries = [job.shown(answer) for answer in state.answers]
     parts = [done.unknown for done in state.rounds] + [unknown]
-    figure = learning_figure(places, parts, *job.axes, source=str(config.output.name))
+    figure = learning_figure(queries, parts, *job.axes, source=str(config.output.name))
     write_bytes(config.output / "learning.png", png(figure))

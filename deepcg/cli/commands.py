@@ -7,7 +7,7 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,8 @@ class ConfigCommand(click.Command):
         A dataclass. Paths without a default are arguments, other fields are options.
     defaults
         Values for fields that have no default, or another one here.
+    examples
+        Commands that the help ends with.
     """
 
     def __init__(
@@ -82,8 +84,10 @@ class ConfigCommand(click.Command):
         job: Job,
         *,
         defaults: Mapping[str, Any],
+        examples: Sequence[str] = (),
     ) -> None:
         self.config, self.job, self.defaults = config, job, defaults
+        self.examples = examples
         self.settings = {setting.name: setting for setting in flat_fields(config)}
         params = [self._parameter(setting) for setting in self.settings.values()]
         params += [
@@ -129,6 +133,12 @@ class ConfigCommand(click.Command):
         for title, records in groups.items():
             with formatter.section(title):
                 formatter.write_dl(records)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples."""
+        if self.examples:
+            with formatter.section("Examples"):
+                formatter.write("".join(f"  {example}\n" for example in self.examples))
 
     def _resolved(self, ctx: click.Context) -> Any:
         """Return the config: the command line over the file over defaults."""

@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 import deepcg
+from deepcg.cli.completion import outline
 from deepcg.runtime.errors import nearest
 
 
@@ -30,6 +31,8 @@ class Entry:
         For the list of commands.
     module, config, function
         Names.
+    examples
+        Commands, for its help.
     defaults
         Values for fields that have no default.
     """
@@ -38,6 +41,7 @@ class Entry:
     module: str
     config: str
     function: str
+    examples: tuple[str, ...]
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def load(self, name: str) -> click.Command:
@@ -48,8 +52,13 @@ class Entry:
             getattr(module, self.config),
             getattr(module, self.function),
             defaults=self.defaults,
+            examples=self.examples,
         )
         return command
+
+    def outline(self, name: str) -> click.Command:
+        """Return what can be completed of the command, without loading it."""
+        return outline(name, self.summary, self.module, self.config, self.defaults)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +80,10 @@ COMMANDS = Topic(
                     "deepcg.workflow.simulate",
                     "WaterSimulation",
                     "water",
+                    (
+                        "deepcg simulate water --molecules 216 --ns 2",
+                        "deepcg simulate water -o runs/cold --temperature 280 --model tip4pew",
+                    ),
                     defaults={"output": Path("runs/water")},
                 ),
                 "alanine": Entry(
@@ -78,6 +91,10 @@ COMMANDS = Topic(
                     "deepcg.workflow.simulate",
                     "AlanineSimulation",
                     "alanine",
+                    (
+                        "deepcg simulate alanine --solvent obc --ns 20 --store solute",
+                        "deepcg simulate alanine -o runs/biased --bias metadynamics --walkers 4",
+                    ),
                     defaults={"output": Path("runs/alanine")},
                 ),
             },
@@ -87,58 +104,108 @@ COMMANDS = Topic(
             "deepcg.workflow.label.command",
             "LabelConfig",
             "label_trajectory",
+            (
+                "deepcg label runs/water/traj.dcd",
+                "deepcg label runs/water/traj.dcd --restrain --map oxygens --number 50",
+            ),
         ),
         "fit": Entry(
             "Fit a coarse-grained free energy.",
             "deepcg.workflow.fit.command",
             "FitConfig",
             "fit",
+            (
+                "deepcg fit runs/water/traj.dcd --map oxygens -o run",
+                "deepcg fit runs/alanine/traj.npz --map dihedrals --ensemble 4 -o run",
+            ),
         ),
         "sample": Entry(
-            "Sample a fitted model.", "deepcg.workflow.sample", "SampleConfig", "sample"
+            "Sample a fitted model.",
+            "deepcg.workflow.sample",
+            "SampleConfig",
+            "sample",
+            (
+                "deepcg sample run --replicas 8 --ps 500",
+                "deepcg sample run --bias metadynamics --cv dihedrals",
+            ),
         ),
         "compress": Entry(
             "Make a fitted deeppot-se faster to sample.",
             "deepcg.workflow.compress",
             "CompressConfig",
             "compress",
+            (
+                "deepcg compress run",
+                "deepcg compress run -o fast --min-distance 0.15",
+            ),
         ),
         "compare": Entry(
             "Compare samples with the microscopic model.",
             "deepcg.workflow.compare",
             "CompareConfig",
             "compare",
+            (
+                "deepcg compare run",
+                "deepcg compare run --also baseline -o report",
+            ),
         ),
         "fes": Entry(
             "Free-energy surfaces and their differences.",
             "deepcg.workflow.fes.command",
             "FesConfig",
             "fes",
+            (
+                "deepcg fes run",
+                "deepcg fes run --reference runs/biased/traj.npz --cv dihedrals",
+            ),
         ),
         "learn": Entry(
             "Data where an ensemble does not know the free energy.",
             "deepcg.workflow.learn.command",
             "LearnConfig",
             "learn",
+            (
+                "deepcg learn run runs/all.npz --rounds 6 --queries 30",
+                "deepcg learn run runs/water/traj.dcd --oracle restrained --trust-low 60",
+            ),
         ),
         "variance": Entry(
             "Where an ensemble knows the free energy.",
             "deepcg.workflow.variance",
             "VarianceConfig",
             "variance",
+            (
+                "deepcg variance run",
+                "deepcg variance run --reference runs/water/traj.labels.npz",
+            ),
         ),
         "info": Entry(
-            "Tell what is in files and run folders.", "deepcg.workflow.info", "InfoConfig", "info"
+            "Tell what is in files and run folders.",
+            "deepcg.workflow.info",
+            "InfoConfig",
+            "info",
+            (
+                "deepcg info run",
+                "deepcg info runs/water/traj.dcd run/model.pt",
+            ),
         ),
     },
 )
 
 
+COMPLETION = """\b
+Options and choices complete in the shell after
+  eval "$(_DEEPCG_COMPLETE=bash_source deepcg)"
+in ~/.bashrc; with zsh_source in ~/.zshrc; in fish after
+  _DEEPCG_COMPLETE=fish_source deepcg | source
+"""
+
+
 class TopicGroup(click.Group):
     """The commands of a topic; only that which is asked for is loaded."""
 
-    def __init__(self, name: str, topic: Topic) -> None:
-        super().__init__(name, help=topic.summary)
+    def __init__(self, name: str, topic: Topic, epilog: str | None = None) -> None:
+        super().__init__(name, help=topic.summary, epilog=epilog)
         self.topic = topic
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -149,14 +216,18 @@ class TopicGroup(click.Group):
         """Return the names."""
         return list(self.topic.commands)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
-        """Return a command, or refuse it with the nearest right name."""
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, or refuse it with the nearest right name; a shell gets an outline."""
         found = self.topic.commands.get(cmd_name)
         if found is None:
+            if ctx.resilient_parsing:
+                return None
             near = nearest(cmd_name, self.topic.commands).replace("'", "")
             choices = ", ".join(self.topic.commands)
             raise click.UsageError(f"there is no command {cmd_name}{near} ({choices})", ctx)
-        return TopicGroup(cmd_name, found) if isinstance(found, Topic) else found.load(cmd_name)
+        if isinstance(found, Topic):
+            return TopicGroup(cmd_name, found)
+        return found.outline(cmd_name) if ctx.resilient_parsing else found.load(cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without loading them."""
@@ -164,16 +235,19 @@ class TopicGroup(click.Group):
             formatter.write_dl([(name, c.summary) for name, c in self.topic.commands.items()])
 
 
+def command_line() -> click.Command:
+    """Return all commands under the name of the program."""
+    version = click.version_option(deepcg.__version__, message="deepcg %(version)s")
+    return version(TopicGroup("deepcg", COMMANDS, epilog=COMPLETION))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit: status 2 and one line for what the user can mend."""
     # Threads that spin while they wait cost up to a factor of ten where another program
     # wants the cores, and gain little where none does. Read when OpenMP is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    group = click.version_option(deepcg.__version__, message="deepcg %(version)s")(
-        TopicGroup("deepcg", COMMANDS)
-    )
     try:
-        status = group.main(
+        status = command_line().main(
             arguments,
             prog_name="deepcg",
             standalone_mode=False,

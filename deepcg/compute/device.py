@@ -6,6 +6,8 @@ import torch
 
 from deepcg.runtime.errors import InputError, pick
 
+DEVICES = ("auto", "cpu", "cuda")
+
 
 def device_of(name: str, threads: int | None = None) -> torch.device:
     """Return the device for ``auto``, ``cpu`` or ``cuda``, and set the number of CPU threads.
@@ -15,7 +17,7 @@ def device_of(name: str, threads: int | None = None) -> torch.device:
     InputError
         If there is no such device, or it was asked for CUDA and there is none.
     """
-    pick(dict.fromkeys(("auto", "cpu", "cuda")), name, "device")
+    pick(dict.fromkeys(DEVICES), name, "device")
     if threads is not None:
         if threads < 1:
             raise InputError(f"{threads} threads: use 1 or more")

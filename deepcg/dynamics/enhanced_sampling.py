@@ -88,7 +88,7 @@ class BiasConfig:
     swap_every_ps: float = 0.2
 
     def __post_init__(self) -> None:
-        pick({**_MAKERS, "none": None}, self.bias, "bias")
+        pick(BIASES, self.bias, "bias")
         for name, value in asdict(self).items():
             numbers = value if isinstance(value, tuple) else (value,)
             if any(isinstance(n, float | int) and not 0 < n < math.inf for n in numbers):
@@ -158,7 +158,8 @@ def enhance(
     InputError
         Coordinates, windows or temperatures do not fit the beads or the replicas.
     """
-    if config.bias == "none":
+    make = BIASES[config.bias]
+    if make is None:
         start = frames[_spread(frames, replicas)]
         swaps = _exchange(config, start, temperature, dt) if config.temperatures else None
         return Enhancement(force_field, start, swaps)
@@ -166,7 +167,7 @@ def enhance(
     if box is not None:
         _check_whole(variables)
     task = _Task(variables, frames, replicas, thermal_energy(temperature), dt)
-    bias, chosen = _MAKERS[config.bias](config, task)
+    bias, chosen = make(config, task)
     method = bias if isinstance(bias, Metadynamics) else None
     return Enhancement(Biased(force_field, variables, bias), frames[chosen], method, variables)
 
@@ -253,7 +254,8 @@ def _umbrella(config: BiasConfig, task: _Task) -> tuple[HarmonicBias, Tensor]:
     return bias, torch.stack(pulls).argmin(0)
 
 
-_MAKERS: dict[str, Callable[[BiasConfig, _Task], tuple[Bias, Tensor]]] = {
+BIASES: dict[str, Callable[[BiasConfig, _Task], tuple[Bias, Tensor]] | None] = {
+    "none": None,
     "metadynamics": _metadynamics,
     "umbrella": _umbrella,
 }

@@ -19,6 +19,11 @@ from deepcg.runtime.files import write_array
 from deepcg.trajectory.formats import open_trajectory_file
 from sampling import LimitExceeded, Method, ReflectingLimit
 
+BEYOND = ("stop", "reflect")
+
+MEMBERS = ("mean",)
+"""What a member may be called beside its number."""
+
 CHECKED_STEPS = 10
 """Steps between checks of the spread."""
 
@@ -45,9 +50,9 @@ class ModelDeviationConfig:
     beyond: str = "reflect"
 
     def __post_init__(self) -> None:
-        if self.member != "mean" and not self.member.isdecimal():
+        if self.member not in MEMBERS and not self.member.isdecimal():
             raise InputError(f"member is {self.member!r}: give a number from 0, or mean")
-        pick(dict.fromkeys(("stop", "reflect")), self.beyond, "choice of beyond")
+        pick(dict.fromkeys(BEYOND), self.beyond, "choice of beyond")
         if self.max_deviation is not None and not self.max_deviation > 0:
             raise InputError(f"max_deviation is {self.max_deviation}: it must be positive")
 

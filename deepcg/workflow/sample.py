@@ -34,6 +34,8 @@ from deepcg.workflow.fit.run_folder import starts
 
 COMPILE = ("auto", "on", "off")
 
+MASSES = ("model", "uniform")
+
 FREQUENCY_FRAMES = 16
 """On which the stiffest motion is looked for."""
 
@@ -175,8 +177,8 @@ def _sample(
 
 def _masses(choice: str | None, masses: Tensor, box: Tensor | None) -> Tensor:
     choice = choice or ("uniform" if box is None else "model")
-    choices = {"model": masses, "uniform": masses.mean().expand(len(masses)).clone()}
-    return pick(choices, choice, "masses")
+    pick(dict.fromkeys(MASSES), choice, "masses")
+    return masses if choice == "model" else masses.mean().expand(len(masses)).clone()
 
 
 def _moving(

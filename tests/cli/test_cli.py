@@ -314,6 +314,22 @@ def test_an_old_name_gives_the_same_config(
 
 
 @pytest.mark.parametrize("words", ENTRIES, ids=" ".join)
+def test_help_ends_with_two_examples_that_are_right(deepcg: Run, words: tuple[str, ...]):
+    examples = deepcg(*words, "--help")[1].partition("\nExamples:\n")[2].splitlines()
+    assert len(examples) == 2
+    command: Any = ENTRIES[words].load(words[-1])
+    for example in examples:
+        parts = example.split()
+        assert parts[: len(words) + 1] == ["deepcg", *words]
+        arguments = parts[len(words) + 1 :]
+        command._resolved(command.make_context("deepcg", arguments))
+
+
+def test_help_tells_how_to_complete(deepcg: Run):
+    assert '\n    eval "$(_DEEPCG_COMPLETE=bash_source deepcg)"\n' in deepcg("--help")[1]
+
+
+@pytest.mark.parametrize("words", ENTRIES, ids=" ".join)
 def test_no_help_shows_an_old_name(deepcg: Run, words: tuple[str, ...]):
     shown = set(re.findall(r"--[a-z-]+", deepcg(*words, "--help")[1]))
     settings = ENTRIES[words].load(words[-1]).settings  # type: ignore[attr-defined]

@@ -9,6 +9,8 @@ from deepcg.runtime.errors import InputError, pick
 from deepcg.workflow.fit.config import FitConfig
 from deepcg.workflow.label.restrain_config import RestrainConfig
 
+ORACLES = ("stored", "restrained")
+
 STEPS_PS = 0.1
 """Time between frames of walkers of beads, ps."""
 
@@ -142,7 +144,7 @@ class LearnConfig:
         ):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be positive")
-        pick(dict.fromkeys(("stored", "restrained")), self.oracle, "oracle")
+        pick(dict.fromkeys(ORACLES), self.oracle, "oracle")
         if self.at_random and self.oracle != "stored":
             raise InputError("at_random takes stored frames: leave out --oracle restrained")
         if not 0 <= self.stop_fraction < 1:

@@ -91,13 +91,15 @@ class Setting:
 def flat_fields(cls: type, group: str = "", defaults: object = None) -> tuple[Setting, ...]:
     """Return the settings of a config, those of dataclasses inside it in their place.
 
+    What registries hold now ends the help of the settings that the class variable ``LISTS`` names.
+
     Raises
     ------
     TypeError
         Two settings have the same name.
     """
     kinds = get_type_hints(cls)
-    texts = _docstring(cls)[1]
+    texts, lists = _docstring(cls)[1], getattr(cls, "LISTS", {})
     found: list[Setting] = []
     for name, default in _defaults(cls, defaults).items():
         if is_dataclass(kinds[name]):
@@ -105,6 +107,8 @@ def flat_fields(cls: type, group: str = "", defaults: object = None) -> tuple[Se
             found += flat_fields(kinds[name], title, None if default is MISSING else default)
         else:
             text, leader = texts.get(name, ("", name))
+            if name in lists:
+                text = f"{text.rstrip('.')}: {lists[name]()}."
             found.append(Setting(name, kinds[name], default, text, leader, group))
     twice = [name for name, count in Counter(s.name for s in found).items() if count > 1]
     if twice:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deepcg.networks import NETWORKS, SIZES
+from deepcg.networks import NETWORKS, SIZES, PairSpline
 from deepcg.potentials.collective_variables import CVPotential
 from deepcg.runtime.config import (
     flat_fields,
@@ -202,3 +202,16 @@ def test_the_help_tells_the_options_of_networks(name: str) -> None:
     told = next(s.help for s in flat_fields(FitConfig) if s.name == "network_options")
     told = told.partition(f"{name}: ")[2].partition(";")[0].rstrip(".")
     assert told == ", ".join(f"{k} {json.dumps(v)}" for k, v in options.items())
+
+
+def test_the_help_tells_of_a_network_that_is_registered_later(monkeypatch: pytest.MonkeyPatch):
+    class Toy(PairSpline):
+        def __init__(self, cutoff: float, n_types: int, *, sweets: int = 3) -> None:
+            super().__init__(cutoff, n_types)
+
+    monkeypatch.setitem(NETWORKS, "toy", Toy)
+    monkeypatch.setitem(SIZES, "toy", {"small": {}, "giant": {"sweets": 99}})
+    told = {s.name: s.help for s in flat_fields(FitConfig)}
+    assert told["network"] == "Kind of network: deeppot-se, deeppot-se-l, pair-spline, toy."
+    assert told["network_size"].endswith("; toy: small, giant.")
+    assert "; toy: sweets 3; " in told["network_options"]

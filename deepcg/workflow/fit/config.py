@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from inspect import Parameter, signature
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from deepcg.compute.matmul_precision import EXACT
 from deepcg.mapping.collective_variables import is_collective
 from deepcg.networks import NETWORKS, SIZES
+from deepcg.potentials.collective_variables import CVPotential
 from deepcg.runtime.errors import InputError, pick
 from deepcg.training.config import TrainingConfig
 from deepcg.training.members import MembersConfig
@@ -43,6 +47,27 @@ OF_BEADS = (
 """Settings that fits on collective variables have no use for."""
 
 
+def list_networks() -> str:
+    """Return the kinds of networks, for the help."""
+    return ", ".join(NETWORKS)
+
+
+def list_sizes() -> str:
+    """Return the sizes of each kind of network, for the help."""
+    return "; ".join(f"{name}: {', '.join(sizes)}" for name, sizes in SIZES.items())
+
+
+def list_options() -> str:
+    """Return the options of each kind of network and their values in a small one, for the help."""
+    lines = []
+    for name, kind in {**NETWORKS, "collective variables": CVPotential}.items():
+        options = {o.name: o.default for o in signature(kind).parameters.values()}
+        options |= SIZES.get(name, {}).get("small", {})
+        told = [f"{o} {json.dumps(v)}" for o, v in options.items() if v is not Parameter.empty]
+        lines.append(f"{name}: {', '.join(told)}")
+    return "; ".join(lines)
+
+
 @dataclass(frozen=True, slots=True)
 class FitConfig:
     """Fit a coarse-grained free energy to the forces of an atomistic trajectory.
@@ -56,18 +81,13 @@ class FitConfig:
     data
         Files and mapping.
     network
-        deeppot-se-l, deeppot-se or pair-spline.
+        Kind of network.
     network_size
-        Widths of its layers: small, fast (deeppot-se-l without products of three), molecule (for
-        beads of one molecule), deepmd (as DeePMD-kit's default) or auto: molecule where there is
-        no box, else small.
+        Widths of its layers; auto is molecule where there is no box and the network has that size,
+        else small; fast leaves products of three out, deepmd is DeePMD-kit's default. The sizes of
+        each network.
     network_options
-        Single options of the network, which override its size. What they are in a small one, of
-        deeppot-se-l: l_max 3, n_splines 16, first_knot 0.22, channels 16, axis 4, triples 4,
-        fitting [32, 32], two_sided false, plain false; deeppot-se: embedding [16, 32], axis 4,
-        fitting [64, 64], two_sided false, switch_on 0.05, n_neighbors null, plain false;
-        pair-spline: n_knots 40, first_knot 0.2; of collective variables: widths [48, 48],
-        harmonics 2.
+        Single options of the network, which override its size. What they are in a small one.
     cutoff
         Beads farther apart than this do not interact through the network, nm; by default 0.6,
         or 0.9 where there is no box.
@@ -100,6 +120,12 @@ class FitConfig:
     resume
         Go on with an interrupted fit in the same folder, or add members to its ensemble.
     """
+
+    LISTS: ClassVar[Mapping[str, Callable[[], str]]] = {
+        "network": list_networks,
+        "network_size": list_sizes,
+        "network_options": list_options,
+    }
 
     trajectory: Path
     output: Path = Path("run")

@@ -280,7 +280,7 @@ def test_forces_that_differ_are_refused(run: Path, monkeypatch: pytest.MonkeyPat
     assert not (run.with_name("run-compressed") / "model.pt").exists()
 
 
-@pytest.mark.parametrize(("field", "value"), [("closest", 0.0), ("accuracy", -1.0)])
+@pytest.mark.parametrize(("field", "value"), [("min_distance", 0.0), ("accuracy", -1.0)])
 def test_sizes_must_be_positive(field: str, value: float):
     with pytest.raises(InputError, match=f"{field} is .*: it must be positive"):
         CompressConfig(Path("run"), **{field: value})

@@ -288,8 +288,8 @@ def test_what_cannot_be_learned_is_refused(run: Path, data: tuple[Path, Path], t
     plain = config(run, data[1], tmp_path / "bad")
     for change, message in (
         ({"rounds": 0}, "rounds is 0: it must be positive"),
-        ({"low": 3.0, "high": 2.0}, "give 0 < low < high"),
-        ({"until": 1.0}, "less than 1"),
+        ({"trust_low": 3.0, "trust_high": 2.0}, "give 0 < trust_low < trust_high"),
+        ({"stop_fraction": 1.0}, "less than 1"),
     ):
         with pytest.raises(InputError, match=message):
             replace(plain, **change)  # type: ignore[arg-type]

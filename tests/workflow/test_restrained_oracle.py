@@ -342,7 +342,7 @@ def test_what_cannot_be_held_has_no_answer(of_beads: Path, some: Path, tmp_path:
     ("change", "message"),
     [
         ({"oracle": "stored"}, "stored frames answer for collective variables only"),
-        ({"high": 1e-3, "low": 1e-4}, "agree on none of the frames"),
+        ({"trust_high": 1e-3, "trust_low": 1e-4}, "agree on none of the frames"),
     ],
 )
 def test_what_beads_cannot_learn_is_refused(

@@ -22,7 +22,7 @@ from deepcg.dynamics.config import DynamicsConfig
 from deepcg.dynamics.samples import Samples, trajectories_in
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import write_whole
-from deepcg.runtime.progress import Progress
+from deepcg.runtime.progress import Progress, silent
 from deepcg.runtime.provenance import check_same_settings
 from deepcg.units import BOLTZMANN, thermal_energy
 from sampling import (
@@ -78,30 +78,9 @@ class Summary:
     dropped: tuple[int, ...] = ()
 
 
-def run_dynamics(
-    force_field: ForceField,
-    start: Tensor,
-    masses: Tensor,
-    *,
-    box: Tensor | None,
-    topology: mdtraj.Topology,
-    config: DynamicsConfig,
-    output: Path,
-    method: Method | None = None,
-    settings: Settings | None = None,
-    resume: bool = False,
-    progress: Progress | None = None,
-    forget: Callable[[], None] | None = None,
-    checkpoint_seconds: float = 30.0,
-    drop_blown_up: bool = False,
-) -> Summary:
-    """Sample exp(-U/kT) with one replica per start and write what ``deepcg compare`` reads.
-
-    The folder ``output`` gets ``000.dcd``, ``001.dcd`` ... (positions are unwrapped, so beads
-    wander out of the box and displacements are true), ``topology.pdb``, ``log.csv``,
-    ``checkpoint.pt`` and, at the end, ``summary.json``. After an interruption ``resume``
-    goes on from the checkpoint, and all trajectories and the log have the bytes of a run
-    that was never interrupted; a longer ``config.ps`` extends a run that was complete.
+@dataclass(frozen=True, slots=True, eq=False)
+class Replicas:
+    """What moves, and how it is moved.
 
     Parameters
     ----------
@@ -118,13 +97,53 @@ def run_dynamics(
         The beads.
     method
         Metadynamics or replica exchange. With the latter the first replicas, as many as there are
-        ladders, are those at ``config.temperature``: ``000.dcd`` ...; the others, at higher
+        ladders, are those at the temperature of the samples: ``000.dcd`` ...; the others, at higher
         ones, are ``hot-330K-000.dcd`` ....
-    settings
-        What else must be the same for a run to be resumed.
     forget
         Called after each interval for a force field that remembers (a neighbor list with a
         skin): it must drop that memory, or a resumed run differs in rounding.
+    """
+
+    force_field: ForceField
+    start: Tensor
+    masses: Tensor
+    box: Tensor | None
+    topology: mdtraj.Topology
+    method: Method | None = None
+    forget: Callable[[], None] = lambda: None
+
+    def __post_init__(self) -> None:
+        n_beads = self.topology.n_atoms
+        if self.start.ndim != 3 or self.start.shape[1:] != (n_beads, 3):
+            shape = tuple(self.start.shape)
+            raise ValueError(f"start has shape {shape}, not (replicas, {n_beads}, 3)")
+        if self.masses.shape != (n_beads,):
+            raise ValueError(f"masses have shape {tuple(self.masses.shape)}, not ({n_beads},)")
+
+
+def run_dynamics(
+    replicas: Replicas,
+    config: DynamicsConfig,
+    output: Path,
+    *,
+    settings: Settings | None = None,
+    resume: bool = False,
+    progress: Progress = silent,
+    checkpoint_seconds: float = 30.0,
+    drop_blown_up: bool = False,
+) -> Summary:
+    """Sample exp(-U/kT) with one replica per start and write what ``deepcg compare`` reads.
+
+    The folder ``output`` gets ``000.dcd``, ``001.dcd`` ... (positions are unwrapped, so beads
+    wander out of the box and displacements are true), ``topology.pdb``, ``log.csv``,
+    ``checkpoint.pt`` and, at the end, ``summary.json``. After an interruption ``resume``
+    goes on from the checkpoint, and all trajectories and the log have the bytes of a run
+    that was never interrupted; a longer ``config.ps`` extends a run that was complete.
+
+    Parameters
+    ----------
+    settings
+        What else must be the same for a run to be resumed.
     checkpoint_seconds
         Wall time between checkpoints; results do not depend on it.
     drop_blown_up
@@ -140,51 +159,20 @@ def run_dynamics(
         The folder holds other samples, or cannot be resumed from; ``drop_blown_up`` was given with
         a method, which makes replicas depend on one another.
     """
-    if drop_blown_up and method is not None:
+    if drop_blown_up and replicas.method is not None:
         raise InputError("--drop-blown-up is for replicas that are independent: leave it out")
-    _check_shapes(start, masses, topology)
-    masses = masses.to(start)
-    kT = method.kT if isinstance(method, ReplicaExchange) else thermal_energy(config.temperature)
-    step = INTEGRATORS[config.integrator](
-        force_field, masses, kT=kT, dt=config.step, friction=config.friction
-    )
-    step = step if method is None else method.step(step)
-    samples = Samples.of(
-        output,
-        _names(len(start), method),
-        topology,
-        box,
-        dt=config.step,
-        first_step=(config.n_equilibration + 1) * config.every,
-        every=config.every,
-    )
-    generator = Generator(start.device).manual_seed(config.seed)
-    bias_energy = force_field.bias_energy if isinstance(force_field, Biased) else None
-    job = _Job(
-        step,
-        generator,
-        masses,
-        kT,
-        config,
-        samples,
-        method,
-        bias_energy,
-        checkpoint_seconds,
-        drop_blown_up,
-    )
+    job = _job(replicas, config, output, checkpoint_seconds, drop_blown_up)
     notes = {**asdict(config), "dt": config.step, **(settings or {})}
-    if _is_resumable(output, resume):
-        checkpoint = _resume(job, force_field, start, notes)
-    else:
-        checkpoint = _begin(job, force_field, start, notes)
-    if forget is not None:
-        forget()
+    begin = _resume if _is_resumable(output, resume) else _begin
+    checkpoint = begin(job, notes)
+    replicas.forget()
     try:
-        checkpoint = job.propagate(checkpoint, progress, forget)
+        checkpoint = job.propagate(checkpoint, progress)
     except Blowup as blowup:
-        line = describe(blowup, topology, box, config.step, samples.checkpoint)
+        path = job.samples.checkpoint
+        line = describe(blowup, replicas.topology, replicas.box, config.step, path)
         raise SamplingError(line) from blowup
-    return _summarize(job, checkpoint, start.shape[1])
+    return _summarize(job, checkpoint)
 
 
 def temperature(state: SamplerState, masses: Tensor, dt: float) -> Tensor:
@@ -204,20 +192,17 @@ def temperature(state: SamplerState, masses: Tensor, dt: float) -> Tensor:
 class _Job:
     """What stays the same while replicas move."""
 
+    replicas: Replicas
     step: Step
     generator: Generator
     masses: Tensor
     kT: float | Tensor
     config: DynamicsConfig
     samples: Samples
-    method: Method | None
-    bias_energy: Callable[[Tensor], Tensor] | None
     checkpoint_seconds: float
     drop_blown_up: bool
 
-    def propagate(
-        self, latest: Checkpoint, progress: Progress | None, forget: Callable[[], None] | None
-    ) -> Checkpoint:
+    def propagate(self, latest: Checkpoint, progress: Progress) -> Checkpoint:
         """Go on from a checkpoint to the end; return, and leave on disk, the last one."""
         began = saved = time.monotonic()
         spent = float(latest.notes["seconds"])
@@ -239,10 +224,8 @@ class _Job:
                 self._write(done - self.config.n_equilibration, state, kinetic, dropped)
                 seconds = spent + time.monotonic() - began
                 latest = self.checkpoint(n, state, {**latest.notes, "seconds": seconds})
-                if forget is not None:
-                    forget()
-                if progress is not None:
-                    progress(done, total, self._word(done, kinetic))
+                self.replicas.forget()
+                progress(done, total, self._word(done, kinetic))
                 if time.monotonic() - saved > self.checkpoint_seconds:
                     self.samples.save(latest)
                     saved = time.monotonic()
@@ -282,14 +265,15 @@ class _Job:
 
     def checkpoint(self, n: int, state: SamplerState, notes: Settings) -> Checkpoint:
         """Return all that is needed to go on from here."""
-        memory = {} if self.method is None else self.method.get_state()
+        method = self.replicas.method
+        memory = {} if method is None else method.get_state()
         return Checkpoint(n, state, self.generator.get_state(), dict(notes), memory)
 
     def recall(self, checkpoint: Checkpoint) -> None:
         """Set the noise and the method to what they were at a checkpoint."""
         self.generator.set_state(checkpoint.generator_state)
-        if self.method is not None:
-            self.method.set_state(checkpoint.memory)
+        if self.replicas.method is not None:
+            self.replicas.method.set_state(checkpoint.memory)
 
     def _states(self, latest: Checkpoint) -> Iterator[tuple[int, SamplerState]]:
         every = self.config.every
@@ -302,16 +286,16 @@ class _Job:
             every=every,
             first=latest.step,
             sound=thermally_stable(self.masses, self.kT),
-            method=self.method,
+            method=self.replicas.method,
         )
 
     def _write(
         self, frame: int, state: SamplerState, kinetic: Tensor, dropped: frozenset[int]
     ) -> None:
         if frame > 0:
-            energy = state.energy
-            if self.bias_energy is not None:
-                energy = energy - self.bias_energy(state.positions)
+            energy, force_field = state.energy, self.replicas.force_field
+            if isinstance(force_field, Biased):
+                energy = energy - force_field.bias_energy(state.positions)
             time_ps = frame * self.config.interval_ps
             self.samples.append(time_ps, state.positions, energy, kinetic, dropped)
 
@@ -331,6 +315,41 @@ def dropped_of(checkpoint: Checkpoint) -> frozenset[int]:
     return frozenset(int(i) for i in str(checkpoint.notes.get("dropped", "")).split(",") if i)
 
 
+def _job(
+    replicas: Replicas,
+    config: DynamicsConfig,
+    output: Path,
+    checkpoint_seconds: float,
+    drop_blown_up: bool,
+) -> _Job:
+    start, method = replicas.start, replicas.method
+    masses = replicas.masses.to(start)
+    kT = method.kT if isinstance(method, ReplicaExchange) else thermal_energy(config.temperature)
+    step = INTEGRATORS[config.integrator](
+        replicas.force_field, masses, kT=kT, dt=config.step, friction=config.friction
+    )
+    samples = Samples.of(
+        output,
+        _names(len(start), method),
+        replicas.topology,
+        replicas.box,
+        dt=config.step,
+        first_step=(config.n_equilibration + 1) * config.every,
+        every=config.every,
+    )
+    return _Job(
+        replicas,
+        step if method is None else method.step(step),
+        Generator(start.device).manual_seed(config.seed),
+        masses,
+        kT,
+        config,
+        samples,
+        checkpoint_seconds,
+        drop_blown_up,
+    )
+
+
 def _names(n_replicas: int, method: Method | None) -> list[str]:
     """Return the names of the trajectories."""
     if not isinstance(method, ReplicaExchange):
@@ -340,11 +359,13 @@ def _names(n_replicas: int, method: Method | None) -> list[str]:
     return ladders + [f"hot-{t:g}K-{name}" for t in kelvin for name in ladders]
 
 
-def _begin(job: _Job, force_field: ForceField, positions: Tensor, notes: Settings) -> Checkpoint:
+def _begin(job: _Job, notes: Settings) -> Checkpoint:
     """Return the state before the first step, on disk as the first checkpoint."""
-    generator = job.generator
+    positions, force_field = job.replicas.start, job.replicas.force_field
     try:
-        state = sampling.start(force_field, positions, job.masses, kT=job.kT, generator=generator)
+        state = sampling.start(
+            force_field, positions, job.masses, kT=job.kT, generator=job.generator
+        )
     except FloatingPointError as error:
         raise SamplingError(f"{error} at the start: beads overlap, or the model is bad") from error
     checkpoint = job.checkpoint(0, state, {**notes, "seconds": 0.0})
@@ -353,14 +374,14 @@ def _begin(job: _Job, force_field: ForceField, positions: Tensor, notes: Setting
     return checkpoint
 
 
-def _resume(job: _Job, force_field: ForceField, positions: Tensor, notes: Settings) -> Checkpoint:
+def _resume(job: _Job, notes: Settings) -> Checkpoint:
     """Return the checkpoint, with all files cut back to it."""
-    path, config = job.samples.checkpoint, job.config
+    path, config, positions = job.samples.checkpoint, job.config, job.replicas.start
     try:
         checkpoint = job.samples.load(positions.device)
         _check_same_run(path, checkpoint, positions, notes)
         job.recall(checkpoint)
-        _check_same_model(path, checkpoint.state, force_field)
+        _check_same_model(path, checkpoint.state, job.replicas.force_field)
         n_frames = checkpoint.step // config.every - config.n_equilibration
         dropped = dropped_of(checkpoint)
         if n_frames > 0:
@@ -423,17 +444,8 @@ def _check_same_model(path: Path, state: SamplerState, force_field: ForceField) 
         )
 
 
-def _check_shapes(start: Tensor, masses: Tensor, topology: mdtraj.Topology) -> None:
-    if start.ndim != 3 or start.shape[1:] != (topology.n_atoms, 3):
-        raise ValueError(
-            f"start has shape {tuple(start.shape)}, not (replicas, {topology.n_atoms}, 3)"
-        )
-    if masses.shape != (topology.n_atoms,):
-        raise ValueError(f"masses have shape {tuple(masses.shape)}, not ({topology.n_atoms},)")
-
-
-def _summarize(job: _Job, checkpoint: Checkpoint, n_beads: int) -> Summary:
-    samples, config = job.samples, job.config
+def _summarize(job: _Job, checkpoint: Checkpoint) -> Summary:
+    samples, config, method = job.samples, job.config, job.replicas.method
     n_replicas, n_target = len(samples.trajectories), samples.n_target
     log: NDArray[np.float64] = np.loadtxt(samples.log, delimiter=",", skiprows=1, ndmin=2)
     dropped = dropped_of(checkpoint)
@@ -445,7 +457,7 @@ def _summarize(job: _Job, checkpoint: Checkpoint, n_beads: int) -> Summary:
     speed = checkpoint.step * config.step / 1000 / (seconds / 86_400)
     summary = Summary(
         n_replicas=n_replicas,
-        n_beads=n_beads,
+        n_beads=len(job.masses),
         n_frames=len(log),
         ps=len(log) * config.interval_ps,
         interval_ps=config.interval_ps,
@@ -455,9 +467,7 @@ def _summarize(job: _Job, checkpoint: Checkpoint, n_beads: int) -> Summary:
         seconds=seconds,
         ns_per_day=speed * n_replicas,
         ns_per_day_per_replica=speed,
-        acceptance=tuple(job.method.acceptance.tolist())
-        if isinstance(job.method, ReplicaExchange)
-        else (),
+        acceptance=tuple(method.acceptance.tolist()) if isinstance(method, ReplicaExchange) else (),
         dropped=tuple(sorted(dropped)),
     )
     write_whole(samples.folder / "summary.json", json.dumps(asdict(summary), indent=2) + "\n")

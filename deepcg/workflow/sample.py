@@ -17,7 +17,7 @@ from deepcg.dynamics.bias_files import write_bias, write_values
 from deepcg.dynamics.config import DynamicsConfig
 from deepcg.dynamics.enhanced_sampling import BiasConfig, enhance
 from deepcg.dynamics.model_deviation import ModelDeviationConfig, trust, write_spread
-from deepcg.dynamics.run import Summary, run_dynamics
+from deepcg.dynamics.run import Replicas, Summary, run_dynamics
 from deepcg.dynamics.samples import trajectories_in
 from deepcg.dynamics.time_step import fastest, time_step
 from deepcg.potentials.beads import ShortRanged
@@ -144,20 +144,17 @@ def _sample(
         dt=dynamics.step,
     )
     output = config.run / "samples"
+    method = trusted.fence(box, enhanced.method)
     with trusted.explained(config.run):
         summary = run_dynamics(
-            enhanced.force_field,
-            enhanced.start,
-            masses,
-            box=box,
-            topology=topology,
-            config=dynamics,
-            output=output,
-            method=trusted.fence(box, enhanced.method),
+            Replicas(
+                enhanced.force_field, enhanced.start, masses, box, topology, method, forces.renew
+            ),
+            dynamics,
+            output,
             settings=config.enhanced.settings | config.uncertainty.settings,
             resume=config.resume,
             progress=progress,
-            forget=forces.renew,
             drop_blown_up=config.drop_blown_up,
         )
     write_bias(output / "bias.npz", enhanced, model.temperature)

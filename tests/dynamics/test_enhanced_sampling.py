@@ -20,7 +20,7 @@ from deepcg.atomistic.alanine.torsion_bias import read_table
 from deepcg.dynamics.bias_files import write_bias, write_values
 from deepcg.dynamics.config import DynamicsConfig
 from deepcg.dynamics.enhanced_sampling import BiasConfig, enhance
-from deepcg.dynamics.run import run_dynamics
+from deepcg.dynamics.run import Replicas, run_dynamics
 from deepcg.dynamics.time_step import fastest, time_step
 from deepcg.mapping.collective_variables import build_variables, dihedral
 from deepcg.potentials.model_file import Architecture, Model, save_model
@@ -85,18 +85,11 @@ def go(output, config, n=4, resume=False, force_field=chain, start=None, **optio
     enhanced = enhance(
         config, force_field, start, butane(), replicas=n, temperature=300.0, dt=dynamics.step
     )
-    summary = run_dynamics(
-        enhanced.force_field,
-        enhanced.start,
-        torch.full((4,), 12.0),
-        box=None,
-        topology=butane(),
-        config=dynamics,
-        output=output,
-        method=enhanced.method,
-        settings=config.settings,
-        resume=resume,
+    masses = torch.full((4,), 12.0)
+    replicas = Replicas(
+        enhanced.force_field, enhanced.start, masses, None, butane(), enhanced.method
     )
+    summary = run_dynamics(replicas, dynamics, output, settings=config.settings, resume=resume)
     write_bias(output / "bias.npz", enhanced, 300.0)
     write_values(output / "values.npz", enhanced, sorted(output.glob("[0-9]*.dcd")))
     return summary, enhanced
@@ -474,14 +467,9 @@ def test_alanine_in_vacuum_has_the_populations_of_openmms_metadynamics(tmp_path)
     config = BiasConfig("metadynamics", bias_factor=10.0, freeze_after_ps=40.0, hill_every_ps=0.25)
     made = enhance(config, field.forces, start, beads, replicas=32, temperature=300.0, dt=dt)
     run_dynamics(
-        made.force_field,
-        made.start,
-        masses,
-        box=None,
-        topology=beads,
-        config=DynamicsConfig(dt=dt, ps=60.0, equilibration_ps=45.0, friction=2.0),
-        output=tmp_path,
-        method=made.method,
+        Replicas(made.force_field, made.start, masses, None, beads, made.method),
+        DynamicsConfig(dt=dt, ps=60.0, equilibration_ps=45.0, friction=2.0),
+        tmp_path,
         settings=config.settings,
     )
     write_values(tmp_path / "values.npz", made, sorted(tmp_path.glob("[0-9]*.dcd")))

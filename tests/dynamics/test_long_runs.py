@@ -19,7 +19,7 @@ from torch import Tensor
 
 from deepcg.analysis.structure.stein import axes, configurational
 from deepcg.dynamics.config import DynamicsConfig
-from deepcg.dynamics.run import run_dynamics, temperature
+from deepcg.dynamics.run import Replicas, run_dynamics, temperature
 from deepcg.networks import NETWORKS, SIZES
 from deepcg.potentials.beads import NetworkPotential
 from deepcg.potentials.priors import Repulsion
@@ -122,13 +122,9 @@ def test_a_million_steps_hold_temperature_energy_and_memory(
 
     def go(ps: float, *, resume: bool) -> object:
         return run_dynamics(
-            wells,
-            torch.zeros(4, 2, 3),
-            torch.full((2,), 18.0),
-            box=None,
-            topology=topology,
-            config=DynamicsConfig(ps=ps, equilibration_ps=5.0, interval_ps=0.25, dt=0.005),
-            output=tmp_path / "samples",
+            Replicas(wells, torch.zeros(4, 2, 3), torch.full((2,), 18.0), None, topology),
+            DynamicsConfig(ps=ps, equilibration_ps=5.0, interval_ps=0.25, dt=0.005),
+            tmp_path / "samples",
             resume=resume,
             checkpoint_seconds=0.5,
         )

@@ -15,7 +15,7 @@ import torch
 import sampling
 from deepcg.dynamics.blowups import pushed_pair
 from deepcg.dynamics.config import DynamicsConfig
-from deepcg.dynamics.run import SamplingError, run_dynamics
+from deepcg.dynamics.run import Replicas, SamplingError, run_dynamics
 from deepcg.runtime.errors import InputError
 from deepcg.units import BOLTZMANN
 
@@ -59,20 +59,14 @@ def lattice(n_replicas, dtype=torch.float32):
 
 
 def go(output, force_field=argon, n_replicas=2, start=None, **options):
-    names = ("resume", "forget", "progress", "drop_blown_up", "method")
+    names = ("resume", "progress", "drop_blown_up")
     run_options = {k: options.pop(k) for k in names if k in options}
     run_options["checkpoint_seconds"] = options.pop("checkpoint_seconds", 1e9)
     start = lattice(n_replicas) if start is None else start
-    return run_dynamics(
-        force_field,
-        start,
-        torch.full((27,), 18.0),
-        box=torch.eye(3) * BOX,
-        topology=beads(27),
-        config=DynamicsConfig(**(SHORT | options)),
-        output=output,
-        **run_options,
-    )
+    moved = {k: options.pop(k) for k in ("forget", "method") if k in options}
+    masses, box = torch.full((27,), 18.0), torch.eye(3) * BOX
+    replicas = Replicas(force_field, start, masses, box, beads(27), **moved)
+    return run_dynamics(replicas, DynamicsConfig(**(SHORT | options)), output, **run_options)
 
 
 def content(folder):

@@ -16,7 +16,10 @@ from sampling import Blowup, SamplerState
 def describe(
     blowup: Blowup, topology: mdtraj.Topology, box: Tensor | None, dt: float, checkpoint: Path
 ) -> str:
-    """Return the one line that says who blew up, when, where, and what helps."""
+    """Return the one line that says who blew up, when, where, and what helps.
+
+    ``box`` is (3, 3), nm, or ``None`` in the open; ``dt`` in ps.
+    """
     name = {i: f"{topology.atom(i)} (bead {i})" for i in range(topology.n_atoms)}
     i, j, distance = pushed_pair(blowup, box)
     pair = name[i] if j is None else f"{name[i]}, {distance:.3f} nm from {name[j]}"
@@ -30,7 +33,10 @@ def describe(
 
 
 def pushed_pair(blowup: Blowup, box: Tensor | None) -> tuple[int, int | None, float]:
-    """Return the bead with the greatest force, its nearest bead and their distance, nm."""
+    """Return the bead with the greatest force, its nearest bead and their distance, nm.
+
+    By the minimum-image convention in ``box`` (3, 3), nm, or in the open.
+    """
     states = [s for s in (blowup.good.state, blowup.bad) if _is_finite(s, blowup.replica)]
     force = [s.forces[blowup.replica].norm(dim=-1) for s in states]
     worst = max(range(len(states)), key=lambda s: float(force[s].max()))

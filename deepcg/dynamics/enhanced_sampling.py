@@ -1,4 +1,7 @@
-"""Enhanced sampling of beads: what is asked for, and the sampler's objects that do it."""
+"""Enhanced sampling of beads: umbrella sampling, well-tempered metadynamics, replica exchange.
+
+Here is what may be asked for, and how the objects of the sampler that do it are made.
+"""
 
 from __future__ import annotations
 

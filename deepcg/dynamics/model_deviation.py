@@ -1,4 +1,4 @@
-"""Which member of an ensemble is sampled, how far all are apart there, and where to stop."""
+"""Model deviation along samples: which member moves them, how far all are apart, where to stop."""
 
 from __future__ import annotations
 
@@ -75,6 +75,8 @@ class ModelDeviationLimit:
 
     def fence(self, box: Tensor | None, method: Method | None) -> Method | None:
         """Return the method that keeps replicas where the spread is small, or the given one.
+
+        ``box`` is (3, 3), nm, or ``None`` in the open.
 
         Raises
         ------

@@ -21,10 +21,11 @@ SHIFT = 2e-4
 
 
 def time_step(frequency: float, interval: float, *, overdamped_at: float | None = None) -> float:
-    """Return the longest safe time step that fits into ``interval`` a whole number of times.
+    """Return the longest safe time step, ps, that fits into ``interval`` a whole number of times.
 
-    ``frequency`` is the fastest one. Overdamped dynamics at the friction ``overdamped_at`` move a
-    bead by dt F / (m friction): their limit is that of dt^2 / 2 in dynamics with inertia.
+    ``interval`` is in ps; ``frequency``, rad/ps, is the fastest one. Overdamped dynamics at the
+    friction ``overdamped_at``, 1/ps, move a bead by dt F / (m friction): their limit is that of
+    dt^2 / 2 in dynamics with inertia.
     """
     longest = SAFE / frequency
     if overdamped_at is not None:
@@ -35,16 +36,16 @@ def time_step(frequency: float, interval: float, *, overdamped_at: float | None 
 def fastest(
     force_field: ForceField, positions: Tensor, masses: Tensor, *, iterations: int = 40
 ) -> float:
-    """Return the greatest frequency, rad per time, of harmonic motion about any of the positions.
+    """Return the greatest frequency, rad/ps, of harmonic motion about any of the positions.
 
     By power iteration on the Hessian in mass-weighted coordinates, from differences of forces.
 
     Parameters
     ----------
     positions
-        (n, n_beads, 3), one configuration each.
+        (n, n_beads, 3), nm, one configuration each.
     masses
-        (n_beads,).
+        (n_beads,), Da.
     """
     root = masses.to(positions).sqrt()[:, None]
     generator = torch.Generator(positions.device).manual_seed(0)

@@ -66,7 +66,7 @@ def write_tensors(path: Path, content: dict[str, Any]) -> None:
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Write an array as .npy, as ``write_whole`` does; read without pickles."""
+    """Write an array (...) as .npy, as ``write_whole`` does; read without pickles."""
     with _replacing(path) as file:
         np.save(file, array, allow_pickle=False)
 
@@ -74,7 +74,7 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
 def write_arrays(
     path: Path, arrays: Mapping[str, NDArray[Any]], *, compressed: bool = False
 ) -> None:
-    """Write arrays by name as .npz, as ``write_whole`` does; read without pickles."""
+    """Write arrays (...) by name as .npz, as ``write_whole`` does; read without pickles."""
     save = np.savez_compressed if compressed else np.savez
     with _replacing(path) as file:
         save(file, allow_pickle=False, **arrays)
@@ -115,7 +115,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Return the arrays of a .npz by name; nothing in it is ever run.
+    """Return the arrays (...) of a .npz by name; nothing in it is ever run.
 
     Raises
     ------

@@ -1,1 +1,12 @@
-"""``deepcg fes``: free-energy surfaces side by side."""
+"""``deepcg fes``: free-energy surfaces beside one another, their differences and their errors.
+
+=============== ==================================================================================
+file            what is in it
+=============== ==================================================================================
+command         `fes`: surfaces on common bins, distances between them, the report
+sources         surfaces and frames from run folders, samples, trajectories and files; weights of
+                biased samples by MBAR
+=============== ==================================================================================
+
+It imports `analysis` and what is below, and of `deepcg.workflow` `dataset` and `fit`.
+"""

@@ -61,7 +61,7 @@ class Oracle(Protocol[Data]):
         ...
 
     def recall(self, saved: Mapping[str, NDArray[Any]], folder: Path) -> Data | None:
-        """Return the data of an answer that was given before."""
+        """Return the data of an answer that was given before, from ``saved`` arrays (...)."""
         ...
 
 
@@ -116,7 +116,7 @@ class StoredFrames:
         return self._answer(nowhere, np.zeros(0, bool), chosen)
 
     def recall(self, saved: Mapping[str, NDArray[Any]], folder: Path) -> CVFrames | None:
-        """Return frames that were given before, and give them no more."""
+        """Return frames that were given before, of these numbers (n,), and give them no more."""
         del folder
         return self._give(saved["given"])
 

@@ -215,7 +215,7 @@ class HeldVariables:
         return Answer(found.queries, found.answered, data)
 
     def recall(self, saved: Mapping[str, NDArray[Any]], folder: Path) -> CVFrames | None:
-        """Return the mean forces of a round."""
+        """Return the mean forces (n, d) of a round, kJ/mol per unit."""
         labels = self.dynamics.recall(saved, folder)
         if labels is None:
             return None

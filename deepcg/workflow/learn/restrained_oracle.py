@@ -84,7 +84,7 @@ class RestrainedDynamics:
         return Answer(queries, held, found if len(found) else None)
 
     def recall(self, saved: Mapping[str, NDArray[Any]], folder: Path) -> MeanForceLabels | None:
-        """Return the labels of a round."""
+        """Return the labels of a round, forces (n, ...) in kJ/mol per unit."""
         del saved
         path = _labels_in(folder)
         return load_labels(path) if path.is_file() else None

@@ -74,7 +74,7 @@ class ConfigCommand(click.Command):
     defaults
         Values for fields that have no default, or another one here.
     examples
-        Commands that the help ends with.
+        What may follow the command: the help ends with it.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class ConfigCommand(click.Command):
         """Write the examples."""
         if self.examples:
             with formatter.section("Examples"):
-                formatter.write("".join(f"  {example}\n" for example in self.examples))
+                formatter.write("".join(f"  {ctx.command_path} {e}\n" for e in self.examples))
 
     def _resolved(self, ctx: click.Context) -> Any:
         """Return the config: the command line over the file over defaults."""

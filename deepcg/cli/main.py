@@ -32,7 +32,7 @@ class Entry:
     module, config, function
         Names.
     examples
-        Commands, for its help.
+        What may follow its name, for the help.
     defaults
         Values for fields that have no default.
     """
@@ -80,10 +80,7 @@ COMMANDS = Topic(
                     "deepcg.workflow.simulate",
                     "WaterSimulation",
                     "water",
-                    (
-                        "deepcg simulate water --molecules 216 --ns 2",
-                        "deepcg simulate water -o runs/cold --temperature 280 --model tip4pew",
-                    ),
+                    ("--molecules 216 --ns 2", "-o runs/cold --temperature 280 --model tip4pew"),
                     defaults={"output": Path("runs/water")},
                 ),
                 "alanine": Entry(
@@ -91,10 +88,7 @@ COMMANDS = Topic(
                     "deepcg.workflow.simulate",
                     "AlanineSimulation",
                     "alanine",
-                    (
-                        "deepcg simulate alanine --solvent obc --ns 20 --store solute",
-                        "deepcg simulate alanine -o runs/biased --bias metadynamics --walkers 4",
-                    ),
+                    ("--solvent obc --ns 20 --store solute", "-o runs/biased --bias metadynamics"),
                     defaults={"output": Path("runs/alanine")},
                 ),
             },
@@ -104,10 +98,7 @@ COMMANDS = Topic(
             "deepcg.workflow.label.command",
             "LabelConfig",
             "label_trajectory",
-            (
-                "deepcg label runs/water/traj.dcd",
-                "deepcg label runs/water/traj.dcd --restrain --map oxygens --number 50",
-            ),
+            ("runs/water/traj.dcd", "runs/water/traj.dcd --restrain --number 50"),
         ),
         "fit": Entry(
             "Fit a coarse-grained free energy.",
@@ -115,8 +106,8 @@ COMMANDS = Topic(
             "FitConfig",
             "fit",
             (
-                "deepcg fit runs/water/traj.dcd --map oxygens -o run",
-                "deepcg fit runs/alanine/traj.npz --map dihedrals --ensemble 4 -o run",
+                "runs/water/traj.dcd --map oxygens",
+                "runs/alanine/traj.npz --map dihedrals --ensemble 4",
             ),
         ),
         "sample": Entry(
@@ -124,70 +115,49 @@ COMMANDS = Topic(
             "deepcg.workflow.sample",
             "SampleConfig",
             "sample",
-            (
-                "deepcg sample run --replicas 8 --ps 500",
-                "deepcg sample run --bias metadynamics --cv dihedrals",
-            ),
+            ("run --replicas 8 --ps 500", "run --bias metadynamics --cv dihedrals"),
         ),
         "compress": Entry(
             "Make a fitted deeppot-se faster to sample.",
             "deepcg.workflow.compress",
             "CompressConfig",
             "compress",
-            (
-                "deepcg compress run",
-                "deepcg compress run -o fast --min-distance 0.15",
-            ),
+            ("run", "run -o fast --min-distance 0.15"),
         ),
         "compare": Entry(
             "Compare samples with the microscopic model.",
             "deepcg.workflow.compare",
             "CompareConfig",
             "compare",
-            (
-                "deepcg compare run",
-                "deepcg compare run --also baseline -o report",
-            ),
+            ("run", "run --also baseline -o report"),
         ),
         "fes": Entry(
             "Free-energy surfaces and their differences.",
             "deepcg.workflow.fes.command",
             "FesConfig",
             "fes",
-            (
-                "deepcg fes run",
-                "deepcg fes run --reference runs/biased/traj.npz --cv dihedrals",
-            ),
+            ("run", "run --reference runs/biased/traj.npz --cv dihedrals"),
         ),
         "learn": Entry(
             "Data where an ensemble does not know the free energy.",
             "deepcg.workflow.learn.command",
             "LearnConfig",
             "learn",
-            (
-                "deepcg learn run runs/all.npz --rounds 6 --queries 30",
-                "deepcg learn run runs/water/traj.dcd --oracle restrained --trust-low 60",
-            ),
+            ("run runs/all.npz --queries 30", "run runs/water/traj.dcd --oracle restrained"),
         ),
         "variance": Entry(
             "Where an ensemble knows the free energy.",
             "deepcg.workflow.variance",
             "VarianceConfig",
             "variance",
-            (
-                "deepcg variance run",
-                "deepcg variance run --reference runs/water/traj.labels.npz",
-            ),
+            ("run", "run --reference runs/water/traj.labels.npz"),
         ),
         "info": Entry(
             "Tell what is in files and run folders.",
             "deepcg.workflow.info",
             "InfoConfig",
             "info",
-            (
-                "deepcg info run",
-                "deepcg info runs/water/traj.dcd run/model.pt",
-            ),
+            ("run", "runs/water/traj.dcd run/model.pt"),
         ),
     },
 )

@@ -5,6 +5,7 @@ Statistical tests accept 4 standard errors: false alarms once in 16 000 seeds.
 
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import mdtraj
@@ -26,6 +27,7 @@ from deepcg.mapping.collective_variables import build_variables, dihedral
 from deepcg.potentials.model_file import Architecture, Model, save_model
 from deepcg.potentials.priors.force_field import ForceField
 from deepcg.potentials.priors.from_system import system_tables
+from deepcg.runtime.config import read_toml
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import read_tensors, write_tensors
 from deepcg.units import BOLTZMANN
@@ -391,6 +393,48 @@ def test_the_command_leaves_a_bias_and_values(run):
     assert recorded["dt"] == pytest.approx(
         MOVES.interval_ps / round(MOVES.interval_ps / recorded["dt"])
     )
+
+
+OLD_CONFIG = """\
+run = "{run}"
+replicas = 2
+dt = 0.002
+ps = 0.8
+equilibration_ps = 0.1
+interval_ps = 0.02
+bias = "umbrella"
+on = "dihedral:1,3,4,6"
+windows = [
+    2,
+]
+spring = [
+    50.0,
+]
+drop_bad = false
+threads = 1
+resume = true
+"""
+"""As settings were written when they had other names."""
+
+
+def test_a_config_and_a_checkpoint_with_old_names_go_on(run, tmp_path):
+    enhanced = BiasConfig("umbrella", "dihedral:1,3,4,6", windows=(2,), force_constant=(50.0,))
+    moves = replace(MOVES, dt=0.002)
+    config = SampleConfig(run, replicas=2, dynamics=moves, enhanced=enhanced, threads=1)
+    sample(replace(config, dynamics=replace(moves, ps=0.8)))
+    expected = content(run / "samples")
+    shutil.rmtree(run / "samples")
+    sample(config)
+    assert content(run / "samples") != expected
+    file = run / "samples" / "checkpoint.pt"
+    saved = read_tensors(file)
+    for old, new in (("on", "cv"), ("spring", "force_constant")):
+        saved["notes"][old] = saved["notes"].pop(new)
+    write_tensors(file, saved)
+    old = tmp_path / "config.toml"
+    old.write_text(OLD_CONFIG.format(run=run))
+    sample(read_toml(old, SampleConfig))
+    assert content(run / "samples") == expected
 
 
 def test_a_time_step_and_masses_that_are_given_are_used(run):

@@ -73,7 +73,7 @@ class ModelDeviationLimit:
     potential: ShortRanged
     ensemble: EnsemblePotential | None
 
-    def fence(self, box: Tensor | None, method: Method | None) -> Method | None:
+    def limited(self, box: Tensor | None, method: Method | None) -> Method | None:
         """Return the method that keeps replicas where the spread is small, or the given one.
 
         ``box`` is (3, 3), nm, or ``None`` in the open.

@@ -144,7 +144,7 @@ def _sample(
         dt=dynamics.step,
     )
     output = config.run / "samples"
-    method = trusted.fence(box, enhanced.method)
+    method = trusted.limited(box, enhanced.method)
     with trusted.explained(config.run):
         summary = run_dynamics(
             Replicas(

@@ -169,7 +169,7 @@ def _energy_and_pair_gradients(
 
 
 def _is_compiled(term: object) -> TypeGuard[Compiled]:
-    return hasattr(term, "energy_and_pulls")
+    return hasattr(term, "energy_and_pair_gradients")
 
 
 def _gathered(pull: Tensor, near: Neighbors) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a network is, and the pieces that several of them are made of."""
+"""What a network is, and the function that all of them fade out by at the cutoff."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ class Network(Protocol):
     cutoff: float
 
     def __call__(self, neighbors: Neighbors, types: Tensor) -> Tensor:
-        """Return bead energies (n_frames, n_beads), kJ/mol; ``types`` is (n_beads,)."""
+        """Return bead energies (n_frames, n_beads), kJ/mol; ``types`` is (n_beads,).
+
+        This is the definition of the network, in plain PyTorch: it runs on every device and can be
+        differentiated as often as one likes.
+        """
         ...
 
     def standardize(self, neighbors: Neighbors, types: Tensor) -> None:

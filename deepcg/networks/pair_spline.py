@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
 from deepcg.geometry.neighbor_list import Neighbors
-from deepcg.networks.deeppot_se_l.density import density
+from deepcg.networks.deeppot_se_l.density import Density, density, reference_density
 from deepcg.networks.deeppot_se_l.density_loops import Basis
+from deepcg.networks.fast_path import FastPath
 from deepcg.runtime.errors import InputError
 
 
@@ -44,8 +47,16 @@ class PairSpline(nn.Module):
 
     def forward(self, neighbors: Neighbors, types: Tensor) -> Tensor:
         """Return bead energies (n_frames, n_beads), kJ/mol."""
+        return self._energies(reference_density, neighbors, types)
+
+    def fast_path(self, like: Tensor) -> FastPath | None:
+        """Return the density by a compiled loop on the CPU."""
+        on_cpu = like.device.type == "cpu"
+        return FastPath(partial(self._energies, density)) if on_cpu else None
+
+    def _energies(self, of: Density, neighbors: Neighbors, types: Tensor) -> Tensor:
         neighbor_types = neighbors.neighbor_types(types)
-        rho = density(neighbors.displacement, neighbor_types, self.basis, self.n_types).squeeze(2)
+        rho = of(neighbors.displacement, neighbor_types, self.basis, self.n_types).squeeze(2)
         curves = (self.coefficients + self.coefficients.transpose(0, 1)) / 2
         energy: Tensor = 0.5 * (rho * curves.flatten(1)[types]).sum(-1)
         return energy

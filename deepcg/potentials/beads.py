@@ -15,6 +15,7 @@ from deepcg.geometry.neighbor_list import (
     environments,
     find_pairs,
 )
+from deepcg.networks.fast_path import Evaluation, evaluation
 from deepcg.potentials.priors import ForceField
 
 
@@ -23,16 +24,6 @@ class Potential(Protocol):
 
     def __call__(self, positions: Tensor, box: Tensor | None) -> Tensor:
         """Map (n_frames, n_beads, 3) and (n_frames, 3, 3), nm, onto (n_frames,), kJ/mol."""
-        ...
-
-
-class Compiled(Protocol):
-    """A term whose forces need no autograd."""
-
-    def energy_and_pair_gradients(
-        self, neighbors: Neighbors, types: Tensor
-    ) -> tuple[Tensor, Tensor] | None:
-        """Return bead energies and dU/dr_ij, detached; ``None`` where there is only autograd."""
         ...
 
 
@@ -86,6 +77,7 @@ class NetworkPotential(nn.Module):
         self.molecular = molecular
         self.cutoff = cutoff
         self.register_buffer("types", types)
+        self._ways: dict[tuple[torch.device, torch.dtype], list[Evaluation]] = {}
 
     def forward(self, positions: Tensor, box: Tensor | None) -> Tensor:
         """Return U (n_frames,), kJ/mol."""
@@ -99,6 +91,11 @@ class NetworkPotential(nn.Module):
 
     def energy(self, neighbors: Neighbors) -> Tensor:
         """Return the sum of the terms (n_frames,), kJ/mol, of beads in given environments."""
+        terms = self._evaluations(neighbors.displacement)
+        return torch.stack([energies(neighbors, self.types) for energies, _ in terms]).sum((0, 2))
+
+    def reference_energy(self, neighbors: Neighbors) -> Tensor:
+        """Return what ``energy`` does by the definitions of the terms: on every device, slower."""
         return torch.stack([term(neighbors, self.types) for term in self.terms]).sum((0, 2))
 
     def forces(self, neighbors: Neighbors, *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
@@ -111,16 +108,24 @@ class NetworkPotential(nn.Module):
         displacement = neighbors.displacement.detach().requires_grad_()
         with torch.enable_grad():
             energy = self.energy(replace(neighbors, displacement=displacement))
-            (pull,) = torch.autograd.grad(energy.sum(), displacement, create_graph=True)
-        return energy, _gathered(pull, neighbors)
+            (gradient,) = torch.autograd.grad(energy.sum(), displacement, create_graph=True)
+        return energy, _gathered(gradient, neighbors)
 
     def _detached_forces(self, neighbors: Neighbors) -> tuple[Tensor, Tensor]:
         """Return what ``forces`` does, without autograd where a term can do without."""
-        energy, pull = _energy_and_pair_gradients(self.terms[0], neighbors, self.types)
-        for term in self.terms[1:]:
-            more, others = _energy_and_pair_gradients(term, neighbors, self.types)
-            energy, pull = energy + more, pull.add_(others)
-        return energy.sum(1), _gathered(pull, neighbors)
+        (_, first), *others = self._evaluations(neighbors.displacement)
+        energy, gradient = first(neighbors, self.types)
+        for _, infer in others:
+            more, another = infer(neighbors, self.types)
+            energy, gradient = energy + more, gradient.add_(another)
+        return energy.sum(1), _gathered(gradient, neighbors)
+
+    def _evaluations(self, like: Tensor) -> list[Evaluation]:
+        """Return how each term is evaluated for displacements of this dtype and device."""
+        kind = like.device, like.dtype
+        if kind not in self._ways:
+            self._ways[kind] = [evaluation(term, like) for term in self.terms]
+        return self._ways[kind]
 
     def all_forces(
         self, positions: Tensor, pairs: PairList, *, create_graph: bool = False
@@ -153,30 +158,11 @@ def is_short_ranged(potential: Potential) -> TypeGuard[ShortRanged]:
     return hasattr(potential, "all_forces")
 
 
-def _energy_and_pair_gradients(
-    term: nn.Module, near: Neighbors, types: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the bead energies of a term and dU/dr_ij, by its own loops if it has any."""
-    # asking for an attribute is many times faster than for a protocol
-    own = term.energy_and_pair_gradients(near, types) if _is_compiled(term) else None
-    if own is not None:
-        return own
-    displacement = near.displacement.detach().requires_grad_()
-    with torch.enable_grad():
-        energy = term(replace(near, displacement=displacement), types)
-        (pull,) = torch.autograd.grad(energy.sum(), displacement)
-    return energy.detach(), pull
-
-
-def _is_compiled(term: object) -> TypeGuard[Compiled]:
-    return hasattr(term, "energy_and_pair_gradients")
-
-
-def _gathered(pull: Tensor, near: Neighbors) -> Tensor:
-    """Turn dU/d(r_j - r_i) (f, n, width, 3) into -dU/dr: every pair pulls on both its beads."""
-    if pull.device.type == "cpu" and not pull.requires_grad:
-        return collected(pull, near.index, near.count)
+def _gathered(gradient: Tensor, near: Neighbors) -> Tensor:
+    """Turn dU/d(r_j - r_i) (f, n, width, 3) into -dU/dr: every pair acts on both its beads."""
+    if gradient.device.type == "cpu" and not gradient.requires_grad:
+        return collected(gradient, near.index, near.count)
     f, n, _ = near.index.shape
-    flat = (near.index + n * torch.arange(f, device=pull.device)[:, None, None]).flatten()
-    forces = pull.sum(2).flatten(0, 1).index_add(0, flat, -pull.flatten(0, 2))
+    flat = (near.index + n * torch.arange(f, device=gradient.device)[:, None, None]).flatten()
+    forces = gradient.sum(2).flatten(0, 1).index_add(0, flat, -gradient.flatten(0, 2))
     return forces.view(f, n, 3)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from deepcg.compute.graph_capture import traced
 from deepcg.compute.tensor_cache import TensorCache
-from deepcg.geometry.neighbor_list import Neighbors, PairList
+from deepcg.geometry.neighbor_list import PairList
 from deepcg.potentials.beads import NetworkPotential, ShortRanged
 from deepcg.potentials.ensemble import EnsemblePotential
-from deepcg.potentials.priors import Repulsion
 
 MULTIPLE = 16
 """Lists are widened to a multiple of this: of all widths there would be too many to compile."""
@@ -30,7 +27,7 @@ Far above rounding. Energies may by as much, relative to the largest and 1 kJ/mo
 class CompiledPotential:
     """A potential whose energy and forces are compiled: itself a `ShortRanged`.
 
-    They are one function, which ``torch.compile`` makes of the plain definitions of the networks:
+    They are one function, which ``torch.compile`` makes of the definitions of the terms:
     once for each number of frames and each width of the list, a multiple of ``MULTIPLE``. Its
     first results are held against those of the potential. On CUDA all of its kernels are one graph.
     When weights change, all is compiled anew.
@@ -167,15 +164,15 @@ def _definition(potential: ShortRanged) -> Callable[..., tuple[Tensor, Tensor]]:
         It is not known what the potential consists of.
     """
     members = [potential] if isinstance(potential, NetworkPotential) else _members(potential)
-    molecular, plain = members[0].molecular, [_plain(member) for member in members]
+    first = members[0]
 
     def energy_and_forces(positions: Tensor, *listed: Tensor) -> tuple[Tensor, Tensor]:
         moved = positions.detach().requires_grad_()
         with torch.enable_grad():
-            near = plain[0].environments(moved, PairList(*listed))
-            energy = torch.stack([one.energy(near) for one in plain]).mean(0)
-            if molecular is not None:
-                energy = energy + molecular(moved)
+            near = first.environments(moved, PairList(*listed))
+            energy = torch.stack([one.reference_energy(near) for one in members]).mean(0)
+            if first.molecular is not None:
+                energy = energy + first.molecular(moved)
             (slope,) = torch.autograd.grad(energy.sum(), moved)
         return energy.detach(), -slope
 
@@ -186,51 +183,6 @@ def _members(potential: ShortRanged) -> list[NetworkPotential]:
     if not isinstance(potential, EnsemblePotential):
         raise TypeError(f"nothing is known of the parts of a {type(potential).__name__}")
     return [member for member in potential.members if isinstance(member, NetworkPotential)]
-
-
-def _plain(potential: NetworkPotential) -> NetworkPotential:
-    """Return the networks and priors of a potential, as their plain definitions, same weights."""
-    terms = [_plain_term(term, potential.types) for term in potential.terms]
-    return NetworkPotential(terms, potential.cutoff, potential.types)
-
-
-def _plain_term(term: nn.Module, types: Tensor) -> nn.Module:
-    if isinstance(term, Repulsion):
-        return _EveryPair(term, len(types))
-    if hasattr(term, "plain"):
-        twin: Any = copy.copy(term)  # weights are the same tensors
-        twin.plain = True
-        return twin  # type: ignore[no-any-return]
-    if types.device.type == "cpu":
-        raise TypeError(f"{type(term).__name__} has no plain definition on the CPU")
-    return term
-
-
-class _EveryPair(nn.Module):
-    """A `Repulsion` that works out every listed pair: to look for the close ones needs the host."""
-
-    def __init__(self, repulsion: Repulsion, n_beads: int) -> None:
-        super().__init__()
-        self.height, self.width = repulsion.height, repulsion.width
-        self.onset, self.free = repulsion.get_buffer("onset"), None
-        excluded = repulsion.get_buffer("excluded")
-        if len(excluded):
-            i, j = excluded.unbind(1)
-            self.free = self.onset.new_ones(n_beads, n_beads)
-            self.free[i, j] = self.free[j, i] = 0
-
-    def forward(self, neighbors: Neighbors, types: Tensor) -> Tensor:
-        """Return bead energies (n_frames, n_beads), kJ/mol."""
-        neighbor_types = neighbors.neighbor_types(types).clamp(
-            min=0
-        )  # padding lies beyond any onset
-        onset = self.onset[types[:, None], neighbor_types]
-        inside = ((onset - neighbors.distance) / self.width).clamp(min=0)
-        energy = 0.5 * self.height * inside**3
-        if self.free is not None:
-            beads = torch.arange(len(types), device=types.device)[:, None]
-            energy = energy * self.free[beads, neighbors.index]
-        return energy.sum(-1)
 
 
 def _weights(potential: object) -> list[Tensor]:

@@ -18,9 +18,9 @@ from deepcg.networks.base import switch
 from deepcg.networks.deeppot_se_l.density import (
     density,
     harmonics,
+    power_spectrum,
     reference_density,
     reference_power_spectrum,
-    spectrum,
     splines,
 )
 from deepcg.networks.deeppot_se_l.density_loops import Basis
@@ -93,7 +93,7 @@ def compare_spectrum(l_max: int, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(3)
     a0 = torch.randn(5, (l_max + 1) ** 2, 7, generator=generator).to(dtype)
     results = []
-    for contract in (spectrum, reference_power_spectrum):
+    for contract in (power_spectrum, reference_power_spectrum):
         a = a0.clone().requires_grad_()
         scale = torch.ones((), dtype=dtype, requires_grad=True)
         d = contract(a * scale, l_max, 3)

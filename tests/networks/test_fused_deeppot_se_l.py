@@ -9,6 +9,7 @@ from torch import Tensor
 
 from deepcg.geometry.neighbor_list import Neighbors, PairList, neighbors
 from deepcg.networks import DeepPotSEL
+from deepcg.networks.fast_path import by_autograd
 
 CUTOFF = 0.45
 
@@ -30,11 +31,8 @@ def network(near: Neighbors, types: Tensor, n_types: int, **options: object) -> 
 
 
 def plain(net: DeepPotSEL, near: Neighbors, types: Tensor) -> tuple[Tensor, Tensor]:
-    """Return energies and pulls of the definition, in double precision, by autograd."""
-    displacement = near.displacement.clone().requires_grad_()
-    energy = net(replace(near, displacement=displacement), types)
-    (pulls,) = torch.autograd.grad(energy.sum(), displacement)
-    return energy.detach(), pulls
+    """Return energies and pair gradients of the definition."""
+    return by_autograd(net, near, types)
 
 
 def single(near: Neighbors) -> Neighbors:
@@ -42,9 +40,14 @@ def single(near: Neighbors) -> Neighbors:
 
 
 def fused(net: DeepPotSEL, near: Neighbors, types: Tensor) -> tuple[Tensor, Tensor]:
-    found = copy.deepcopy(net).float().energy_and_pair_gradients(single(near), types)
-    assert found is not None
-    return found
+    return inferred(copy.deepcopy(net).float(), single(near), types)
+
+
+def inferred(net: DeepPotSEL, near: Neighbors, types: Tensor) -> tuple[Tensor, Tensor]:
+    path = net.fast_path(near.displacement)
+    assert path is not None
+    assert path.energies_and_pair_gradients is not None
+    return path.energies_and_pair_gradients(near, types)
 
 
 def rms(x: Tensor) -> Tensor:
@@ -75,12 +78,14 @@ def test_compiled_forces_are_those_of_the_definition(n_types: int, options: dict
 
 def test_in_double_precision_and_without_hidden_layers_there_is_only_autograd() -> None:
     near, types = environments(1)
-    assert network(near, types, 1).energy_and_pair_gradients(near, types) is None
     bare = network(near, types, 1, fitting=()).float()
-    assert bare.energy_and_pair_gradients(single(near), types) is None
+    for net, like in ((network(near, types, 1), near), (bare, single(near))):
+        path = net.fast_path(like.displacement)
+        assert path is not None
+        assert path.energies_and_pair_gradients is None
 
 
-def test_beads_without_neighbors_have_an_energy_and_no_pulls() -> None:
+def test_beads_without_neighbors_have_an_energy_and_no_gradients() -> None:
     near, types = environments(1)
     net = network(near, types, 1)
     alone = replace(near, displacement=torch.full_like(near.displacement, 1.0))
@@ -102,15 +107,15 @@ def test_new_weights_are_noticed() -> None:
     near, types = environments(2)
     net = network(near, types, 2).float()
     near = single(near)
-    before, _ = net.energy_and_pair_gradients(near, types)
-    again, _ = net.energy_and_pair_gradients(near, types)
+    before, _ = inferred(net, near, types)
+    again, _ = inferred(net, near, types)
     assert torch.equal(before, again)
     other = network(environments(2)[0], types, 2, channels=16).float()
     with torch.no_grad():
         other.radial.mul_(1.5)
     net.load_state_dict(other.state_dict())
-    after, _ = net.energy_and_pair_gradients(near, types)
-    assert torch.equal(after, other.energy_and_pair_gradients(near, types)[0])
+    after, _ = inferred(net, near, types)
+    assert torch.equal(after, inferred(other, near, types)[0])
     assert not torch.equal(after, before)
 
 
@@ -118,10 +123,10 @@ def test_a_copy_does_not_take_what_was_made_of_the_original() -> None:
     near, types = environments(1)
     net = network(near, types, 1).float()
     near = single(near)
-    before, _ = net.energy_and_pair_gradients(near, types)
+    before, _ = inferred(net, near, types)
     clone = copy.deepcopy(net)
     with torch.no_grad():
         clone.radial.mul_(1.5)
-    after, _ = clone.energy_and_pair_gradients(near, types)
+    after, _ = inferred(clone, near, types)
     assert not torch.equal(after, before)
-    assert torch.equal(net.energy_and_pair_gradients(near, types)[0], before)
+    assert torch.equal(inferred(net, near, types)[0], before)

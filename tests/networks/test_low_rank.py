@@ -99,10 +99,10 @@ def test_nearer_beads_have_all_channels():
     assert ways.at([mean, whole.scales.at(0.9 * CLOSEST)]) is ways.whole
     positions = torch.tensor([[[0.0, 0, 0], [0.3 * CLOSEST, 0, 0], [0.3, 0.1, 0]]]).double()
     types = torch.zeros(3, dtype=torch.long)
-    near, potential = neighbors(positions, None, CUTOFF), NetworkPotential([whole], CUTOFF, types)
-    _, found = potential.forces(near)
+    near = neighbors(positions, None, CUTOFF)
+    _, found = NetworkPotential([whole], CUTOFF, types).forces(near)
     whole.plain = True
-    _, wanted = potential.forces(near)
+    _, wanted = NetworkPotential([whole], CUTOFF, types).forces(near)
     assert difference(found, wanted) < 1e-12
 
 

@@ -56,7 +56,9 @@ def listed(positions: Tensor, reach: float = 0.55) -> PairList:
 
 def network(kind: str, options: dict[str, Any], plain: bool = True) -> nn.Module:
     torch.manual_seed(0)
-    made = NETWORKS[kind](CUTOFF, 2, plain=plain, **options).double()
+    if kind != "pair-spline":
+        options = {**options, "plain": plain}
+    made = NETWORKS[kind](CUTOFF, 2, **options).double()
     near = NetworkPotential([made], CUTOFF, TYPES).environments(liquid(0), listed(liquid(0)))
     made.standardize(near, TYPES)
     return made
@@ -116,6 +118,7 @@ def cases() -> dict[str, Callable[[], NetworkPotential | EnsemblePotential]]:
         "deeppot-se": lambda: potential(network(se, SMALL[se])),
         "deeppot-se-l": lambda: potential(network(se_l, SMALL[se_l])),
         "loops": lambda: potential(network(se_l, SMALL[se_l], plain=False)),
+        "pair-spline": lambda: potential(network("pair-spline", {})),
         "compressed": lambda: potential(compressed(network(se, SMALL[se]), 0.1, 1e-6)[0]),
         "ensemble": lambda: EnsemblePotential([potential(network(k, SMALL[k])) for k in SMALL]),
         "molecular": lambda: potential(network(se_l, SMALL[se_l]), molecular=ForceField(tables)),
@@ -236,14 +239,6 @@ def test_what_is_differentiated_is_not_compiled(monkeypatch: pytest.MonkeyPatch)
     )
     forces.square().sum().backward()
     assert u.terms[0].radial.grad is not None
-
-
-def test_a_network_without_plain_definition_here_is_not_compiled() -> None:
-    told: list[str] = []
-    spline = NETWORKS["pair-spline"](CUTOFF, 2)
-    compiled = CompiledPotential(potential(spline), told.append)
-    assert_same_forces(compiled, liquid(1), listed(liquid(1)), tolerance=0)
-    assert told[0].endswith("PairSpline has no plain definition on the CPU")
 
 
 def test_a_verlet_list_takes_it_for_a_potential(monkeypatch: pytest.MonkeyPatch) -> None:

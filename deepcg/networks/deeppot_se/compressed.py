@@ -33,6 +33,7 @@ from deepcg.networks.deeppot_se.tables import (
     polynomials,
     unpacked,
 )
+from deepcg.networks.fast_path import FastPath
 from deepcg.networks.layers import Perceptron
 from deepcg.runtime.errors import InputError
 
@@ -55,7 +56,7 @@ class CompressedDeepPotSE(EnvironmentModule):
     low, high, intervals
         Where tables begin and end, in standardized s, and intervals of each.
     plain
-        Use the plain PyTorch definition on every device.
+        Have no fast path.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class CompressedDeepPotSE(EnvironmentModule):
         self._kept: TensorCache[Fitting] = TensorCache()
 
     def forward(self, neighbors: Neighbors, types: Tensor) -> Tensor:
-        """Return bead energies (n_frames, n_beads), kJ/mol, by the plain definition.
+        """Return bead energies (n_frames, n_beads), kJ/mol: the definition.
 
         Raises
         ------
@@ -102,26 +103,27 @@ class CompressedDeepPotSE(EnvironmentModule):
         features = reference_features(neighbors, types, self.scales, self._embed)
         return energies_of(features, types, self.fitting, self.products)
 
-    @torch.no_grad()
-    def energy_and_pair_gradients(
-        self, neighbors: Neighbors, types: Tensor
-    ) -> tuple[Tensor, Tensor] | None:
-        """Return bead energies and dU/dr_ij (n_frames, n_beads, width, 3), detached, kJ/mol/nm.
-
-        On the CPU; ``None`` where there is only autograd.
-        """
-        d = neighbors.displacement.detach()
-        if not self.loops_are_for(d):
+    def fast_path(self, like: Tensor) -> FastPath | None:
+        """Return compiled loops, on the CPU, for inference."""
+        if self.plain or like.device.type != "cpu":
             return None
+        return FastPath(self, self._energies_and_pair_gradients)
+
+    @torch.no_grad()
+    def _energies_and_pair_gradients(
+        self, neighbors: Neighbors, types: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return bead energies and dU/dr_ij (n_frames, n_beads, width, 3), kJ/mol/nm."""
+        d = neighbors.displacement.detach()
         neighbor_types = neighbors.neighbor_types(types).to(torch.int32)
         known = d, neighbor_types, types, self._scales, self._tables
         features = d.new_empty(d.shape[0] * d.shape[1], 4, self.channels)
         run_loop(table_loops.features, *known, features)
         fitting = self._kept.get(list(self.fitting.parameters()), 0, self._packed)
         energies, slopes = fitting.energies_and_slopes(features, types)
-        pulls = d.new_empty(d.shape)
-        run_loop(table_loops.pulls, *known, slopes, pulls.flatten(0, 1))
-        return energies, pulls
+        gradients = d.new_empty(d.shape)
+        run_loop(table_loops.pulls, *known, slopes, gradients.flatten(0, 1))
+        return energies, gradients
 
     def _packed(self) -> Fitting:
         return Fitting.of(self.fitting, self.products)

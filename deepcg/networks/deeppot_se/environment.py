@@ -78,7 +78,7 @@ class EnvironmentModule(nn.Module):
     slots
         (n_types,), see ``Scales``.
     plain
-        Whether to use the plain PyTorch definition on every device.
+        Have no fast path.
     """
 
     def __init__(
@@ -96,10 +96,6 @@ class EnvironmentModule(nn.Module):
         """What turns distances into s and R."""
         mean, spread, slots = (self.get_buffer(name) for name in ("mean", "spread", "slots"))
         return Scales(mean, spread, slots, self.switch_on, self.cutoff, self.two_sided)
-
-    def loops_are_for(self, displacement: Tensor) -> bool:
-        """Return whether the compiled loops, and not the plain definition, are to be used."""
-        return not self.plain and displacement.device.type == "cpu"
 
 
 def reference_features(neighbors: Neighbors, types: Tensor, scales: Scales, embed: Embed) -> Tensor:

@@ -22,7 +22,7 @@ from deepcg.networks.deeppot_se.pair_features import (
     Embedded,
     Pairs,
     features_of,
-    pulls_of_features,
+    pair_gradients_of_features,
 )
 
 CLOSEST = 0.05
@@ -61,10 +61,10 @@ class EvaluationPath:
         scale = 1 / float(scales.slots.sum())
         return self.fitting.energies_and_slopes(features, types, scale)
 
-    def energy_and_pair_gradients(
+    def energies_and_pair_gradients(
         self, neighbors: Neighbors, types: Tensor, scales: Scales, pairs: Pairs, g: Embedded
     ) -> tuple[Tensor, Tensor]:
-        """Return bead energies and dU/dr_ij, see ``DeepPotSE.energy_and_pair_gradients``."""
+        """Return bead energies and dU/dr_ij, see ``DeepPotSE.fast_path``."""
         d, width = neighbors.displacement.detach(), self.fitting.products.channels
         if self.basis is not None:
             value, slope = (linear(one, self.basis.T) for one in (g.value, g.slope))
@@ -72,7 +72,7 @@ class EvaluationPath:
         features = features_of(d, pairs, g)[:, :, :width].contiguous()
         energies, slopes = self.energies_and_slopes(features, pairs, types, scales)
         slopes = pad(slopes, (0, g.value.shape[1] - width))
-        return energies, pulls_of_features(slopes, pairs, g, d.shape)
+        return energies, pair_gradients_of_features(slopes, pairs, g, d.shape)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

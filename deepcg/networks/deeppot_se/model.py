@@ -25,6 +25,7 @@ from deepcg.networks.deeppot_se.pair_features import (
     features_of,
     values_and_slopes,
 )
+from deepcg.networks.fast_path import FastPath
 from deepcg.networks.layers import Perceptron, Residual
 from deepcg.runtime.errors import InputError
 
@@ -36,6 +37,8 @@ class DeepPotSE(EnvironmentModule):
     spread over a sample. Parameters, layers and padding are those of DeePMD-kit's se_e2_a, so
     that weights can be carried over (``deepmd_weights``): a bead with fewer neighbors
     than ``n_neighbors`` has the rest of them at infinity.
+
+    ``forward`` is the definition; ``fast_path`` has compiled loops for the CPU.
 
     Parameters
     ----------
@@ -51,8 +54,7 @@ class DeepPotSE(EnvironmentModule):
         DeePMD's ``sel``, one for each type: the divisor n is their sum. ``standardize`` sets
         it from the sample where it is not given.
     plain
-        Use the plain PyTorch definition on every device: slower, differentiable twice in the
-        positions.
+        Have no fast path: slower, differentiable twice in the positions.
 
     Raises
     ------
@@ -90,28 +92,31 @@ class DeepPotSE(EnvironmentModule):
 
     def forward(self, neighbors: Neighbors, types: Tensor) -> Tensor:
         """Return bead energies (n_frames, n_beads), kJ/mol."""
-        if not self.loops_are_for(neighbors.displacement):
-            features = reference_features(neighbors, types, self.scales, self._embed)
-        else:
-            pairs, g = self._embedded(neighbors, types)
-            features = features_of(neighbors.displacement, pairs, g)
-            far = at_infinity(self.scales, self._embed)
-            features = completed(features, pairs.counts, types, self.scales, far)
+        features = reference_features(neighbors, types, self.scales, self._embed)
+        return energies_of(features, types, self.fitting, self._products)
+
+    def fast_path(self, like: Tensor) -> FastPath | None:
+        """Return compiled loops over the pairs within the cutoff, on the CPU."""
+        if self.plain or like.device.type != "cpu":
+            return None
+        return FastPath(self._energies_of_pairs, self._energies_and_pair_gradients)
+
+    def _energies_of_pairs(self, neighbors: Neighbors, types: Tensor) -> Tensor:
+        """Return bead energies, differentiable as force matching needs."""
+        pairs, g = self._embedded(neighbors, types)
+        features = features_of(neighbors.displacement, pairs, g)
+        far = at_infinity(self.scales, self._embed)
+        features = completed(features, pairs.counts, types, self.scales, far)
         return energies_of(features, types, self.fitting, self._products)
 
     @torch.no_grad()
-    def energy_and_pair_gradients(
+    def _energies_and_pair_gradients(
         self, neighbors: Neighbors, types: Tensor
-    ) -> tuple[Tensor, Tensor] | None:
-        """Return bead energies and dU/dr_ij (n_frames, n_beads, width, 3), detached, kJ/mol/nm.
-
-        On the CPU; ``None`` where there is only autograd.
-        """
-        if not self.loops_are_for(neighbors.displacement):
-            return None
+    ) -> tuple[Tensor, Tensor]:
+        """Return bead energies and dU/dr_ij (n_frames, n_beads, width, 3), kJ/mol/nm."""
         pairs, g = self._embedded(neighbors, types)
         way = self._ways.at(g.where.s)
-        return way.energy_and_pair_gradients(neighbors, types, self.scales, pairs, g)
+        return way.energies_and_pair_gradients(neighbors, types, self.scales, pairs, g)
 
     @torch.no_grad()
     def standardize(self, neighbors: Neighbors, types: Tensor) -> None:

@@ -75,12 +75,12 @@ class Rows:
 
     Parameters
     ----------
-    twins
+    reverse_pairs
         (pairs,), of the pair of i and j that of j and i; -1 if this has a G of its own.
     others
         (pairs,), the beads j, counted through all frames.
     rows
-        (pairs,), the rows of G, sorted by net; the same for twins.
+        (pairs,), the rows of G, sorted by net; the same for reverse pairs.
     s
         Those of the rows of each net.
     """
@@ -118,7 +118,9 @@ def features_of(displacement: Tensor, pairs: Pairs, g: Embedded) -> Tensor:
     return apply(_Features, g.value, pairs, g.where) + apply(_Nothing, displacement, g, pairs)
 
 
-def pulls_of_features(slopes: Tensor, pairs: Pairs, g: Embedded, shape: torch.Size) -> Tensor:
+def pair_gradients_of_features(
+    slopes: Tensor, pairs: Pairs, g: Embedded, shape: torch.Size
+) -> Tensor:
     """Return dU/dr_ij, of the shape of the displacements, from dU/dF (beads, 4, channels)."""
     out = slopes.new_empty(shape)
     given = pairs.first, g.where.rows, pairs.slots, pairs.geometry, g.value, g.slope, slopes
@@ -172,11 +174,11 @@ class _Nothing(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor, None, None]:
         (d,), g = ctx.saved_tensors, ctx.g
-        return apply(_Pulls, d, g.value, g.slope, slopes, ctx.pairs, g.where), None, None
+        return apply(_PairGradients, d, g.value, g.slope, slopes, ctx.pairs, g.where), None, None
 
 
-class _Pulls(torch.autograd.Function):
-    """Pulls are linear in the slopes, and in G and dG/ds together: the way back to all three.
+class _PairGradients(torch.autograd.Function):
+    """dU/dr_ij, linear in the slopes, and in G and dG/ds together: the way back to all three.
 
     Their dependence on the displacements is not followed, since force matching differentiates
     forces in the parameters only: whoever asks for it gets NaN. The plain definition has Hessians.
@@ -194,7 +196,7 @@ class _Pulls(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(d, g, change, slopes)
         ctx.pairs, ctx.where = pairs, where
-        return pulls_of_features(slopes, pairs, Embedded(where, g, change), d.shape)
+        return pair_gradients_of_features(slopes, pairs, Embedded(where, g, change), d.shape)
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None, None]:

@@ -3,8 +3,9 @@
 B_abc = sum_m1m2m3 G A_l1m1a A_l2m2b A_l3m3c with the Gaunt coefficients G of real harmonics: a
 bead and three neighbors, which the power spectrum, a bead and two, cannot tell (Bartok, Kondor
 and Csanyi, Phys. Rev. B 87, 184115 (2013)). Mirror images are not told apart: l1 + l2 + l3 is
-even. As in ``density.py`` there is a plain PyTorch definition, and a fused CPU loop that can be
-differentiated as often as force matching needs.
+even. As in ``density.py`` there is a plain PyTorch definition, ``reference_bispectrum``, and a
+compiled CPU loop (``bispectrum_loops.py``) that can be differentiated as often as force matching
+needs; ``tests/networks/test_bispectrum.py`` holds one against the other.
 """
 
 from __future__ import annotations
@@ -105,9 +106,7 @@ def reference_bispectrum(a: Tensor, l_max: int) -> Tensor:
 
 
 def bispectrum(a: Tensor, l_max: int) -> Tensor:
-    """Return ``reference_bispectrum`` by the fastest way that the device has."""
-    if a.device.type != "cpu" or not a.shape[2]:
-        return reference_bispectrum(a, l_max)
+    """Return ``reference_bispectrum``, on the CPU, by a compiled loop."""
     return apply(_Bispectrum, a, products_of(l_max, a.shape[2]))
 
 

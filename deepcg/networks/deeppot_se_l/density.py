@@ -1,13 +1,14 @@
 """The density of neighbors on splines and spherical harmonics, and its power spectrum.
 
-Every quantity has a plain PyTorch definition, which serves all devices, and a fused CPU loop
-(``loops.py``) that autograd can differentiate as often as force matching needs: once in the
-displacements, and then in whatever multiplies the result. The tests hold one against the
-other.
+Every quantity has a plain PyTorch definition, ``reference_...``, which serves all devices, and a
+compiled CPU loop (``density_loops.py``) that autograd can differentiate as often as force matching
+needs: once in the displacements, and then in whatever multiplies the result.
+``tests/networks/test_density.py`` holds one against the other.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,6 +28,9 @@ from deepcg.networks.deeppot_se_l.density_loops import (
     S35_8,
     Basis,
 )
+
+Density = Callable[[Tensor, Tensor, Basis, int], Tensor]
+"""From displacements, types of neighbors, a basis and the number of types to densities."""
 
 
 def harmonics(u: Tensor, l_max: int) -> Tensor:
@@ -82,17 +86,13 @@ def reference_power_spectrum(a: Tensor, l_max: int, n_axis: int) -> Tensor:
 
 
 def density(displacement: Tensor, neighbor_types: Tensor, basis: Basis, n_types: int) -> Tensor:
-    """Return ``reference_density`` by the fastest way that the device has."""
-    if displacement.device.type != "cpu":
-        return reference_density(displacement, neighbor_types, basis, n_types)
+    """Return ``reference_density``, on the CPU, by a compiled loop."""
     return apply(_Density, displacement, neighbor_types.to(torch.int32), basis, n_types)
 
 
-def spectrum(a: Tensor, l_max: int, n_axis: int) -> Tensor:
-    """Return ``reference_power_spectrum`` by the fastest way that the device has."""
-    if a.device.type != "cpu":
-        return reference_power_spectrum(a, l_max, n_axis)
-    return apply(_Spectrum, a, l_max, n_axis)
+def power_spectrum(a: Tensor, l_max: int, n_axis: int) -> Tensor:
+    """Return ``reference_power_spectrum``, on the CPU, by a compiled loop."""
+    return apply(_PowerSpectrum, a, l_max, n_axis)
 
 
 class _Density(torch.autograd.Function):
@@ -122,7 +122,7 @@ class _DensityGradient(torch.autograd.Function):
     def forward(ctx: Any, d: Tensor, neighbor_types: Tensor, q: Tensor, basis: Basis) -> Tensor:
         ctx.save_for_backward(d, neighbor_types, q)
         ctx.basis = basis
-        return pulls_of(d, neighbor_types, q, basis)
+        return pair_gradients_of(d, neighbor_types, q, basis)
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor, None, Tensor, None]:
@@ -133,7 +133,7 @@ class _DensityGradient(torch.autograd.Function):
         return d.new_full((), torch.nan).expand_as(d), None, along, None
 
 
-class _Spectrum(torch.autograd.Function):
+class _PowerSpectrum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, l_max: int, n_axis: int) -> Tensor:
         ctx.save_for_backward(a)
@@ -142,10 +142,10 @@ class _Spectrum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
-        return apply(_SpectrumGradient, *ctx.saved_tensors, g, *ctx.sizes), None, None
+        return apply(_PowerSpectrumGradient, *ctx.saved_tensors, g, *ctx.sizes), None, None
 
 
-class _SpectrumGradient(torch.autograd.Function):
+class _PowerSpectrumGradient(torch.autograd.Function):
     """The gradient of sum(g D(A, A)) in A: linear in either of A and g."""
 
     @staticmethod
@@ -160,14 +160,22 @@ class _SpectrumGradient(torch.autograd.Function):
         return contracted(v, g, *ctx.sizes), 2 * polarized(a, v, *ctx.sizes), None, None
 
 
-def pulls_of(displacement: Tensor, neighbor_types: Tensor, q: Tensor, basis: Basis) -> Tensor:
+def pair_gradients_of(
+    displacement: Tensor, neighbor_types: Tensor, q: Tensor, basis: Basis
+) -> Tensor:
     """Return sum_kc q_ikc d(B_k Y_c)/d(r_ij), shaped as the displacements, detached."""
-    pulls = torch.empty_like(displacement, memory_format=torch.contiguous_format)
+    gradients = torch.empty_like(displacement, memory_format=torch.contiguous_format)
     numbers, n = basis.numbers, basis.n_harmonics
     run_loop(
-        density_loops.gradient, displacement, neighbor_types.to(torch.int32), numbers, n, q, pulls
+        density_loops.gradient,
+        displacement,
+        neighbor_types.to(torch.int32),
+        numbers,
+        n,
+        q,
+        gradients,
     )
-    return pulls
+    return gradients
 
 
 def polarized(a: Tensor, b: Tensor, l_max: int, n_axis: int) -> Tensor:

@@ -42,12 +42,12 @@ def pack(
     mix: Tensor,
     offset: Tensor,
     n_splines: int,
-    entrances: Sequence[FirstLayer],
+    first_layers: Sequence[FirstLayer],
     nets: Sequence[Perceptron],
 ) -> Packed:
     """Lay out weights: mix (sides, splines of all types, channels), offset (types, channels).
 
-    ``entrances`` are the first layers of the fitting nets ``nets``, by type.
+    ``first_layers`` are those of the fitting nets ``nets``, by type.
     """
     n_types, (sides, _, n) = len(nets), mix.shape
     by_type = mix.view(sides, -1, n_splines, n)
@@ -55,7 +55,7 @@ def pack(
     mix = torch.cat([margin, by_type], dim=2).flatten(1, 2)  # the loop's rows have margins
     ways = [strips(side.T) for side in mix], [strips(side) for side in mix]
     there, back = (np.stack([way[min(t, sides - 1)] for t in range(n_types)]) for way in ways)
-    fitted = pack_nets(_entered(*one) for one in zip(entrances, nets, strict=True))
+    fitted = pack_nets(_entered(*one) for one in zip(first_layers, nets, strict=True))
     return Packed(there, back, offset.numpy(), fitted)
 
 
@@ -71,7 +71,10 @@ def run(
 ) -> tuple[Tensor, Tensor]:
     """Return bead energies (frames, beads) and dU/dr_ij, shaped as the displacements."""
     use_torch_threads()
-    energy, pulls = displacement.new_empty(displacement.shape[:2]), torch.empty_like(displacement)
+    energy, gradients = (
+        displacement.new_empty(displacement.shape[:2]),
+        torch.empty_like(displacement),
+    )
     energies_and_pulls(
         displacement.numpy(),
         neighbor_types.numpy(),
@@ -83,13 +86,13 @@ def run(
         packed.fitting.arrays,
         tables(which, displacement),
         energy.numpy(),
-        pulls.numpy(),
+        gradients.numpy(),
     )
-    return energy, pulls
+    return energy, gradients
 
 
 def _entered(first_layer: FirstLayer, net: Perceptron) -> tuple[list[Layer], nn.Linear]:
-    """Return the layers of a fitting net behind an entrance."""
+    """Return the layers of a fitting net behind another first layer."""
     (first, *others), last = layers_of(net)
     weight = torch.cat(list(first_layer.weights), dim=1)
     return [Layer(weight, first_layer.bias, first.factor, 0), *others], last

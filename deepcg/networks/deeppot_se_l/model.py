@@ -1,9 +1,17 @@
-"""DeepPot-SE with angular resolution: spherical harmonics beyond l = 1, contracted l by l."""
+"""DeepPot-SE with angular resolution: power spectrum and bispectrum of a density expansion.
+
+The density of neighbors is expanded in splines times real spherical harmonics, and its rotation
+invariants, the power spectrum (pairs of neighbors) and the bispectrum (triples), enter a fitting
+net: a descriptor of the family of SOAP, ACE and SNAP. It has not been published under the name
+``deeppot-se-l``, which says only that it is DeepPot-SE with more angular momenta l.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,15 +26,41 @@ from deepcg.networks.deeppot_se_l.bispectrum import (
     reference_bispectrum,
 )
 from deepcg.networks.deeppot_se_l.density import (
+    Density,
     density,
+    power_spectrum,
     reference_density,
     reference_power_spectrum,
-    spectrum,
 )
 from deepcg.networks.deeppot_se_l.density_loops import Basis
+from deepcg.networks.fast_path import FastPath
 from deepcg.networks.fitting import Groups, groups_of
 from deepcg.networks.layers import FirstLayer, Perceptron
 from deepcg.runtime.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Invariants:
+    """The three functions that make rotation invariants of neighbors; see ``density.py``.
+
+    Parameters
+    ----------
+    density
+        From displacements and types of neighbors to densities.
+    power_spectrum, bispectrum
+        From channels of the density to products of two and of three.
+    """
+
+    density: Density
+    power_spectrum: Callable[[Tensor, int, int], Tensor]
+    bispectrum: Callable[[Tensor, int], Tensor]
+
+
+REFERENCE = Invariants(reference_density, reference_power_spectrum, reference_bispectrum)
+"""The definition."""
+
+LOOPS = Invariants(density, power_spectrum, bispectrum)
+"""The same by compiled loops, on the CPU."""
 
 
 class DeepPotSEL(nn.Module):
@@ -35,10 +69,12 @@ class DeepPotSEL(nn.Module):
     DeepPot-SE (arXiv:1805.09003) has the rows (1, x/r, y/r, z/r), which are l = 0 and 1; here
     l goes further, and each l is contracted separately. G, shared by all l, are cubic
     B-splines with trained coefficients for every type of neighbor, in place of an embedding
-    net: the sum over neighbors then runs over the fixed splines, once for all channels. The
-    linear invariants A_0, of which a pair potential is made, enter the fitting net too, and
-    so do products of three A_l (``bispectrum.py``), which see more of how neighbors stand to one
-    another.
+    net: the sum over neighbors then runs over the fixed splines, once for all channels. D_l is
+    the power spectrum of the density. The linear invariants A_0, of which a pair potential is
+    made, enter the fitting net too, and so does the bispectrum, products of three A_l
+    (``bispectrum.py``), which sees more of how neighbors stand to one another.
+
+    ``forward`` is the definition; ``fast_path`` has compiled loops for the CPU.
 
     Parameters
     ----------
@@ -53,14 +89,13 @@ class DeepPotSEL(nn.Module):
     channels, axis
         Columns of A_l and of A_l< ("axis neurons").
     triples
-        Columns of A_l that enter products of three; 0 for none.
+        Bispectrum channels: columns of A_l that enter products of three; 0 for none.
     fitting
         Widths of the layers of the fitting net.
     two_sided
         Radial functions that depend on the type of the central bead, too.
     plain
-        Use the plain PyTorch definitions on every device: slower, differentiable twice in
-        the positions.
+        Have no fast path: slower, differentiable twice in the positions.
 
     Raises
     ------
@@ -120,25 +155,27 @@ class DeepPotSEL(nn.Module):
 
     def forward(self, neighbors: Neighbors, types: Tensor) -> Tensor:
         """Return bead energies (n_frames, n_beads), kJ/mol."""
-        kinds, rows = self._densities(neighbors, types)
-        invariants = kinds.split(self._invariants(self._mixed(rows, kinds)))
-        parts = zip(invariants, self._entrances(), self._nets, strict=True)
+        return self._energies(REFERENCE, neighbors, types)
+
+    def fast_path(self, like: Tensor) -> FastPath | None:
+        """Return compiled loops on the CPU; all in one for inference in single precision."""
+        if self.plain or like.device.type != "cpu":
+            return None
+        fused = like.dtype == torch.float32 and len(self._nets[0].layers) > 1
+        return FastPath(partial(self._energies, LOOPS), self._fused if fused else None)
+
+    def _energies(self, invariants: Invariants, neighbors: Neighbors, types: Tensor) -> Tensor:
+        kinds, rows = self._densities(invariants, neighbors, types)
+        features = kinds.split(self._features(invariants, self._mixed(rows, kinds)))
+        parts = zip(features, self._first_layers(), self._nets, strict=True)
         return kinds.restored(
-            joined([net.after_first_layer(enter(some)) for some, enter, net in parts])
+            joined([net.after_first_layer(first(some)) for some, first, net in parts])
         )
 
     @torch.no_grad()
-    def energy_and_pair_gradients(
-        self, neighbors: Neighbors, types: Tensor
-    ) -> tuple[Tensor, Tensor] | None:
-        """Return bead energies and dU/dr_ij (n_frames, n_beads, width, 3), detached, kJ/mol/nm.
-
-        Compiled, on the CPU and in single precision; ``None`` where there is only autograd.
-        """
+    def _fused(self, neighbors: Neighbors, types: Tensor) -> tuple[Tensor, Tensor]:
+        """Return bead energies and dU/dr_ij (n_frames, n_beads, width, 3), kJ/mol/nm."""
         displacement = neighbors.displacement.detach().contiguous()
-        on_cpu = displacement.device.type == "cpu" and displacement.dtype == torch.float32
-        if self.plain or not on_cpu or len(self._nets[0].layers) == 1:
-            return None
         n_frames = len(displacement)
         groups = self._groups.get([types], n_frames, lambda: groups_of(types, n_frames))
         neighbor_types = neighbors.neighbor_types(types).to(torch.int32).contiguous()
@@ -151,7 +188,9 @@ class DeepPotSEL(nn.Module):
     @torch.no_grad()
     def standardize(self, neighbors: Neighbors, types: Tensor) -> None:
         """Center and scale densities and features by their spread in a sample."""
-        kinds, rows = self._densities(neighbors, types)
+        plain = self.fast_path(neighbors.displacement) is None
+        invariants = REFERENCE if plain else LOOPS
+        kinds, rows = self._densities(invariants, neighbors, types)
         for kind, part in enumerate(rows.split(kinds.counts)):
             if not len(part):
                 continue
@@ -162,18 +201,19 @@ class DeepPotSEL(nn.Module):
             spread = scalars.std(0, correction=0)
             spread = spread.clamp(min=max(0.1 * float(spread.max()), 1e-6))
             self.get_buffer("density_scale")[kind] = 1 / (spread * math.sqrt(len(spread)))
-        features = torch.cat(self._invariants(self._mixed(rows, kinds)), dim=1)
+        features = torch.cat(self._features(invariants, self._mixed(rows, kinds)), dim=1)
         for kind, part in enumerate(features.split(kinds.counts)):
             if len(part):
                 self.get_buffer("feature_mean")[kind] = part.mean(0)
                 spread = part.std(0, correction=0)
                 self.get_buffer("feature_scale")[kind] = 1 / spread.clamp(min=1e-3)
 
-    def _densities(self, neighbors: Neighbors, types: Tensor) -> tuple[ByType, Tensor]:
+    def _densities(
+        self, invariants: Invariants, neighbors: Neighbors, types: Tensor
+    ) -> tuple[ByType, Tensor]:
         """Return the densities about beads (beads, harmonics, splines), sorted by type."""
-        build = reference_density if self.plain else density
-        neighbor_types = neighbors.neighbor_types(types)
-        rho = build(neighbors.displacement, neighbor_types, self.basis, self.n_types)
+        given = neighbors.displacement, neighbors.neighbor_types(types)
+        rho = invariants.density(*given, self.basis, self.n_types)
         kinds = ByType(types, self.n_types, len(rho))
         return kinds, kinds.rows(rho)
 
@@ -187,7 +227,7 @@ class DeepPotSEL(nn.Module):
     def _pack(self) -> fused.Packed:
         """Return all weights as the compiled loop reads them."""
         mix, offset = self._mix(), self._offset()
-        return fused.pack(mix, offset, self.basis.n_splines, self._entrances(), self._nets)
+        return fused.pack(mix, offset, self.basis.n_splines, self._first_layers(), self._nets)
 
     def _mix(self) -> Tensor:
         """Return the radial functions on splines (types, splines of all types, channels)."""
@@ -205,20 +245,18 @@ class DeepPotSEL(nn.Module):
         offset = is_scalar[:, None] * mean[:, None]
         return kinds.each(lambda x, m, o: _product(x, m) - o, rows, self._mix(), offset)
 
-    def _invariants(self, a: Tensor) -> list[Tensor]:
+    def _features(self, invariants: Invariants, a: Tensor) -> list[Tensor]:
         """Return A_0, D_l and, if there are triples, the bispectrum, (beads, some) each."""
-        twofold = reference_power_spectrum if self.plain else spectrum
-        features = [a[:, 0], twofold(a, self.basis.l_max, self.axis).flatten(1)]
+        features = [a[:, 0], invariants.power_spectrum(a, self.basis.l_max, self.axis).flatten(1)]
         if self.triples:
-            threefold = reference_bispectrum if self.plain else bispectrum
-            features.append(threefold(a[:, :, : self.triples], self.basis.l_max))
+            features.append(invariants.bispectrum(a[:, :, : self.triples], self.basis.l_max))
         return features
 
     @property
     def _nets(self) -> list[Perceptron]:
         return [net for net in self.fitting if isinstance(net, Perceptron)]
 
-    def _entrances(self) -> list[FirstLayer]:
+    def _first_layers(self) -> list[FirstLayer]:
         """Return the first layers of the fitting nets, by type."""
         of_type = self.get_buffer("feature_mean"), self.get_buffer("feature_scale")
         return [

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from deepcg.geometry.neighbor_list import Neighbors
+from deepcg.networks.fast_path import FastPath
 from deepcg.potentials.priors.repulsion_loops import repel
 
 
@@ -15,6 +16,8 @@ class Repulsion(nn.Module):
     Zero, with two continuous derivatives, beyond the onset of g(r): the closest approach of
     each pair of types in the data. Inside, a cubic wall that no sample of a network's
     extrapolation should climb, yet soft enough for the time step of the dynamics.
+
+    ``forward`` is the definition, over all listed pairs; ``fast_path`` leaves out those outside.
 
     Parameters
     ----------
@@ -50,28 +53,48 @@ class Repulsion(nn.Module):
 
     def forward(self, neighbors: Neighbors, types: Tensor) -> Tensor:
         """Return bead energies (n_frames, n_beads), kJ/mol."""
+        # padding lies beyond any onset
+        neighbor_types = neighbors.neighbor_types(types).clamp(min=0)
+        onset = self.get_buffer("onset")[types[:, None], neighbor_types]
+        energy = self._walls(onset, neighbors.distance)
+        excluded = self.get_buffer("excluded")
+        if len(excluded):
+            free = onset.new_ones(len(types), len(types))
+            i, j = excluded.unbind(1)
+            free[i, j] = free[j, i] = 0
+            beads = torch.arange(len(types), device=types.device)[:, None]
+            energy = energy * free[beads, neighbors.index]
+        return energy.sum(-1)
+
+    def fast_path(self, like: Tensor) -> FastPath:
+        """Return the sum over the few pairs that are close; on the CPU by a compiled loop, too."""
+        loop = self._energies_and_pair_gradients if like.device.type == "cpu" else None
+        return FastPath(self._energies_of_close_pairs, loop)
+
+    def _walls(self, onset: Tensor, distance: Tensor) -> Tensor:
+        """Return what each bead has of the energies of pairs of it and others."""
+        inside = ((onset - distance) / self.width).clamp(min=0)
+        energy: Tensor = 0.5 * self.height * inside**3
+        return energy
+
+    def _energies_of_close_pairs(self, neighbors: Neighbors, types: Tensor) -> Tensor:
         d = neighbors.displacement
         energy = d.new_zeros(d.shape[:2])
-        (f, i, slot), meets = self._close(neighbors, types)
-        inside = ((meets - d[f, i, slot].norm(dim=-1)) / self.width).clamp(min=0)
-        return energy.index_put((f, i), 0.5 * self.height * inside**3, accumulate=True)
+        (f, i, slot), onset = self._close(neighbors, types)
+        walls = self._walls(onset, d[f, i, slot].norm(dim=-1))
+        return energy.index_put((f, i), walls, accumulate=True)
 
     @torch.no_grad()
-    def energy_and_pair_gradients(
+    def _energies_and_pair_gradients(
         self, neighbors: Neighbors, types: Tensor
-    ) -> tuple[Tensor, Tensor] | None:
-        """Return bead energies and dU/dr_ij (n_frames, n_beads, width, 3), detached, kJ/mol/nm.
-
-        Compiled, on the CPU; ``None`` where there is only autograd.
-        """
+    ) -> tuple[Tensor, Tensor]:
+        """Return bead energies and dU/dr_ij (n_frames, n_beads, width, 3), kJ/mol/nm."""
         d = neighbors.displacement.detach()
-        if d.device.type != "cpu":
-            return None
-        energy, pull = d.new_empty(d.shape[:2]), torch.empty_like(d)
+        energy, gradient = d.new_empty(d.shape[:2]), torch.empty_like(d)
         given = d, neighbors.index, neighbors.count, types, self.get_buffer("onset")
         arrays = [tensor.contiguous().numpy() for tensor in (*given, self.get_buffer("excluded"))]
-        repel(*arrays, self.height, self.width, energy.numpy(), pull.numpy())
-        return energy, pull
+        repel(*arrays, self.height, self.width, energy.numpy(), gradient.numpy())
+        return energy, gradient
 
     def _close(
         self, neighbors: Neighbors, types: Tensor

@@ -35,7 +35,6 @@ from deepcg.analysis.structure import (
     shell_series,
     velocity_autocorrelation,
 )
-from deepcg.analysis.structure import pairs as pairs_module
 from deepcg.analysis.structure.local_order import spherical_harmonics
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.frames import Frames
@@ -187,23 +186,6 @@ def test_each_pair_is_found_once_at_its_nearest_image(n: int, box: Array) -> Non
     assert sorted(keys) == sorted(expected)
     np.testing.assert_allclose(found.distances, [expected[k] for k in keys], rtol=1e-12)
     np.testing.assert_allclose(np.linalg.norm(found.vectors, axis=0), found.distances, rtol=1e-12)
-
-
-@pytest.mark.parametrize("box", [CUBE, TRICLINIC], ids=["cube", "triclinic"])
-def test_tree_and_brute_force_find_the_same_pairs(
-    box: Array, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    positions, boxes = gas(2, 200, box, seed=4), box[None].repeat(2, 0)
-    brute = bonds_within(positions, boxes, 0.5)
-    monkeypatch.setattr(pairs_module, "BRUTE_FORCE_UP_TO", 0)
-    tree = bonds_within(positions, boxes, 0.5)
-    np.testing.assert_array_equal(brute.start, tree.start)
-    assert len(brute.neighbor) > 1000
-    for l in (3, 6):
-        np.testing.assert_allclose(
-            averaged_steinhardt(brute, l), averaged_steinhardt(tree, l), rtol=0, atol=1e-12
-        )
-    np.testing.assert_allclose(np.sort(angles(brute)), np.sort(angles(tree)), rtol=0, atol=1e-5)
 
 
 def test_a_cutoff_beyond_half_the_box_is_refused() -> None:

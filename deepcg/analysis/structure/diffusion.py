@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from deepcg.analysis.structure.curve import Curve, within
 from deepcg.analysis.structure.trajectory_set import Sample
-from deepcg.geometry.box import heights, minimum_image
+from deepcg.geometry.box import box_heights, minimum_image
 from deepcg.trajectory.frames import Frames
 from free_energy import Estimate, mean_of_blocks
 
@@ -111,8 +111,7 @@ def _can_unwrap(path: Array, frames: Frames) -> bool:
     """Return whether jumps of half a box are more than five standard deviations away."""
     assert frames.box is not None
     step = np.sqrt((np.diff(path, axis=0) ** 2).sum(-1).mean())
-    box = np.asarray(frames.box[0].detach().cpu(), dtype=np.float64)
-    return bool(6 * step <= heights(box).min())
+    return bool(6 * step <= box_heights(frames.box[:1]).min())
 
 
 def _mean_squared_displacement(path: Array, n_lags: int) -> Array:

@@ -8,8 +8,9 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-from deepcg.geometry.box import heights
+from deepcg.geometry.box import box_heights
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.frames import Frames
 from free_energy import block_count, statistical_inefficiency
@@ -85,7 +86,7 @@ class TrajectorySet:
     @property
     def longest_distance(self) -> float:
         """Half of the shortest box height, nm: no pair distance beyond it is complete."""
-        return min(float(heights(_box(frames)).min()) for frames in self.replicas) / 2
+        return min(float(box_heights(_box(frames)).min()) for frames in self.replicas) / 2
 
     def blocks(self, count: int) -> list[Frames]:
         """Return about ``count`` contiguous pieces, none across replicas, at least one each."""
@@ -131,13 +132,12 @@ def cut(ensemble: TrajectorySet, series: Sequence[NDArray[np.float64]]) -> Sampl
 def chunks(frames: Frames) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Yield positions (f, n, 3) and boxes (f, 3, 3) in float64, a bounded number of frames."""
     step = max(1, PAIRS_AT_ONCE // max(1, frames.n_sites * (frames.n_sites - 1) // 2))
-    box = _box(frames)
+    box = _box(frames).numpy()
     for k in range(0, len(frames), step):
         positions = np.asarray(frames.positions[k : k + step].detach().cpu(), dtype=np.float64)
         yield positions, box[k : k + step]
 
 
-def _box(frames: Frames) -> NDArray[np.float64]:
-    assert frames.box is not None  # an Ensemble has checked it
-    box: NDArray[np.float64] = np.asarray(frames.box.detach().cpu(), dtype=np.float64)
-    return box
+def _box(frames: Frames) -> Tensor:
+    assert frames.box is not None  # a TrajectorySet has checked it
+    return frames.box.detach().cpu().double()

@@ -9,11 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MultipleLocator
-from numpy.typing import NDArray
 
+from deepcg.analysis.arrays import Floats
 from free_energy import Grid
-
-Floats = NDArray[np.float64]
 
 STEP = 5.0
 """Between levels, kJ/mol."""

@@ -6,11 +6,11 @@ import re
 from io import BytesIO
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
+
+from deepcg.analysis.arrays import Floats
 
 # Okabe and Ito's palette: told apart with every common color blindness, and by their dashes
 COLORS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
@@ -20,8 +20,6 @@ DASHES: tuple[tuple[float, ...], ...] = ((), (6, 2), (3, 1.5), (6, 2, 1.5, 2), (
 SIZE = (5.6, 5.0)  # inches
 
 NOTE: dict[str, Any] = {"fontsize": 7.5, "color": "0.35"}
-
-Array = NDArray[np.float64]
 
 
 def png(figure: Figure) -> bytes:
@@ -55,7 +53,7 @@ def panel() -> tuple[Figure, Axes]:
 
 
 def band(
-    axes: Axes, x: Array, y: Array, error: Array, k: int, label: str | None, step: bool = False
+    axes: Axes, x: Floats, y: Floats, error: Floats, k: int, label: str | None, step: bool = False
 ) -> None:
     """Draw the k-th curve, y (n,) at x (n,), with its error (n,) to either side."""
     color = COLORS[k % len(COLORS)]

@@ -8,9 +8,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from deepcg.analysis.arrays import Floats
 from free_energy import Estimate, jensen_shannon, mean_of_blocks
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,29 +33,29 @@ class Curve:
     """
 
     name: str
-    x: Array
-    blocks: Array
-    weights: Array
+    x: Floats
+    blocks: Floats
+    weights: Floats
     x_label: str
     y_label: str
     density: bool = False
 
     @cached_property
-    def estimate(self) -> Estimate[Array]:
+    def estimate(self) -> Estimate[Floats]:
         """The mean over the blocks and its standard error, (n,) each."""
         return mean_of_blocks(self.blocks, self.weights)
 
     @property
-    def y(self) -> Array:
+    def y(self) -> Floats:
         """The function (n,)."""
         return self.estimate.value
 
     @property
-    def error(self) -> Array:
+    def error(self) -> Floats:
         """Its standard error (n,)."""
         return self.estimate.error
 
-    def halves(self) -> tuple[Array, Array]:
+    def halves(self) -> tuple[Floats, Floats]:
         """Return the function in the first and in the second half of the blocks."""
         middle = len(self.blocks) // 2
         parts = slice(None, middle), slice(middle, None)
@@ -102,12 +101,12 @@ def support(curve: Curve) -> tuple[float, float]:
     return float(curve.x[there[0]]), float(curve.x[there[-1]])
 
 
-def within(x: Array, window: tuple[float, float]) -> NDArray[np.bool_]:
+def within(x: Floats, window: tuple[float, float]) -> NDArray[np.bool_]:
     """Return which x lie in the window, its ends included."""
     return (x >= window[0] - 1e-9) & (x <= window[1] + 1e-9)
 
 
-def _distance(curve: Curve, a: Array, b: Array, window: tuple[float, float]) -> Distance:
+def _distance(curve: Curve, a: Floats, b: Floats, window: tuple[float, float]) -> Distance:
     inside = within(curve.x, window)
     gap = np.abs(a - b)[inside]
     if len(gap) == 0:
@@ -120,5 +119,5 @@ def _distance(curve: Curve, a: Array, b: Array, window: tuple[float, float]) -> 
     )
 
 
-def _some(weights: Array) -> Array:
+def _some(weights: Floats) -> Floats:
     return weights if weights.sum() > 0 else np.ones_like(weights)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deepcg.analysis.arrays import Floats
 from deepcg.analysis.structure.curve import Curve, within
 from deepcg.analysis.structure.trajectory_set import Sample
 from deepcg.geometry.box import box_heights, minimum_image
@@ -19,8 +19,6 @@ SLOWEST_VELOCITY_FRAMES = 0.02  # ps; finite differences over longer times are n
 LONGEST_VELOCITY_LAG = 1.0  # ps
 TIME_UNKNOWN = "the time between frames is not known: give --frame-ps"
 CM2_PER_S = 0.01  # nm^2/ps in cm^2/s
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +92,11 @@ def velocity_autocorrelation(sample: Sample) -> Curve | NotAvailable:
     return Curve(name, lags, values / values[:, :1], weights, "lag time (ps)", name)
 
 
-def _lags(n_lags: int, dt: float) -> Array:
+def _lags(n_lags: int, dt: float) -> Floats:
     return np.arange(n_lags + 1, dtype=np.float64) * dt
 
 
-def _unwrapped(frames: Frames) -> Array:
+def _unwrapped(frames: Frames) -> Floats:
     """Return positions (f, n, 3) that move by the nearest image from frame to frame."""
     assert frames.box is not None  # an Ensemble has checked it
     positions = np.asarray(frames.positions.detach().cpu(), dtype=np.float64)
@@ -107,14 +105,14 @@ def _unwrapped(frames: Frames) -> Array:
     return np.concatenate([positions[:1], positions[0] + np.cumsum(steps, 0)])
 
 
-def _can_unwrap(path: Array, frames: Frames) -> bool:
+def _can_unwrap(path: Floats, frames: Frames) -> bool:
     """Return whether jumps of half a box are more than five standard deviations away."""
     assert frames.box is not None
     step = np.sqrt((np.diff(path, axis=0) ** 2).sum(-1).mean())
     return bool(6 * step <= box_heights(frames.box[:1]).min())
 
 
-def _mean_squared_displacement(path: Array, n_lags: int) -> Array:
+def _mean_squared_displacement(path: Floats, n_lags: int) -> Floats:
     """Return the mean over beads and time origins for lags 0 to ``n_lags``.
 
     By the Fourier transform: section 4.2 of Calandrini et al., Collection SFN 12, 201 (2011).
@@ -125,14 +123,14 @@ def _mean_squared_displacement(path: Array, n_lags: int) -> Array:
     sums = np.concatenate([[0.0], np.cumsum(squares)])
     lag = np.arange(n_lags + 1)
     ends = (sums[n - lag] + sums[n] - sums[lag]) / origins  # <r(t)^2> + <r(t + lag)^2>
-    displacement: Array = ends - 2 * _correlation(path, n_lags)
+    displacement: Floats = ends - 2 * _correlation(path, n_lags)
     return displacement
 
 
-def _correlation(series: Array, n_lags: int) -> Array:
+def _correlation(series: Floats, n_lags: int) -> Floats:
     """Return the mean over beads and time origins of s(t) . s(t + lag), s (f, n, 3)."""
     n = len(series)
     spectrum = np.fft.rfft(series, 2 * n, axis=0)
     power = (np.abs(spectrum) ** 2).sum(-1).mean(-1)
-    correlation: Array = np.fft.irfft(power, 2 * n)[: n_lags + 1]
+    correlation: Floats = np.fft.irfft(power, 2 * n)[: n_lags + 1]
     return correlation / (n - np.arange(n_lags + 1))

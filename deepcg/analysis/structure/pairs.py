@@ -6,13 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from deepcg.analysis.arrays import Floats, Integers
 from deepcg.geometry.box import box_heights
 from deepcg.geometry.neighbor_list import find_pairs
-
-Array = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,8 +19,8 @@ class Pairs:
     frame: Integers
     first: Integers
     second: Integers
-    vectors: Array
-    distances: Array
+    vectors: Floats
+    distances: Floats
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,7 +33,7 @@ class Bonds:
 
     start: Integers
     neighbor: Integers
-    units: Array
+    units: Floats
 
     @property
     def coordination(self) -> Integers:
@@ -44,7 +41,7 @@ class Bonds:
         return np.diff(self.start)
 
 
-def pairs_within(positions: Array, box: Array, cutoff: float) -> Pairs:
+def pairs_within(positions: Floats, box: Floats, cutoff: float) -> Pairs:
     """Return all pairs nearer than ``cutoff``, each once, by the nearest image.
 
     Parameters
@@ -77,7 +74,7 @@ def pairs_within(positions: Array, box: Array, cutoff: float) -> Pairs:
     return Pairs(*(part.numpy() for part in found))
 
 
-def bonds_within(positions: Array, box: Array, cutoff: float) -> Bonds:
+def bonds_within(positions: Floats, box: Floats, cutoff: float) -> Bonds:
     """Return every pair nearer than ``cutoff`` in both directions; as ``pairs_within``."""
     pairs = pairs_within(positions, box, cutoff)
     n_frames, n = positions.shape[:2]

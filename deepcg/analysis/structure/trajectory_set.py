@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
+from deepcg.analysis.arrays import Floats, Integers
 from deepcg.geometry.box import box_heights
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.frames import Frames
@@ -79,7 +79,7 @@ class TrajectorySet:
         return self.replicas[0].n_sites
 
     @property
-    def types(self) -> NDArray[np.int64]:
+    def types(self) -> Integers:
         """Bead types (n_beads,)."""
         return self.replicas[0].types.cpu().numpy().astype(np.int64)
 
@@ -112,7 +112,7 @@ class Sample:
         return self.ensemble.n_frames / self.inefficiency
 
 
-def cut(ensemble: TrajectorySet, series: Sequence[NDArray[np.float64]]) -> Sample:
+def cut(ensemble: TrajectorySet, series: Sequence[Floats]) -> Sample:
     """Cut an ensemble into blocks by the slowest of several properties of a frame.
 
     Parameters
@@ -129,7 +129,7 @@ def cut(ensemble: TrajectorySet, series: Sequence[NDArray[np.float64]]) -> Sampl
     return Sample(ensemble, blocks, inefficiency)
 
 
-def chunks(frames: Frames) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+def chunks(frames: Frames) -> Iterator[tuple[Floats, Floats]]:
     """Yield positions (f, n, 3) and boxes (f, 3, 3) in float64, a bounded number of frames."""
     step = max(1, PAIRS_AT_ONCE // max(1, frames.n_sites * (frames.n_sites - 1) // 2))
     box = _box(frames).numpy()

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.ndimage import gaussian_filter
 
+from deepcg.analysis.arrays import Floats
 from deepcg.analysis.surfaces.estimates import CVSamples, landscape_of, periods_span_a_turn
 from deepcg.analysis.surfaces.surface import FreeEnergySurface, difference
 from deepcg.units import thermal_energy
@@ -30,7 +31,6 @@ from free_energy import (
     surface_mse,
 )
 
-Floats = NDArray[np.float64]
 Regions = Mapping[str, Rectangle]
 
 LEVEL = 20.0

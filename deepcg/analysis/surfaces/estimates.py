@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deepcg.analysis.arrays import Floats, Integers
 from deepcg.analysis.surfaces.mbar_weights import pooled
 from deepcg.analysis.surfaces.surface import FreeEnergySurface
 from deepcg.trajectory.frames import CVFrames
@@ -21,9 +21,6 @@ from free_energy import (
     slowest_inefficiency,
     time_blocks,
 )
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 N_REPLICATES = 100
 """Resampled surfaces: they tell an error to 7 %."""

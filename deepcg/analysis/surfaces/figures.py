@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from numpy.typing import NDArray
 
+from deepcg.analysis.arrays import Floats
 from deepcg.analysis.axes import (
     edges,
     label,
@@ -23,8 +23,6 @@ from deepcg.analysis.axes import (
 from deepcg.analysis.style import COLORS, DASHES, NOTE
 from deepcg.analysis.surfaces.surface import FreeEnergySurface, difference
 from free_energy import Estimate, profile
-
-Floats = NDArray[np.float64]
 
 _PANEL = 2.75  # inches
 

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
+from deepcg.analysis.arrays import Floats, Integers
 from deepcg.potentials.collective_variables import CVPotential
 from deepcg.runtime.files import write_arrays
 from deepcg.trajectory.frames import CVFrames
@@ -30,8 +31,6 @@ from free_energy import (
     normalized,
     statistical_inefficiency,
 )
-
-Floats = NDArray[np.float64]
 
 BINS = {1: 72, 2: 36}
 """Most bins per coordinate, by the number of coordinates; of more than two no surface is drawn.
@@ -85,7 +84,7 @@ class FittedSurface:
     names: tuple[str, ...]
     units: tuple[str, ...]
     grid: Grid
-    frames: NDArray[np.int64]
+    frames: Integers
     energy: Estimate[Floats]
     histogram: Estimate[Floats]
     mean_force: Estimate[Floats]
@@ -179,7 +178,7 @@ def agreement(surface: FittedSurface) -> Agreement:
     return compare(surface.energy, surface.histogram, surface.frames)
 
 
-def compare(one: Estimate[Floats], other: Estimate[Floats], frames: NDArray[np.int64]) -> Agreement:
+def compare(one: Estimate[Floats], other: Estimate[Floats], frames: Integers) -> Agreement:
     """Compare two estimates of U, kJ/mol, on one grid, where the first is low and frames many.
 
     The zero of either means nothing: the mean difference is taken out.
@@ -209,7 +208,7 @@ def bin_energies(potential: CVPotential, grid: Grid, kT: float) -> Floats:
     return energies_of_bins
 
 
-def is_near(counts: NDArray[np.int64], grid: Grid) -> NDArray[np.bool_]:
+def is_near(counts: Integers, grid: Grid) -> NDArray[np.bool_]:
     """Return which bins have enough frames in or around them for U to be shown, (*grid)."""
     modes = ["constant" if period is None else "wrap" for period in grid.periods]
     around = 3 ** len(modes) * uniform_filter(counts.astype(float), 3, mode=modes)
@@ -251,9 +250,7 @@ def _mean_force(grid: Grid, trajectories: Sequence[CVFrames]) -> Estimate[Floats
     )
 
 
-def _slow_blocks(
-    trajectories: Sequence[CVFrames], periods: Sequence[float | None]
-) -> NDArray[np.int64]:
+def _slow_blocks(trajectories: Sequence[CVFrames], periods: Sequence[float | None]) -> Integers:
     """Return blocks that are independent in where the frames are."""
     lengths = [len(part) for part in trajectories]
     slowest = 1.0
@@ -266,7 +263,7 @@ def _slow_blocks(
     return block_labels(lengths, max(2, round(n_blocks / len(lengths))))
 
 
-def _fast_blocks(grid: Grid, trajectories: Sequence[CVFrames]) -> NDArray[np.int64]:
+def _fast_blocks(grid: Grid, trajectories: Sequence[CVFrames]) -> Integers:
     """Return blocks that are independent in what the forces are beyond the mean of their bin."""
     longest = 1.0
     for part in trajectories:

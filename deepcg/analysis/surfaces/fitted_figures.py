@@ -6,13 +6,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
+from deepcg.analysis.arrays import Floats
 from deepcg.analysis.axes import edges, levels, padded, set_up_map, set_up_profile, shown
 from deepcg.analysis.style import COLORS, NOTE
 from deepcg.analysis.surfaces.fitted import FittedSurface
-
-Floats = NDArray[np.float64]
 
 
 def surface_figures(surface: FittedSurface, *, title: str, source: str) -> dict[str, Figure]:

@@ -9,14 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.interpolate import NdBSpline, make_interp_spline
 
+from deepcg.analysis.arrays import Floats, Integers
 from free_energy import slowest_inefficiency
 from free_energy.mbar import mbar_weighting
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 TURN = 2 * np.pi
 

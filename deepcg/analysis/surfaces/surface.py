@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deepcg.analysis.arrays import Floats
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import read_arrays, write_arrays
 from deepcg.units import thermal_energy
 from free_energy import Estimate, Grid, Replicates
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,10 +6,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-Floats = NDArray[np.float64]
+from deepcg.analysis.arrays import Floats
 
 WITHIN = (0.6827, 0.9545)
 """Of normal errors, within 1 and 2 standard deviations."""

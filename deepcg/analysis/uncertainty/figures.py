@@ -10,8 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-from numpy.typing import NDArray
 
+from deepcg.analysis.arrays import Floats
 from deepcg.analysis.axes import (
     edges,
     label,
@@ -25,8 +25,6 @@ from deepcg.analysis.style import COLORS, NOTE
 from deepcg.analysis.surfaces.surface import FreeEnergySurface
 from deepcg.analysis.uncertainty.spread import BeadSpread, SurfaceDeviation
 from free_energy import profile
-
-Floats = NDArray[np.float64]
 
 TOP = 60.0
 """The highest color of surfaces, kJ/mol."""

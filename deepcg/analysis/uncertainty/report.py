@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deepcg.analysis.arrays import Floats
 from deepcg.analysis.html import Picture, render, save_pictures
 from deepcg.analysis.style import png
 from deepcg.analysis.surfaces.comparison import (
@@ -33,8 +34,6 @@ from deepcg.analysis.uncertainty.figures import (
 from deepcg.analysis.uncertainty.spread import BeadSpread, SurfaceDeviation
 from deepcg.runtime.files import make_folder, write_arrays, write_json, write_whole
 from deepcg.runtime.provenance import versions
-
-Floats = NDArray[np.float64]
 
 _CAPTIONS = {
     "variance-map": "Spread of the members' mean forces over the plane, the free energy, and where "

@@ -10,14 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from deepcg.analysis.arrays import Floats, Integers
 from deepcg.analysis.surfaces.estimates import lowered
 from deepcg.analysis.surfaces.fitted import bin_energies, is_near
 from deepcg.analysis.surfaces.surface import FreeEnergySurface
 from deepcg.potentials.collective_variables import CVPotential
 from deepcg.potentials.ensemble import SurfaceEnsemble, model_deviation
 from free_energy import Grid, Replicates, normalized
-
-Floats = NDArray[np.float64]
 
 LOW = 20.0
 """kJ/mol: where U is below, a model spends its time."""
@@ -57,7 +56,7 @@ class SurfaceDeviation:
     sigma: Floats
     unit: str
     energies: Floats
-    frames: NDArray[np.int64]
+    frames: Integers
     force: float
     temperature: float
     source: str
@@ -122,7 +121,7 @@ class SurfaceDeviation:
 def surface_spread(
     members: Sequence[CVPotential],
     grid: Grid,
-    frames: NDArray[np.int64],
+    frames: Integers,
     *,
     names: tuple[str, ...],
     units: tuple[str, ...],
@@ -178,7 +177,7 @@ class BeadSpread:
     name: str
     sigma: Floats
     force: Floats
-    types: NDArray[np.int64]
+    types: Integers
     type_names: tuple[str, ...]
     source: str
 
@@ -196,9 +195,9 @@ class BeadSpread:
         """Return Sigma of all beads of a type in all frames, kJ/mol/nm."""
         return self.sigma[:, self.types == kind].ravel()
 
-    def largest(self, n: int) -> NDArray[np.int64]:
+    def largest(self, n: int) -> Integers:
         """Return the n frames whose worst bead is worst, the worst first."""
-        order: NDArray[np.int64] = np.argsort(-self.sigma.max(1), kind="stable")
+        order: Integers = np.argsort(-self.sigma.max(1), kind="stable")
         return order[:n]
 
     def in_words(self) -> str:

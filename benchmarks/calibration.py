@@ -115,7 +115,7 @@ def main() -> None:
             f"  error of one fit, kJ/mol/rad: {parts.data:.2f} from the data, {parts.start:.2f} "
             f"from the initial weights, {parts.model:.2f} from the network"
         )
-        print(f"  mean of {MEMBERS}: {checked.in_words()}", flush=True)
+        print(f"  mean of {MEMBERS}: {checked.in_words('kJ/mol/rad')}", flush=True)
         if number == 0 and len(sys.argv) > 1:
             figure = calibration_figure(error, spread, checked.factor, "kJ/mol/rad")
             Path(sys.argv[1]).write_bytes(png(figure))

@@ -16,6 +16,7 @@ import torch
 from five_atoms import five_atoms
 
 import deepcg
+from deepcg.analysis.style import drawn
 from deepcg.potentials.beads import energy_and_forces
 from deepcg.potentials.ensemble import load_beads, load_surfaces
 from deepcg.potentials.model_file import load_model
@@ -35,7 +36,13 @@ SHORT = deepcg.TrainingConfig(steps=40, batch_size=4, validations=2)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shown() -> list[Any]:
+    """What fits returned."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, shown: list[Any]) -> Path:
     """Water, and a fit of two members to it, in double precision, as the README has them."""
     folder = tmp_path_factory.mktemp("project")
     simulation = deepcg.WaterSimulation(
@@ -59,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         dtype="float64",
         threads=1,
     )
-    deepcg.fit(config)
+    shown.append(deepcg.fit(config))
     return folder
 
 
@@ -74,7 +81,7 @@ def frames(model: Any, folder: Path) -> deepcg.Frames:
 
 
 @pytest.fixture(scope="module")
-def torsions(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def torsions(tmp_path_factory: pytest.TempPathFactory, shown: list[Any]) -> Any:
     """A model of two angles, with two members, never trained for long."""
     folder = tmp_path_factory.mktemp("torsions")
     rng = np.random.default_rng(0)
@@ -97,7 +104,7 @@ def torsions(tmp_path_factory: pytest.TempPathFactory) -> Any:
         dtype="float64",
         threads=1,
     )
-    deepcg.fit(config)
+    shown.append(deepcg.fit(config))
     return folder, mdtraj.Trajectory(positions, topology)
 
 
@@ -284,6 +291,20 @@ def test_collective_variables_are_functions_of_values(torsions: Any) -> None:
     assert mean == pytest.approx((each[0] + each[1]) / 2, rel=1e-10)
     with pytest.raises(deepcg.InputError, match=r"the model has 2 coordinates: give \(2,\)"):
         model.energy(np.zeros(3))
+
+
+def test_fits_show_themselves_in_a_notebook(folder: Path, torsions: Any, shown: list[Any]) -> None:
+    for fit, run in zip(shown, (folder / "runs" / "cg", torsions[0] / "run"), strict=True):
+        html = fit._repr_html_()
+        assert "300 K" in html
+        assert "noise floor (estimate), (kJ/mol" in html
+        assert len(html) < 4_000
+        assert drawn(fit.plot()) == (run / "learning-curve.png").read_bytes()
+        assert not any("traj" in text.get_text() for text in fit.plot().texts)
+    surface = shown[1].surface
+    assert list(surface.axes) == ["dihedral 0-1-2-3", "dihedral 1-2-3-4"]
+    assert "highest U, from the lowest" in surface._repr_html_()
+    assert surface.plot().axes[0].get_xlabel() == "dihedral 0-1-2-3 (°)"
 
 
 def test_a_model_says_in_a_line_what_it_is(model: Any, torsions: Any) -> None:

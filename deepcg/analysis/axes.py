@@ -101,7 +101,23 @@ def label(plane: Plane, k: int) -> str:
     return axis_title(plane.names[k], plane.units[k])
 
 
+def axes_table(plane: Plane) -> list[tuple[str, ...]]:
+    """Return rows that say what the coordinates are, in the units that they are kept in."""
+    rows = zip(plane.names, plane.units, plane.grid.edges, plane.grid.periods, strict=True)
+    return [
+        ("coordinate", "unit", "from", "to", "bins", "period"),
+        *(
+            (name, unit, f"{at[0]:.4g}", f"{at[-1]:.4g}", f"{len(at) - 1}", _period(period))
+            for name, unit, at, period in rows
+        ),
+    ]
+
+
 def axis_title(name: str, unit: str) -> str:
     """Return a name with the unit that values are shown in."""
     greek = re.sub(r"\b(phi|psi|omega|chi)\b", lambda m: _GREEK[m[0]], name)
     return f"{greek} ({'°' if unit == 'rad' else unit})"
+
+
+def _period(period: float | None) -> str:
+    return "none" if period is None else f"{period:.4g}"

@@ -1,19 +1,21 @@
-"""Pages that open offline: their templates, their pictures, and numbers as they tell them."""
+"""Pages that open offline, and what notebooks show: templates, pictures, numbers with errors."""
 
 from __future__ import annotations
 
 import math
-import re
 from base64 import b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup, escape
+from matplotlib.figure import Figure
 
+from deepcg.analysis.style import SUBSCRIPT, drawn, png
 from deepcg.runtime.files import write_bytes
 from free_energy import Estimate
 
@@ -24,18 +26,20 @@ class Picture:
 
     name: str
     caption: str
-    data: bytes
+    figure: Figure
 
-    @property
+    @cached_property
     def uri(self) -> str:
         """The image as text, so that the page needs no other file."""
-        return "data:image/png;base64," + b64encode(self.data).decode()
+        return "data:image/png;base64," + b64encode(png(self.figure)).decode()
 
 
-def save_pictures(pictures: Iterable[Picture], folder: Path) -> None:
-    """Write each as PNG under its name."""
+def save_pictures(pictures: Iterable[Picture], folder: Path, formats: Iterable[str]) -> None:
+    """Write each in these formats under its name."""
+    formats = tuple(formats)
     for picture in pictures:
-        write_bytes(folder / f"{picture.name}.png", picture.data)
+        for name in formats:
+            write_bytes(folder / f"{picture.name}.{name}", drawn(picture.figure, name))
 
 
 def render(name: str, values: Mapping[str, Any]) -> str:
@@ -47,6 +51,19 @@ def render(name: str, values: Mapping[str, Any]) -> str:
     report = _template("structure")
     style = report[report.index("<style>") + 7 : report.index("</style>")]
     return environment.from_string(_template(name)).render({"style": style, **values})
+
+
+def fragment(title: str, lines: Iterable[str], *tables: Sequence[Sequence[str]]) -> str:
+    """Return what a notebook shows of a result.
+
+    Parameters
+    ----------
+    lines
+        Sentences.
+    tables
+        Rows of cells, the head first; the first cell of a row is its name.
+    """
+    return render("result", {"title": title, "lines": list(lines), "tables": tables})
 
 
 def estimate_text(estimate: Estimate[float] | None) -> str:
@@ -64,7 +81,7 @@ def _template(name: str) -> str:
 
 
 def _subscripts(text: str) -> Markup:
-    return Markup(re.sub(r"_([\w-]+)", r"<sub>\1</sub>", str(escape(text))))
+    return Markup(SUBSCRIPT.sub(r"\1<sub>\2</sub>", str(escape(text))))
 
 
 def _number(value: float | None) -> str:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from deepcg.analysis.arrays import Floats
-from deepcg.analysis.style import COLORS, NOTE, legend_above, panel
+from deepcg.analysis.style import COLORS, legend_above, panel
 
 
 def learning_curve_figure(
@@ -18,7 +18,6 @@ def learning_curve_figure(
     *,
     noise_floor: float | None = None,
     title: str = "",
-    source: str = "",
     unit: str = "(kJ/mol/nm)²",
 ) -> Figure:
     """Return training and validation errors, and the learning rate, against the step.
@@ -53,7 +52,6 @@ def learning_curve_figure(
         right.spines["top"].set_visible(False)
         figure.subplots_adjust(right=0.86)
     legend_above(figure, axes)
-    figure.text(0.01, 0.008, source, **NOTE)
     return figure
 
 

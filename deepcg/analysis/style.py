@@ -1,16 +1,19 @@
-"""How all figures look: colors, panels, bands of errors, legends, PNG."""
+"""How all figures look, and the files they become: colors, panels, bands of errors, legends."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Mapping
 from io import BytesIO
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from deepcg.analysis.arrays import Floats
+from deepcg.runtime.errors import pick
 
 # Okabe and Ito's palette: told apart with every common color blindness, and by their dashes
 COLORS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
@@ -22,11 +25,56 @@ SIZE = (5.6, 5.0)  # inches
 NOTE: dict[str, Any] = {"fontsize": 7.5, "color": "0.35"}
 
 
-def png(figure: Figure) -> bytes:
-    """Return a figure as PNG, the same bytes for the same data."""
+FORMATS: dict[str, dict[str, Any]] = {
+    "png": {"dpi": 150, "metadata": {"Software": None}},
+    "svg": {"metadata": {"Date": None}},
+    "pdf": {"metadata": {"CreationDate": None}},
+}
+"""Files of figures, and what of them would tell when they were written."""
+
+SUBSCRIPT = re.compile(r"(\w)_([\w-]+)")
+"""In labels such as g_OO."""
+
+
+def check_formats(names: Iterable[str]) -> None:
+    """Refuse what is no format of figures.
+
+    Raises
+    ------
+    InputError
+        Names the choices.
+    """
+    for name in names:
+        pick(FORMATS, name, "format of figures")
+
+
+def drawn(figure: Figure, name: str = "png") -> bytes:
+    """Return a figure in a format, the same bytes for the same data."""
     buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    with rc_context({"svg.hashsalt": "deepcg"}):
+        figure.savefig(buffer, format=name, **FORMATS[name])
     return buffer.getvalue()
+
+
+def png(figure: Figure) -> bytes:
+    """Return a figure as PNG."""
+    return drawn(figure)
+
+
+def draw(figures: Mapping[str, Callable[[], Figure]], name: str | None) -> Figure:
+    """Return one of several figures, by default the first.
+
+    Raises
+    ------
+    InputError
+        Names the choices.
+    """
+    return pick(dict(figures), name or next(iter(figures)), "figure")()
+
+
+def note(figure: Figure, text: str) -> None:
+    """Write in the corner what bands and colors are."""
+    figure.text(0.01, 0.05 / figure.get_figheight(), text, **NOTE)
 
 
 def panels() -> tuple[Figure, tuple[Axes, Axes]]:
@@ -88,4 +136,4 @@ def legend_above(figure: Figure, axes: Axes) -> None:
 
 def mathtext(label: str) -> str:
     """Return a label such as g_OO as Matplotlib's mathematics."""
-    return re.sub(r"(\w)_([\w-]+)", r"$\1_\\mathrm{\2}$", label)
+    return SUBSCRIPT.sub(r"$\1_\\mathrm{\2}$", label)

@@ -14,6 +14,7 @@ import numpy as np
 from deepcg.analysis.structure import Comparison, TrajectorySet, compare_structures
 from deepcg.analysis.structure.report import TrainingSummary, write_report
 from deepcg.analysis.structure.stein_checks import SteinChecks, check
+from deepcg.analysis.style import check_formats
 from deepcg.dynamics.samples import read_samples, trajectories_in
 from deepcg.potentials.model_file import load_model
 from deepcg.runtime.errors import InputError
@@ -48,6 +49,8 @@ class CompareConfig:
         What to call the model in legends; by default after its network.
     output
         Folder for the report; by default RUN/report.
+    figures
+        Formats of the files of figures: png, svg, pdf.
     """
 
     run: Path
@@ -57,6 +60,10 @@ class CompareConfig:
     cutoff: float | None = None
     name: str | None = None
     output: Path | None = None
+    figures: tuple[str, ...] = ("png",)
+
+    def __post_init__(self) -> None:
+        check_formats(self.figures)
 
 
 def compare(
@@ -92,6 +99,7 @@ def compare(
         checks=checks,
         training=training_of(config.run),
         provenance=_provenance(config.run),
+        formats=config.figures,
     )
     for observable in comparison.observables:
         for agreement in observable.agreements:
@@ -138,9 +146,7 @@ def training_of(run: Path) -> TrainingSummary | None:
         return None
     quality = quality_from_json(json.loads(results.read_text())["quality"])
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
-    return TrainingSummary(
-        lines, quality.floor.value, quality.table(), quality.in_words(), str(metrics)
-    )
+    return TrainingSummary(lines, quality.floor.value, quality.table(), quality.in_words())
 
 
 def _reference(

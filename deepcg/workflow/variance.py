@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from deepcg.analysis.style import check_formats
 from deepcg.analysis.uncertainty.calibration import calibrate
 from deepcg.analysis.uncertainty.report import Checked, Findings, write_findings
 from deepcg.analysis.uncertainty.spread import BeadSpread, SurfaceDeviation, surface_spread
@@ -42,7 +43,7 @@ CHUNK = 25
 
 @dataclass(frozen=True, slots=True)
 class VarianceConfig:
-    """Where an ensemble knows the free energy: the spread of its members.
+    """Where an ensemble knows the free energy: the model deviation of its members.
 
     Parameters
     ----------
@@ -58,6 +59,8 @@ class VarianceConfig:
         whose mean forces in bins are taken.
     output
         Folder for report.html, figures and numbers; by default RUN/variance.
+    figures
+        Formats of the files of figures: png, svg, pdf.
     threads
         CPU threads; by default all cores.
     """
@@ -67,9 +70,11 @@ class VarianceConfig:
     largest: int = 10
     reference: Path | None = None
     output: Path | None = None
+    figures: tuple[str, ...] = ("png",)
     threads: int | None = None
 
     def __post_init__(self) -> None:
+        check_formats(self.figures)
         for name in ("frames", "largest"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}: give 1 or more")
@@ -102,11 +107,11 @@ def variance(
     else:
         beads = [model for model in members if isinstance(model, Model)]
         found = _of_beads(config, beads, output, progress)
-    page = write_findings(found, output)
+    page = write_findings(found, output, config.figures)
     for line in found.lines():
         tell(line)
     if found.checked is not None:
-        tell(f"against {found.checked.reference}: {found.checked.calibration.in_words()}")
+        tell(found.checked.in_words())
     tell(f"report: {page}")
     return found
 

@@ -15,7 +15,8 @@ from deepcg.analysis.learning_curve import learning_curve_figure
 from deepcg.analysis.structure import Comparison, TrajectorySet
 from deepcg.analysis.structure.figures import observable_figure
 from deepcg.analysis.structure.report import TrainingSummary, compare, write_report
-from deepcg.analysis.style import png
+from deepcg.analysis.style import check_formats, drawn, png
+from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import read_json
 from deepcg.trajectory.frames import Frames
 
@@ -59,7 +60,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Comparison, Path]:
         TrajectorySet("pair spline", [shaken(4, 0.03)], 0.5, "spline", ("O",)),
     ]
     training = TrainingSummary(
-        [*ROWS, {"step": 40.0, "train": np.nan}], 2.0, {"R²": "0.6"}, "60 %.", "m"
+        [*ROWS, {"step": 40.0, "train": np.nan}], 2.0, {"R²": "0.6"}, "60 %."
     )
     tables = {"Files": {"traj.dcd": "sha256 00ff"}}
     comparison = compare(reference, models, folder, training=training, provenance=tables)
@@ -109,7 +110,7 @@ def test_the_json_is_strict_and_holds_the_curves(made: tuple[Comparison, Path]) 
 def test_numbers_that_are_not_finite_become_null(
     made: tuple[Comparison, Path], tmp_path: Path
 ) -> None:
-    training = TrainingSummary([], float("nan"), {}, "", "")
+    training = TrainingSummary([], float("nan"))
     write_report(made[0], tmp_path, training=training)
     assert read_json(tmp_path / "report.json")["training"]["noise_floor"] is None
 
@@ -132,6 +133,8 @@ def test_the_page_escapes_names_and_says_what_it_found(made: tuple[Comparison, P
     assert "TIP3P &lt;ref&gt;" in page
     for words in (
         "g<sub>OO</sub>(r): rms difference",
+        "1/degree (noise floor",
+        " nm</td>",
         "within noise",
         "differs by",
         "Noise floor",
@@ -144,12 +147,12 @@ def test_the_page_escapes_names_and_says_what_it_found(made: tuple[Comparison, P
         assert words in page
 
 
-def test_every_figure_carries_names_units_counts_and_sources(
+def test_every_figure_carries_names_units_and_counts_and_no_files(
     made: tuple[Comparison, Path],
 ) -> None:
     comparison, _ = made
     for observable in comparison.observables:
-        figure = observable_figure(observable, comparison)
+        figure = observable_figure(observable, comparison.samples)
         above, below = figure.axes
         legend = above.get_legend()
         assert legend is not None
@@ -159,20 +162,47 @@ def test_every_figure_carries_names_units_counts_and_sources(
         assert above.get_ylabel()
         assert below.get_xlabel()
         notes = " ".join(t.get_text() for t in figure.texts)
-        assert "traj.dcd" in notes
-        assert "samples" in notes
-        assert "1 standard error" in notes
+        assert notes == "bands: ± 1 standard error from blocks in time"
         assert len(above.collections) == len(below.collections) == 3  # one band each
 
 
 def test_figures_are_the_same_bytes_for_the_same_data(made: tuple[Comparison, Path]) -> None:
     comparison, folder = made
-    again = png(observable_figure(comparison.observables[0], comparison))
+    again = png(observable_figure(comparison.observables[0], comparison.samples))
     assert again == (folder / "g_OO.png").read_bytes()
+
+
+@pytest.mark.parametrize(("name", "begin"), [("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_figures_are_written_in_the_formats_that_are_asked_for(
+    made: tuple[Comparison, Path], tmp_path: Path, name: str, begin: bytes
+) -> None:
+    for k in range(2):
+        write_report(made[0], tmp_path / str(k), formats=("png", name))
+    one, other = ((tmp_path / k / f"g_OO.{name}").read_bytes() for k in "01")
+    assert one == other
+    assert one.startswith(begin)
+    assert (tmp_path / "0" / "g_OO.png").read_bytes() == (made[1] / "g_OO.png").read_bytes()
+    with pytest.raises(InputError, match="unknown format of figures 'jpg'"):
+        check_formats(("png", "jpg"))
+
+
+def test_a_comparison_shows_itself_in_a_notebook(made: tuple[Comparison, Path]) -> None:
+    comparison, folder = made
+    shown = comparison._repr_html_()
+    tags = Tags()
+    tags.feed(shown)
+    assert tags.open == []
+    assert "TIP3P &lt;ref&gt;" in shown
+    assert "<ref>" not in shown
+    assert len(shown) < 10_000
+    for words in ("pair spline", "differs", "1/degree", "10⁻⁵ cm²/s", " ± ", "noise floor"):
+        assert words in shown
+    assert drawn(comparison.plot()) == (folder / "g_OO.png").read_bytes()
+    assert drawn(comparison.plot("diffusion")) == (folder / "diffusion.png").read_bytes()
+    with pytest.raises(InputError, match="unknown figure 'velocities'"):
+        comparison.plot("velocities")
 
 
 @pytest.mark.parametrize("rows", [[], ROWS[:1], ROWS, [{"step": 1.0, "validation": 3.0}] * 5])
 def test_learning_curves_of_any_length_are_drawn(rows: list[dict[str, float]]) -> None:
-    assert png(learning_curve_figure(rows, noise_floor=2.0, source="metrics.jsonl"))[:4] == (
-        b"\x89PNG"
-    )
+    assert png(learning_curve_figure(rows, noise_floor=2.0))[:4] == b"\x89PNG"

@@ -12,6 +12,7 @@ import torch
 from five_atoms import five_atoms
 from numpy.typing import NDArray
 
+from deepcg.analysis.style import drawn
 from deepcg.analysis.surfaces.comparison import (
     barriers_of,
     basins_of,
@@ -238,6 +239,32 @@ def test_two_trajectories_beside_one_another(data: Path, tmp_path: Path) -> None
     )
     assert not again.halves
     assert again.distances[0].rms.value == pytest.approx(study.distances[0].rms.value, rel=1e-4)
+
+
+def test_surfaces_show_themselves_in_a_notebook(data: Path, tmp_path: Path) -> None:
+    config = FesConfig(
+        data / "a.npz", on=ON, bins=12, output=tmp_path, names=("<a>",), figures=("png", "pdf")
+    )
+    study = fes(config)
+    written = {path.name for path in tmp_path.iterdir()}
+    assert {"surfaces.png", "surfaces.pdf", "profiles.png", "profiles.pdf"} <= written
+    (surface,) = study.landscapes
+    assert list(surface.axes) == ["dihedral 0-1-2-3", "dihedral 1-2-3-4"]
+    assert [len(centers) for centers in surface.axes.values()] == [12, 12]
+    for one in (study, surface):
+        shown = one._repr_html_()
+        assert "&lt;a&gt;" in shown
+        assert "<a>" not in shown
+        assert len(shown) < 3_000
+    shown = surface._repr_html_()
+    for words in ("1000 frames", "300 K", "kJ/mol", "rad", "standard error", "6.283"):
+        assert words in shown
+    figure = surface.plot()
+    assert figure.axes[0].get_title(loc="left") == "<a>"
+    assert not any("a.npz" in text.get_text() for text in figure.texts)
+    assert drawn(study.plot()) == (tmp_path / "surfaces.png").read_bytes()
+    profiles = (tmp_path / "profiles.png").read_bytes()
+    assert drawn(study.plot("profiles")) == profiles
 
 
 def test_u_of_the_coordinates_beside_its_data(data: Path, tmp_path: Path) -> None:

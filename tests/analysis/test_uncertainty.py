@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from deepcg.analysis.style import drawn
 from deepcg.analysis.surfaces.fitted import bin_energies
 from deepcg.analysis.uncertainty.calibration import calibrate, factor_of, parts_of
 from deepcg.analysis.uncertainty.spread import BeadSpread, surface_spread
@@ -164,6 +165,21 @@ def test_a_report_of_a_plane(plane: Path) -> None:
     assert 0 < numbers["calibration"]["before"][0] < 1
     assert said[0].startswith("Sigma is")
     assert said[-1].endswith("report.html")
+
+
+def test_findings_show_themselves_in_a_notebook(plane: Path) -> None:
+    found = variance(VarianceConfig(plane, against=plane, figures=("svg",)))
+    folder = plane / "variance"
+    assert {path.suffix for path in folder.iterdir()} == {".svg", ".html", ".json", ".npz"}
+    assert b"surface.npz" not in (folder / "variance-map.svg").read_bytes()
+    shown = found._repr_html_()
+    for words in ("3 members", "kJ/mol/rad rms", "kJ/mol/rad over those without", "PII", " ± "):
+        assert words in shown
+    assert len(shown) < 4_000
+    assert drawn(found.plot(), "svg") == (folder / "variance-map.svg").read_bytes()
+    assert drawn(found.plot("calibration"))[:4] == b"\x89PNG"
+    assert found.surface is not None
+    assert list(found.surface.axes) == ["phi ALA 2", "psi ALA 2"]
 
 
 def test_one_member_has_no_spread(plane: Path) -> None:

@@ -1,12 +1,6 @@
 """What is measured on bead trajectories, with errors: structure, motion and their comparison."""
 
-from deepcg.analysis.structure.comparison import (
-    Agreement,
-    Comparison,
-    Observable,
-    Scalar,
-    compare_structures,
-)
+from deepcg.analysis.structure.comparison import Comparison, compare_structures
 from deepcg.analysis.structure.curve import (
     Curve,
     Distance,
@@ -25,6 +19,7 @@ from deepcg.analysis.structure.local_order import (
     averaged_steinhardt,
     local_structure,
 )
+from deepcg.analysis.structure.observables import Agreement, Observable, Scalar
 from deepcg.analysis.structure.pairs import Bonds, Pairs, bonds_within, pairs_within
 from deepcg.analysis.structure.radial import (
     first_minimum,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+from matplotlib.figure import Figure
 
+from deepcg.analysis.html import estimate_text, fragment
 from deepcg.analysis.structure.curve import (
     Curve,
     Distance,
@@ -22,7 +25,9 @@ from deepcg.analysis.structure.diffusion import (
     diffusion,
     velocity_autocorrelation,
 )
+from deepcg.analysis.structure.figures import motion_figure, observable_figure, velocity_figure
 from deepcg.analysis.structure.local_order import local_structure
+from deepcg.analysis.structure.observables import Agreement, Observable, Scalar
 from deepcg.analysis.structure.radial import (
     first_minimum,
     first_peak,
@@ -31,6 +36,7 @@ from deepcg.analysis.structure.radial import (
     shell_series,
 )
 from deepcg.analysis.structure.trajectory_set import Sample, TrajectorySet, cut
+from deepcg.analysis.style import draw
 from deepcg.runtime.errors import InputError
 from free_energy import Estimate, mean_of_blocks
 
@@ -39,44 +45,6 @@ CLOSE = 0.03  # of the scale of the observable
 CORE = 0.22  # nm; g(r) of water is zero below: comparing there would flatter
 
 WITHIN, NEAR, APART = "within noise", "close", "differs"
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How one model's curve compares with the reference's."""
-
-    model: str
-    distance: Distance
-    expected_rms: float
-    category: str
-    verdict: str
-
-
-@dataclass(frozen=True, eq=False)
-class Observable:
-    """One function of all systems on one grid.
-
-    ``window`` is where differences are taken, ``scale`` what they are a per cent of.
-    """
-
-    name: str
-    window: tuple[float, float]
-    scale: float
-    scale_name: str
-    reference: Curve
-    models: tuple[Curve, ...]
-    floor: Distance
-    agreements: tuple[Agreement, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Scalar:
-    """One number of all systems, ``None`` where it is not available."""
-
-    name: str
-    unit: str
-    reference: Estimate[float] | None
-    models: tuple[Estimate[float] | None, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +63,51 @@ class Comparison:
     def samples(self) -> tuple[Sample, ...]:
         """The reference, then the models."""
         return (self.reference, *self.models)
+
+    @property
+    def figures(self) -> dict[str, Callable[[], Figure]]:
+        """What can be drawn, by name: each observable, and what is known of the motion."""
+        found: dict[str, Callable[[], Figure]] = {
+            o.name: partial(observable_figure, o, self.samples) for o in self.observables
+        }
+        if any(isinstance(motion, Diffusion) for motion in self.motions):
+            found["diffusion"] = partial(motion_figure, self.motions, self.samples)
+        if any(isinstance(curve, Curve) for curve in self.velocities):
+            found["velocities"] = partial(velocity_figure, self.velocities, self.samples)
+        return found
+
+    def plot(self, name: str | None = None) -> Figure:
+        """Return one of ``figures``, by default g(r) of the first pair of types.
+
+        Raises
+        ------
+        InputError
+            There is no such figure.
+        """
+        return draw(self.figures, name)
+
+    def _repr_html_(self) -> str:
+        """Return the verdicts and the numbers, for notebooks."""
+        names = [sample.ensemble.name for sample in self.samples]
+        verdicts = [
+            (
+                o.name,
+                a.model,
+                a.category,
+                f"{a.distance.rms:.2g}",
+                f"{o.floor.rms:.2g}",
+                o.unit or "-",
+            )
+            for o in self.observables
+            for a in o.agreements
+        ]
+        head = ("observable", "model", "verdict", "rms difference", "noise floor", "unit")
+        numbers = [
+            (s.name, *(estimate_text(e) for e in (s.reference, *s.models)), s.unit or "-")
+            for s in self.scalars
+        ]
+        title = f"{', '.join(names[1:]) or 'nothing'} against {names[0]}"
+        return fragment(title, [], [head, *verdicts], [("", *names, "unit"), *numbers])
 
 
 def compare_structures(
@@ -201,8 +214,10 @@ def _agreement(
         NEAR: f"close ({percent}), but beyond the noise",
         APART: f"differs by {percent}",
     }[category]
+    unit = f" {reference.y_unit}" if reference.y_unit else ""
     verdict = (
-        f"{reference.name}: rms difference {apart.rms:.2g} (noise floor {floor.rms:.2g}): {meaning}"
+        f"{reference.name}: rms difference {apart.rms:.2g}{unit} "
+        f"(noise floor {floor.rms:.2g}{unit}): {meaning}"
     )
     return Agreement(name, apart, expected_rms(reference, model, window), category, verdict)
 

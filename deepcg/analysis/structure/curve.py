@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -54,6 +55,16 @@ class Curve:
     def error(self) -> Floats:
         """Its standard error (n,)."""
         return self.estimate.error
+
+    @property
+    def x_unit(self) -> str:
+        """The unit in ``x_label``; empty where there is none."""
+        return _unit(self.x_label)
+
+    @property
+    def y_unit(self) -> str:
+        """The unit in ``y_label``; empty where there is none."""
+        return _unit(self.y_label)
 
     def halves(self) -> tuple[Floats, Floats]:
         """Return the function in the first and in the second half of the blocks."""
@@ -117,6 +128,11 @@ def _distance(curve: Curve, a: Floats, b: Floats, window: tuple[float, float]) -
         at=float(curve.x[inside][gap.argmax()]),
         js=jensen_shannon(a, b) if curve.density else None,
     )
+
+
+def _unit(label: str) -> str:
+    found = re.search(r" \(([^)]+)\)$", label)
+    return found[1] if found else ""
 
 
 def _some(weights: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""Figures of comparisons and of training, as objects that touch no global state."""
+"""Figures of comparisons, as objects that touch no global state."""
 
 from __future__ import annotations
 
@@ -8,27 +8,29 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-from deepcg.analysis.structure.comparison import Comparison, Observable
 from deepcg.analysis.structure.curve import Curve, support
-from deepcg.analysis.structure.diffusion import CM2_PER_S, Diffusion
+from deepcg.analysis.structure.diffusion import CM2_PER_S, Diffusion, NotAvailable
+from deepcg.analysis.structure.observables import Observable
 from deepcg.analysis.structure.trajectory_set import Sample
 from deepcg.analysis.style import (
     COLORS,
-    NOTE,
     band,
     legend_above,
     mathtext,
+    note,
     panel,
     panels,
 )
 
+BANDS = "bands: ± 1 standard error from blocks in time"
 
-def observable_figure(observable: Observable, comparison: Comparison) -> Figure:
+
+def observable_figure(observable: Observable, samples: Sequence[Sample]) -> Figure:
     """Return the curves of all systems above their differences from the reference."""
     figure, (above, below) = panels()
     curves = (observable.reference, *observable.models)
     step = len(observable.reference.x) <= 30  # so few bins are shown as bins
-    for k, (curve, sample) in enumerate(zip(curves, comparison.samples, strict=True)):
+    for k, (curve, sample) in enumerate(zip(curves, samples, strict=True)):
         band(above, curve.x, curve.y, curve.error, k, _legend(sample), step)
     if observable.name.startswith("g_"):
         above.axhline(1.0, color="0.75", linewidth=0.8, zorder=0)
@@ -45,20 +47,20 @@ def observable_figure(observable: Observable, comparison: Comparison) -> Figure:
     above.set_ylabel(mathtext(reference.y_label))
     above.set_ylim(bottom=0)
     legend_above(figure, above)
-    below.set_ylabel("difference")
+    unit = f" ({observable.unit})" if observable.unit else ""
+    below.set_ylabel(f"difference{unit}", fontsize=8.5)
     below.set_xlabel(reference.x_label)
     below.set_xlim(_range(observable))
     if step:
         below.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _note(figure, comparison.samples)
+    note(figure, BANDS)
     return figure
 
 
-def motion_figure(comparison: Comparison) -> Figure:
+def motion_figure(motions: Sequence[Diffusion | NotAvailable], samples: Sequence[Sample]) -> Figure:
     """Return the mean squared displacements that are available, with lines of slope 6 D."""
     figure, axes = panel()
-    pairs = zip(comparison.motions, comparison.samples, strict=True)
-    for k, (motion, sample) in enumerate(pairs):
+    for k, (motion, sample) in enumerate(zip(motions, samples, strict=True)):
         if not isinstance(motion, Diffusion):
             continue
         curve, scale = motion.displacement, CM2_PER_S * 1e5
@@ -75,21 +77,22 @@ def motion_figure(comparison: Comparison) -> Figure:
         axis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axis.set_minor_formatter(NullFormatter())
     legend_above(figure, axes)
-    _note(figure, comparison.samples)
+    note(figure, BANDS)
     return figure
 
 
-def velocity_figure(comparison: Comparison) -> Figure:
+def velocity_figure(
+    velocities: Sequence[Curve | NotAvailable], samples: Sequence[Sample]
+) -> Figure:
     """Return the velocity autocorrelations that are available."""
     figure, axes = panel()
-    pairs = zip(comparison.velocities, comparison.samples, strict=True)
-    for k, (curve, sample) in enumerate(pairs):
+    for k, (curve, sample) in enumerate(zip(velocities, samples, strict=True)):
         if isinstance(curve, Curve):
             band(axes, curve.x, curve.y, curve.error, k, _legend(sample))
     axes.axhline(0.0, color="0.75", linewidth=0.8, zorder=0)
     axes.set(xlabel="lag time (ps)", ylabel="velocity autocorrelation, normalized")
     legend_above(figure, axes)
-    _note(figure, comparison.samples)
+    note(figure, BANDS)
     return figure
 
 
@@ -110,7 +113,7 @@ def implied_radial_figure(reference: Curve, implied: Mapping[str, Curve], sample
     below.set_ylabel("difference")
     below.set_xlabel(reference.x_label)
     below.set_xlim(0.2, round(float(reference.x[-1]) + 0.001, 3))
-    _note(figure, [sample])
+    note(figure, BANDS)
     return figure
 
 
@@ -120,13 +123,6 @@ def _legend(sample: Sample) -> str:
 
 def _count(sample: Sample) -> str:
     return f"{sample.ensemble.n_frames} frames"
-
-
-def _note(figure: Figure, samples: Sequence[Sample]) -> None:
-    """Name the sources in the corner, and what the bands are."""
-    sources = "   ".join(f"{s.ensemble.name}: {s.ensemble.source}" for s in samples)
-    figure.text(0.01, 0.035, "bands: ± 1 standard error from blocks in time", **NOTE)
-    figure.text(0.01, 0.008, sources if len(sources) < 130 else sources[:127] + "...", **NOTE)
 
 
 def _range(observable: Observable) -> tuple[float, float]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from matplotlib.figure import Figure
 
 from deepcg.analysis.html import Picture, render, save_pictures
 from deepcg.analysis.learning_curve import learning_curve_figure
@@ -16,21 +14,14 @@ from deepcg.analysis.structure.comparison import (
     CLOSE,
     WITHIN_NOISE,
     Comparison,
-    Observable,
-    Scalar,
     compare_structures,
 )
 from deepcg.analysis.structure.curve import Curve
 from deepcg.analysis.structure.diffusion import Diffusion, NotAvailable
-from deepcg.analysis.structure.figures import (
-    implied_radial_figure,
-    motion_figure,
-    observable_figure,
-    velocity_figure,
-)
+from deepcg.analysis.structure.figures import implied_radial_figure
+from deepcg.analysis.structure.observables import Observable, Scalar
 from deepcg.analysis.structure.stein_checks import SteinChecks
 from deepcg.analysis.structure.trajectory_set import TrajectorySet
-from deepcg.analysis.style import png
 from deepcg.runtime.files import make_folder, write_json, write_whole
 from deepcg.runtime.provenance import versions
 
@@ -49,15 +40,12 @@ class TrainingSummary:
         Names and values for a two-column table, in order.
     summary
         A sentence in plain words on how much is explained.
-    source
-        Where the rows come from.
     """
 
     rows: Sequence[Mapping[str, float]]
     noise_floor: float | None = None
     table: Mapping[str, str] = field(default_factory=dict)
     summary: str = ""
-    source: str = ""
 
 
 def compare(
@@ -94,13 +82,16 @@ def write_report(
     training: TrainingSummary | None = None,
     provenance: Mapping[str, Mapping[str, str]] | None = None,
     title: str = "Coarse-grained against microscopic",
+    formats: Iterable[str] = ("png",),
 ) -> Path:
-    """Write ``report.html``, ``report.json`` and the PNGs; return the path of the page.
+    """Write ``report.html``, ``report.json`` and figures; return the path of the page.
 
     Parameters
     ----------
     checks
         Noise-free checks by the name of the model.
+    formats
+        Of the files of figures; the page has its own.
     """
     tables = {**(provenance or {}), "Versions": versions()}
     checks = checks or {}
@@ -110,7 +101,7 @@ def write_report(
     numbers = as_json(comparison, training, tables, checks)
     html = _page(comparison, pictures, checks, implied, curve, training, tables, title)
     make_folder(output)
-    save_pictures([*pictures, *implied, *curve], output)
+    save_pictures([*pictures, *implied, *curve], output, formats)
     write_json(output / "report.json", numbers)
     page = output / "report.html"
     write_whole(page, html)
@@ -166,6 +157,7 @@ def _observable_json(observable: Observable, comparison: Comparison) -> dict[str
     return {
         "window": observable.window,
         "scale": observable.scale,
+        "unit": observable.unit,
         "x_label": observable.reference.x_label,
         "y_label": observable.reference.y_label,
         "noise_floor": {"rms": floor.rms, "max": floor.largest, "js_nats": floor.js},
@@ -242,18 +234,14 @@ def _checks_json(check: SteinChecks) -> dict[str, Any]:
 
 
 def _pictures(comparison: Comparison) -> list[Picture]:
-    pictures = [
-        Picture(_file_name(o.name), _caption(o, comparison), png(observable_figure(o, comparison)))
-        for o in comparison.observables
+    captions = {o.name: _caption(o, comparison) for o in comparison.observables} | {
+        "diffusion": _motion_caption(comparison),
+        "velocities": "Velocity autocorrelation from differences of successive frames.",
+    }
+    return [
+        Picture(_file_name(name), captions[name], figure())
+        for name, figure in comparison.figures.items()
     ]
-    if any(isinstance(m, Diffusion) for m in comparison.motions):
-        pictures.append(
-            _picture("diffusion", _motion_caption(comparison), motion_figure(comparison))
-        )
-    if any(isinstance(v, Curve) for v in comparison.velocities):
-        caption = "Velocity autocorrelation from differences of successive frames."
-        pictures.append(_picture("velocities", caption, velocity_figure(comparison)))
-    return pictures
 
 
 def _implied_pictures(checks: Mapping[str, SteinChecks], comparison: Comparison) -> list[Picture]:
@@ -273,20 +261,14 @@ def _implied_pictures(checks: Mapping[str, SteinChecks], comparison: Comparison)
             f"{name} as the forces of the models want it on microscopic frames, against the "
             "histogram of all of these."
         )
-        pictures.append(_picture(f"forces-{_file_name(name)}", caption, figure))
+        pictures.append(Picture(f"forces-{_file_name(name)}", caption, figure))
     return pictures
 
 
 def _learning_picture(training: TrainingSummary) -> Picture:
-    figure = learning_curve_figure(
-        training.rows, noise_floor=training.noise_floor, source=training.source
-    )
+    figure = learning_curve_figure(training.rows, noise_floor=training.noise_floor)
     caption = "Mean squared force error during training; the start is cut off."
-    return _picture("learning-curve", caption, figure)
-
-
-def _picture(name: str, caption: str, figure: Figure) -> Picture:
-    return Picture(name, caption, png(figure))
+    return Picture("learning-curve", caption, figure)
 
 
 def _caption(observable: Observable, comparison: Comparison) -> str:

@@ -109,7 +109,7 @@ class Distance:
         return (
             f"{self.model}: F differs by {self.rms.value:.2f} ± {self.rms.error:.2f} kJ/mol rms "
             f"over {self.bins} bins below {LEVEL:g} kJ/mol (statistical errors alone: "
-            f"{self.expected:.2f}; beyond them {self.excess:.2f})"
+            f"{self.expected:.2f} kJ/mol; beyond them {self.excess:.2f} kJ/mol)"
         )
 
 

@@ -20,7 +20,7 @@ from deepcg.analysis.axes import (
     set_up_profile,
     shown,
 )
-from deepcg.analysis.style import COLORS, DASHES, NOTE
+from deepcg.analysis.style import band, note
 from deepcg.analysis.surfaces.surface import FreeEnergySurface, difference
 from free_energy import Estimate, profile
 
@@ -77,7 +77,7 @@ def surfaces_figure(
     for row in panels:
         for axes in row[1:]:
             axes.set_ylabel("")
-    _note(figure, landscapes, "grey: not sampled")
+    note(figure, "grey: not sampled")
     return figure
 
 
@@ -93,7 +93,7 @@ def profiles_figure(landscapes: Sequence[FreeEnergySurface], *, top: float) -> F
     figure.axes[0].set_ylabel("F (kJ/mol), from its lowest")
     figure.axes[1].legend(frameon=False, fontsize=8, loc="upper right")
     figure.subplots_adjust(left=0.07, right=0.985, bottom=0.2, top=0.96, wspace=0.08)
-    _note(figure, landscapes, "bands: ± 1 standard error")
+    note(figure, "bands: ± 1 standard error")
     return figure
 
 
@@ -176,12 +176,7 @@ def _bar(
 def _profile(axes: Axes, one: FreeEnergySurface, k: int, number: int) -> None:
     line = profile_of(one, k)
     x = shown(one, k, one.grid.centers[k])
-    color = COLORS[number % len(COLORS)]
-    axes.fill_between(
-        x, line.value - line.error, line.value + line.error, color=color, alpha=0.2, linewidth=0
-    )
-    dashes = DASHES[number % len(DASHES)]
-    axes.plot(x, line.value, color=color, linewidth=1.3, dashes=dashes, label=_legend(one))
+    band(axes, x, line.value, line.error, number, _legend(one))
 
 
 def _title(one: FreeEnergySurface) -> str:
@@ -212,11 +207,3 @@ def _write_marks(
             fontweight="bold",
             path_effects=[withStroke(linewidth=2, foreground="0.15")],
         )
-
-
-def _note(figure: Figure, landscapes: Sequence[FreeEnergySurface], what: str) -> None:
-    sources = "; ".join(dict.fromkeys(one.source for one in landscapes))
-    height = figure.get_figheight()
-    figure.text(0.01, 0.2 / height, what, **NOTE)
-    short = sources if len(sources) < 150 else sources[:147] + "..."
-    figure.text(0.01, 0.05 / height, short, **NOTE)

@@ -13,10 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
 from deepcg.analysis.arrays import Floats, Integers
+from deepcg.analysis.axes import axes_table
+from deepcg.analysis.html import fragment
+from deepcg.analysis.surfaces.maps import energy_figure, energy_table, profile_figure
 from deepcg.potentials.collective_variables import CVPotential
 from deepcg.runtime.files import write_arrays
 from deepcg.trajectory.frames import CVFrames
@@ -60,7 +64,7 @@ _POINTS = 3  # per bin and coordinate
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FittedSurface:
-    """The free energy of d = 1 or 2 collective variables on a grid.
+    """The free-energy surface (potential of mean force) of d = 1 or 2 collective variables.
 
     Parameters
     ----------
@@ -90,9 +94,29 @@ class FittedSurface:
     mean_force: Estimate[Floats]
     members: Floats
 
+    @property
+    def axes(self) -> dict[str, Floats]:
+        """The centers of the bins (n_bins,) by the names of the coordinates, in their units."""
+        return dict(zip(self.names, self.grid.centers, strict=True))
+
+    def plot(self, title: str = "") -> Figure:
+        """Return U as a figure: a map, or along one coordinate with errors and the histogram."""
+        if len(self.names) == 2:
+            text = "from the mean force; grey: not sampled"
+            return energy_figure(self, self.energy.value, symbol="U", title=title, text=text)
+        curves = {"from the mean force": self.energy}
+        if np.isfinite(self.histogram.value).any():
+            curves["from the histogram"] = self.histogram
+        return profile_figure(self, curves, symbol="U", title=title)
+
+    def _repr_html_(self) -> str:
+        """Return what is known of U and of its coordinates, for notebooks."""
+        lines = [f"{int(self.frames.sum())} frames", agreement(self).in_words()]
+        title = f"U of {' and '.join(self.names)}"
+        return fragment(title, lines, energy_table("U", self.energy), axes_table(self))
+
     def save(self, path: Path) -> None:
         """Write all as .npz: the axes by the names of the coordinates, the rest by its own."""
-        axes = dict(zip(self.names, self.grid.centers, strict=True))
         arrays = {
             "names": np.array(self.names),
             "units": np.array(self.units),
@@ -106,7 +130,7 @@ class FittedSurface:
             "mean_force": self.mean_force.value,
             "mean_force_error": self.mean_force.error,
         }
-        write_arrays(path, arrays | axes, compressed=True)
+        write_arrays(path, arrays | self.axes, compressed=True)
 
 
 @dataclass(frozen=True, slots=True)

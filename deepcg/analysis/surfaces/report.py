@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from deepcg.analysis.html import Picture, render, save_pictures
-from deepcg.analysis.style import png
+from deepcg.analysis.html import Picture, estimate_text, fragment, render, save_pictures
+from deepcg.analysis.style import draw
 from deepcg.analysis.surfaces.comparison import (
     LEVEL,
     Barrier,
@@ -63,12 +64,37 @@ class Study:
         """Of each surface."""
         return tuple(barriers_of(one, self.regions, self.paths) for one in self.landscapes)
 
-    def figures(self) -> dict[str, Figure]:
-        """Return the figures by the name of their file."""
+    @property
+    def figures(self) -> dict[str, Callable[[], Figure]]:
+        """What can be drawn, by the name of its file."""
         return {
-            "surfaces": surfaces_figure(self.landscapes, LEVEL, top=TOP, marks=self._marks()),
-            "profiles": profiles_figure(self.landscapes, top=TOP),
+            "surfaces": lambda: surfaces_figure(
+                self.landscapes, LEVEL, top=TOP, marks=self._marks()
+            ),
+            "profiles": lambda: profiles_figure(self.landscapes, top=TOP),
         }
+
+    def plot(self, name: str | None = None) -> Figure:
+        """Return one of ``figures``, by default the surfaces.
+
+        Raises
+        ------
+        InputError
+            There is no such figure.
+        """
+        return draw(self.figures, name)
+
+    def _repr_html_(self) -> str:
+        """Return the distances, and the free energies of regions, for notebooks."""
+        names = [one.name for one in self.landscapes]
+        lines = [one.in_words() for one in (*self.distances, *self.halves)]
+        energies = [
+            (f"{of_region[0].name} (kJ/mol)", *(estimate_text(b.energy) for b in of_region))
+            for of_region in zip(*self.basins, strict=True)
+        ]
+        frames = ("frames", *(str(one.frames) for one in self.landscapes))
+        title = f"Free-energy surfaces of {', '.join(self.landscapes[0].names)}"
+        return fragment(title, lines, [("surface", *names), *energies, frames])
 
     def _marks(self) -> dict[str, tuple[float, float]]:
         """Return where the symbols of regions are written: at the lowest point of the first."""
@@ -83,17 +109,15 @@ class Study:
         return marks
 
 
-def write_study(study: Study, output: Path) -> Path:
+def write_study(study: Study, output: Path, formats: Iterable[str] = ("png",)) -> Path:
     """Write the surfaces, figures, numbers and the page; return the path of the page."""
-    pictures = [
-        Picture(name, _CAPTIONS[name], png(figure)) for name, figure in study.figures().items()
-    ]
+    pictures = [Picture(name, _CAPTIONS[name], figure()) for name, figure in study.figures.items()]
     page = _page(study, pictures)
     make_folder(output)
     for one in study.landscapes:
         one.save(output / f"{_file_name(one.name)}.fes.npz")
     study.landscapes[-1 if len(study.landscapes) == 1 else 1].save(output / "fes.npz")
-    save_pictures(pictures, output)
+    save_pictures(pictures, output, formats)
     write_json(output / "fes.json", as_json(study))
     path = output / "report.html"
     write_whole(path, page)

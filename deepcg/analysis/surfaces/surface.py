@@ -13,9 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from deepcg.analysis.arrays import Floats
+from deepcg.analysis.axes import axes_table
+from deepcg.analysis.html import fragment
+from deepcg.analysis.surfaces.maps import energy_figure, energy_table, profile_figure
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import read_arrays, write_arrays
 from deepcg.units import thermal_energy
@@ -24,7 +28,9 @@ from free_energy import Estimate, Grid, Replicates
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FreeEnergySurface:
-    """F of two coordinates on a grid, kJ/mol.
+    """A free-energy surface: F = -kT ln p of two coordinates on a grid, kJ/mol.
+
+    It is the potential of mean force of the coordinates: its negative slope is their mean force.
 
     Parameters
     ----------
@@ -39,7 +45,7 @@ class FreeEnergySurface:
     temperature
         K.
     source
-        Where it comes from: a short text for the corner of figures.
+        Where it comes from: a short text for pages.
     frames
         Number of frames.
     independent
@@ -80,6 +86,26 @@ class FreeEnergySurface:
         """
         return self.of_energy(lambda energy: energy - self._mean(energy)).error
 
+    @property
+    def axes(self) -> dict[str, Floats]:
+        """The centers of the bins (n_bins,) by ``keys``, in the units of the coordinates."""
+        return dict(zip(self.keys, self.grid.centers, strict=True))
+
+    def plot(self) -> Figure:
+        """Return F as a figure: a map over two coordinates, or a profile along one."""
+        if len(self.names) == 2:
+            text = "grey: not sampled"
+            return energy_figure(self, self.value, symbol="F", title=self.name, text=text)
+        curve = Estimate(self.value, self.error)
+        return profile_figure(self, {self.name: curve}, symbol="F", title="")
+
+    def _repr_html_(self) -> str:
+        """Return what is known of F and of its coordinates, for notebooks."""
+        independent = f", worth {self.independent:.0f}" if self.independent > 0 else ""
+        lines = [f"{self.frames} frames{independent}, {self.temperature:g} K, from {self.source}"]
+        table = energy_table("F", Estimate(self.value, self.error))
+        return fragment(self.name, lines, table, axes_table(self))
+
     def of_energy(self, function: Callable[[Floats], Floats]) -> Estimate[Floats]:
         """Return a function of F, kJ/mol, and the error that follows from the replicates."""
         if not len(self.energy.samples):
@@ -94,7 +120,6 @@ class FreeEnergySurface:
 
     def save(self, path: Path) -> None:
         """Write as .npz: the axes by the names of the coordinates, F, error and replicates."""
-        axes = dict(zip(self.keys, self.grid.centers, strict=True))
         arrays: dict[str, NDArray[Any]] = {
             "F": self.value,
             "error": self.error,
@@ -109,7 +134,7 @@ class FreeEnergySurface:
             "source": np.array(self.source),
             "periods": np.array([np.nan if p is None else p for p in self.grid.periods]),
         }
-        write_arrays(path, arrays | axes, compressed=True)
+        write_arrays(path, arrays | self.axes, compressed=True)
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -45,13 +45,14 @@ class Calibration:
     before: tuple[float, float]
     after: tuple[float, float]
 
-    def in_words(self) -> str:
-        """Say what the spread is worth."""
+    def in_words(self, unit: str) -> str:
+        """Say what the spread is worth, in its unit."""
         shares = [f"{100 * a:.0f} and {100 * b:.0f} %" for a, b in (self.before, self.after)]
         return (
-            f"error {self.rms_error:.3g} rms, spread {self.rms_spread:.3g} (rank correlation "
-            f"{self.correlation:.2f}, {self.n} components); within 1 and 2 spreads {shares[0]} of "
-            f"the errors, with the factor {self.factor:.2f} {shares[1]} (normal: 68 and 95 %)"
+            f"error {self.rms_error:.3g} {unit} rms, spread {self.rms_spread:.3g} {unit} "
+            f"(rank correlation {self.correlation:.2f}, {self.n} components); within 1 and 2 "
+            f"spreads {shares[0]} of the errors, with the factor {self.factor:.2f} {shares[1]} "
+            f"(normal: 68 and 95 %)"
         )
 
 

@@ -21,7 +21,7 @@ from deepcg.analysis.axes import (
     set_up_profile,
     shown,
 )
-from deepcg.analysis.style import COLORS, NOTE
+from deepcg.analysis.style import COLORS, note
 from deepcg.analysis.surfaces.surface import FreeEnergySurface
 from deepcg.analysis.uncertainty.spread import BeadSpread, SurfaceDeviation
 from free_energy import profile
@@ -58,7 +58,7 @@ def map_figure(spread: SurfaceDeviation) -> Figure:
         axes.set_ylabel("")
     figure.subplots_adjust(left=0.068, right=0.965, bottom=0.17, top=0.92, wspace=0.16)
     outline = "" if spread.seen.all() else "; white line: edge of the training data"
-    _note(figure, f"grey: no frames{outline}", spread.source)
+    note(figure, f"grey: no frames{outline}")
     return figure
 
 
@@ -81,7 +81,7 @@ def band_figure(spread: SurfaceDeviation) -> Figure:
     others[0].set_ylabel("F (kJ/mol), from its lowest")
     others[1].legend(frameon=False, fontsize=8)
     figure.subplots_adjust(left=0.068, right=0.985, bottom=0.17, top=0.92, wspace=0.26)
-    _note(figure, "where there are training data; lines: the members", spread.source)
+    note(figure, "where there are training data; lines: the members")
     return figure
 
 
@@ -110,7 +110,6 @@ def profile_figure(spread: SurfaceDeviation) -> Figure:
     below.set_zorder(2)
     below.patch.set_visible(False)
     figure.subplots_adjust(left=0.13, right=0.87, bottom=0.13, top=0.97)
-    _note(figure, "", spread.source)
     return figure
 
 
@@ -131,7 +130,6 @@ def distribution_figure(spreads: Sequence[BeadSpread]) -> Figure:
     for axes in others:
         _by_type(axes, spreads)
     figure.subplots_adjust(left=0.15 if not several else 0.08, right=0.97, bottom=0.19, top=0.96)
-    _note(figure, "", "; ".join(dict.fromkeys(one.source for one in spreads)))
     return figure
 
 
@@ -156,7 +154,6 @@ def time_figure(spreads: Sequence[BeadSpread]) -> Figure:
     panels[0].set_ylabel("Σ (kJ/mol/nm)")
     panels[0].legend(fontsize=8.5, framealpha=0.9, edgecolor="none")
     figure.subplots_adjust(left=0.1, right=0.98, bottom=0.2, top=0.92, wspace=0.06)
-    _note(figure, "", "; ".join(dict.fromkeys(one.source for one in spreads)))
     return figure
 
 
@@ -242,9 +239,3 @@ def _bar(
     bar.ax.tick_params(labelsize=8)
     if logarithmic:
         bar.ax.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _note(figure: Figure, what: str, source: str) -> None:
-    height = figure.get_figheight()
-    figure.text(0.01, 0.2 / height, what, **NOTE)
-    figure.text(0.01, 0.05 / height, source if len(source) < 130 else source[:127] + "...", **NOTE)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from deepcg.analysis.arrays import Floats
-from deepcg.analysis.html import Picture, render, save_pictures
-from deepcg.analysis.style import png
+from deepcg.analysis.html import Picture, estimate_text, fragment, render, save_pictures
+from deepcg.analysis.style import draw
 from deepcg.analysis.surfaces.comparison import (
     Barrier,
     Basin,
@@ -58,6 +60,14 @@ class Checked:
     spread: Floats
     unit: str
     reference: str
+
+    def in_words(self) -> str:
+        """Say what the spread is worth."""
+        return f"against {self.reference}: {self.calibration.in_words(self.unit)}"
+
+    def figure(self) -> Figure:
+        """Return the size of the error against the spread."""
+        return calibration_figure(self.error, self.spread, self.calibration.factor, self.unit)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,12 +118,46 @@ class Findings:
         surface = [] if self.surface is None else [self.surface.in_words()]
         return surface + [one.in_words() for one in self.beads]
 
+    @property
+    def figures(self) -> dict[str, Callable[[], Figure]]:
+        """What can be drawn, by the name of its file."""
+        found: dict[str, Callable[[], Figure]] = {}
+        if self.surface is not None and len(self.surface.names) == 2:
+            found["variance-map"] = partial(map_figure, self.surface)
+            found["surface-band"] = partial(band_figure, self.surface)
+        elif self.surface is not None:
+            found["variance-profile"] = partial(profile_figure, self.surface)
+        if self.beads:
+            found["sigma-distribution"] = partial(distribution_figure, self.beads)
+            found["sigma-time"] = partial(time_figure, self.beads)
+        if self.checked is not None:
+            found["calibration"] = self.checked.figure
+        return found
 
-def write_findings(found: Findings, output: Path) -> Path:
+    def plot(self, name: str | None = None) -> Figure:
+        """Return one of ``figures``, by default the map or the distribution of Sigma.
+
+        Raises
+        ------
+        InputError
+            There is no such figure.
+        """
+        return draw(self.figures, name)
+
+    def _repr_html_(self) -> str:
+        """Return how large the model deviation is, and what it is worth, for notebooks."""
+        checked = [] if self.checked is None else [self.checked.in_words()]
+        rows = [(b.name, estimate_text(b.energy)) for b in self.basins]
+        table = [("free energy of a region", "kJ/mol, ± model deviation"), *rows]
+        title = f"Model deviation of {self.members} members, {self.run}"
+        return fragment(title, self.lines() + checked, *([table] if rows else []))
+
+
+def write_findings(found: Findings, output: Path, formats: Iterable[str] = ("png",)) -> Path:
     """Write figures, variance.npz, variance.json and the page; return the path of the page."""
     make_folder(output)
-    pictures = _pictures(found)
-    save_pictures(pictures, output)
+    pictures = [Picture(name, _CAPTIONS[name], figure()) for name, figure in found.figures.items()]
+    save_pictures(pictures, output, formats)
     write_json(output / "variance.json", as_json(found))
     if found.surface is not None:
         write_arrays(output / "variance.npz", _surface_arrays(found.surface))
@@ -168,7 +212,6 @@ def _of_beads(one: BeadSpread) -> dict[str, Any]:
 
 
 def _surface_arrays(spread: SurfaceDeviation) -> dict[str, NDArray[Any]]:
-    axes = dict(zip(spread.names, spread.grid.centers, strict=True))
     return {
         "names": np.array(spread.names),
         "units": np.array(spread.units),
@@ -177,26 +220,8 @@ def _surface_arrays(spread: SurfaceDeviation) -> dict[str, NDArray[Any]]:
         "U": spread.mean,
         "members": spread.energies,
         "frames": spread.frames,
-        **axes,
+        **spread.axes,
     }
-
-
-def _pictures(found: Findings) -> list[Picture]:
-    figures = {}
-    if found.surface is not None and len(found.surface.names) == 2:
-        figures["variance-map"] = map_figure(found.surface)
-        figures["surface-band"] = band_figure(found.surface)
-    elif found.surface is not None:
-        figures["variance-profile"] = profile_figure(found.surface)
-    if found.beads:
-        figures["sigma-distribution"] = distribution_figure(found.beads)
-        figures["sigma-time"] = time_figure(found.beads)
-    if found.checked is not None:
-        checked = found.checked
-        figures["calibration"] = calibration_figure(
-            checked.error, checked.spread, checked.calibration.factor, checked.unit
-        )
-    return [Picture(name, _CAPTIONS[name], png(figure)) for name, figure in figures.items()]
 
 
 def _page(found: Findings, pictures: Sequence[Picture]) -> str:
@@ -208,8 +233,7 @@ def _page(found: Findings, pictures: Sequence[Picture]) -> str:
         "drawn": " and in the frames they were fitted to" if found.resampled else "",
         "basins": found.basins,
         "barriers": found.barriers,
-        "calibration": None if checked is None else checked.calibration,
-        "reference": "" if checked is None else checked.reference,
+        "checked": checked,
         "pictures": pictures,
         "data": {**found.files, **versions()},
     }

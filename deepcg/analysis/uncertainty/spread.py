@@ -1,4 +1,4 @@
-"""Where an ensemble knows U: the spread of its forces over surfaces and beads, and of F itself."""
+"""Where an ensemble knows U: the model deviation over surfaces and beads, and the spread of F."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOW = 20.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SurfaceDeviation:
-    """An ensemble over a grid of one or two collective variables.
+    """The model deviation of an ensemble on a grid of one or two collective variables.
 
     Parameters
     ----------
@@ -60,6 +60,11 @@ class SurfaceDeviation:
     force: float
     temperature: float
     source: str
+
+    @property
+    def axes(self) -> dict[str, Floats]:
+        """The centers of the bins (n_bins,) by the names of the coordinates, in their units."""
+        return dict(zip(self.names, self.grid.centers, strict=True))
 
     @property
     def seen(self) -> NDArray[np.bool_]:
@@ -110,12 +115,13 @@ class SurfaceDeviation:
         """Say how large Sigma is where there are data, and where not."""
         text = (
             f"Sigma is {self.inside:.3g} {self.unit} rms over the bins with frames "
-            f"({self.by_frames:.3g} over the frames, {100 * self.by_frames / self.force:.2g} % of "
-            f"the rms mean force)"
+            f"({self.by_frames:.3g} {self.unit} over the frames, "
+            f"{100 * self.by_frames / self.force:.2g} % of the rms mean force)"
         )
         if not math.isfinite(self.outside):
             return text
-        return f"{text}, {self.outside:.3g} over those without: {self.outside / self.inside:.2g} x"
+        ratio = self.outside / self.inside
+        return f"{text}, {self.outside:.3g} {self.unit} over those without: {ratio:.2g} times"
 
 
 def surface_spread(
@@ -156,7 +162,7 @@ def surface_spread(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BeadSpread:
-    """Sigma of beads in frames of one source.
+    """The model deviation Sigma of beads in frames of one source.
 
     Parameters
     ----------
@@ -204,8 +210,8 @@ class BeadSpread:
         """Say how large Sigma is."""
         return (
             f"{self.name}: Sigma is {_rms(self.sigma):.3g} kJ/mol/nm rms, "
-            f"{100 * self.relative:.2g} % of the rms mean force {self.rms_force:.4g}, at most "
-            f"{self.sigma.max():.3g}"
+            f"{100 * self.relative:.2g} % of the rms mean force {self.rms_force:.4g} kJ/mol/nm, at "
+            f"most {self.sigma.max():.3g} kJ/mol/nm"
         )
 
 

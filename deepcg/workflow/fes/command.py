@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from deepcg.analysis.style import check_formats
 from deepcg.analysis.surfaces.comparison import (
     Distance,
     distance,
@@ -65,6 +66,8 @@ class FesConfig:
         What to call RUN and the others in figures, in their order; by default after their maps.
     output
         Folder for fes.npz, figures and report.html; by default RUN/fes.
+    figures
+        Formats of the files of figures: png, svg, pdf.
     """
 
     run: Path
@@ -76,8 +79,10 @@ class FesConfig:
     bins: int = BINS
     names: tuple[str, ...] = ()
     output: Path | None = None
+    figures: tuple[str, ...] = ("png",)
 
     def __post_init__(self) -> None:
+        check_formats(self.figures)
         if self.bins < 4:
             raise InputError(f"bins is {self.bins}: give at least 4")
         if len(self.names) > 1 + len(self.also):
@@ -123,7 +128,7 @@ def fes(
         regions,
         PATHS if regions else (),
     )
-    write_study(study, output)
+    write_study(study, output, config.figures)
     for one in (*study.distances, *study.halves):
         tell(one.in_words())
     tell(f"report: {output / 'report.html'}")

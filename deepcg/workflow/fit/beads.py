@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from matplotlib.figure import Figure
+
+from deepcg.analysis.html import fragment
 from deepcg.analysis.learning_curve import learning_curve_figure
 from deepcg.analysis.style import png
 from deepcg.compute.device import device_of
@@ -59,6 +62,21 @@ class Fit:
     history: list[Record]
     quality: Quality
     models: tuple[Model, ...]
+
+    def plot(self) -> Figure:
+        """Return the learning curve, beside the noise floor."""
+        floor = None if self.quality.overfits else self.quality.floor.value
+        return learning_curve_figure(list(rows(self.history)), noise_floor=floor)
+
+    def _repr_html_(self) -> str:
+        """Return how much of the forces the model explains, for notebooks."""
+        names = ", ".join(self.model.type_names)
+        title = (
+            f"Free energy of {len(self.model.masses)} beads ({names}) by {self.model.mapping!r} at "
+            f"{self.model.temperature:g} K, {self.model.architecture.network}"
+        )
+        table = [("forces", "value"), *self.quality.table().items()]
+        return fragment(title, [self.quality.in_words()], table)
 
 
 def fit_beads(config: FitConfig, progress: Progress, tell: Callable[[str], None]) -> Fit:
@@ -256,9 +274,4 @@ def _write_results(result: Fit, beads: Beads, hashes: Mapping[str, str]) -> None
         "versions": versions(),
     }
     write_json(folder / "run.json", content)
-    figure = learning_curve_figure(
-        list(rows(result.history)),
-        noise_floor=None if quality.overfits else quality.floor.value,
-        source=str(result.config.trajectory),
-    )
-    write_bytes(folder / "learning-curve.png", png(figure))
+    write_bytes(folder / "learning-curve.png", png(result.plot()))

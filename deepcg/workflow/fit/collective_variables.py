@@ -8,8 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
+from deepcg.analysis.html import fragment
 from deepcg.analysis.learning_curve import learning_curve_figure
 from deepcg.analysis.style import png
 from deepcg.analysis.surfaces.fitted import BINS, FittedSurface, agreement, surface_of
@@ -69,6 +71,24 @@ class CVFit:
     quality: tuple[Quality, ...]
     surface: FittedSurface | None
     models: tuple[CVModel, ...]
+
+    def plot(self) -> Figure:
+        """Return the learning curve, beside the noise floor; of U, see ``surface.plot``."""
+        return learning_curve_figure(
+            list(rows(self.history)),
+            noise_floor=_relative_floor(self.quality),
+            unit="in variances of the force",
+        )
+
+    def _repr_html_(self) -> str:
+        """Return how much of the force on each coordinate the model explains, for notebooks."""
+        model = self.model
+        tables = [
+            [(f"force on {name}", "value"), *of_one.table().items()]
+            for name, of_one in zip(model.names, self.quality, strict=True)
+        ]
+        title = f"Free energy of {', '.join(model.names)} at {model.temperature:g} K"
+        return fragment(title, [], *tables)
 
 
 def fit_variables(
@@ -345,18 +365,11 @@ def _write_results(result: CVFit, mapped: MappedVariables) -> None:
         "versions": versions(),
     }
     write_json(folder / "run.json", content)
-    source = ", ".join(path.name for path in paths)
-    curve = learning_curve_figure(
-        list(rows(result.history)),
-        noise_floor=_relative_floor(result.quality),
-        source=source,
-        unit="in variances of the force",
-    )
-    figures = {"learning-curve": curve}
+    figures = {"learning-curve": result.plot()}
     if surface is not None:
         surface.save(folder / "surface.npz")
         title = f"U of {' and '.join(model.names)}, {mapped.n_frames} frames"
-        figures |= surface_figures(surface, title=title, source=source)
+        figures |= surface_figures(surface, title)
     for name, figure in figures.items():
         write_bytes(folder / f"{name}.png", png(figure))
 

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator, MultipleLocator
 from numpy.typing import NDArray
 
 from deepcg.analysis.axes import axis_title
-from deepcg.analysis.style import COLORS, NOTE
+from deepcg.analysis.style import COLORS
 
 Floats = NDArray[np.float64]
 
@@ -23,8 +23,6 @@ def learning_figure(
     unknown: Sequence[float],
     names: tuple[str, ...],
     units: tuple[str, ...],
-    *,
-    source: str,
 ) -> Figure:
     """Return the part of where walkers go that is not known, by round, and the places asked for.
 
@@ -64,5 +62,4 @@ def learning_figure(
         )
         bar.set_label("round in which it was asked for")
     figure.subplots_adjust(left=0.08, right=0.96, bottom=0.16, top=0.96, wspace=0.28)
-    figure.text(0.01, 0.012, source, **NOTE)
     return figure

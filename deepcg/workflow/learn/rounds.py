@@ -267,5 +267,5 @@ def _write_results(
     write_json(config.output / "run.json", content)
     queries = [job.shown(answer) for answer in state.answers]
     parts = [done.unknown for done in state.rounds] + [unknown]
-    figure = learning_figure(queries, parts, *job.axes, source=str(config.output.name))
+    figure = learning_figure(queries, parts, *job.axes)
     write_bytes(config.output / "learning.png", png(figure))

@@ -63,14 +63,14 @@ def set_up_profile(axes: Axes, plane: Plane, k: int = 0) -> None:
 
 
 def levels(energy: Floats, top: float = TOP) -> Floats:
-    """Return round levels from 0 to the highest energy or ``top``, finer for a flat surface."""
+    """Return round levels (n,), kJ/mol, from 0 to the highest energy or ``top``."""
     top = min(float(np.nanmax(energy)), top)
     step = next((s for s in (0.5, 1.0, 2.0) if top / s <= 12), STEP)
     return np.arange(0.0, step * (math.ceil(top / step) + 1), step)
 
 
 def padded(plane: Plane, table: Floats) -> tuple[Floats, Floats, Any]:
-    """Return x, y and z for contours, periodic coordinates continued by a bin at both ends."""
+    """Return x (n,), y (m,) and z (m, n) of a table (n, m), periods continued by a bin."""
     axes = []
     for k, (centers, period) in enumerate(zip(plane.grid.centers, plane.grid.periods, strict=True)):
         if period is not None:
@@ -82,12 +82,12 @@ def padded(plane: Plane, table: Floats) -> tuple[Floats, Floats, Any]:
 
 
 def edges(plane: Plane, k: int) -> Floats:
-    """Return the edges of the bins of a coordinate as they are shown."""
+    """Return the edges (n_bins + 1,) of the bins of a coordinate as they are shown."""
     return shown(plane, k, plane.grid.edges[k])
 
 
 def shown(plane: Plane, k: int, values: Floats) -> Floats:
-    """Return values of a coordinate as they are shown: angles in degrees."""
+    """Return values (...) of a coordinate as they are shown: angles in degrees."""
     return np.degrees(values) if in_degrees(plane, k) else values
 
 

@@ -1,7 +1,8 @@
-"""Several fits of one free energy: their mean, and how far their forces are apart.
+"""Several fits of one free energy: their mean, and the model deviation of their forces.
 
-The spread Sigma of the members' mean forces tells where data determine U, and where not (Zhang,
-Wang, E, J. Chem. Phys. 2018, 148, 124113; Zhang et al., J. Chem. Phys. 2018, 149, 034101).
+The model deviation Sigma, the spread of the members' mean forces, tells where data determine U,
+and where not (Zhang, Wang, E, J. Chem. Phys. 2018, 148, 124113; Zhang et al., J. Chem. Phys. 2018,
+149, 034101).
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class EnsemblePotential(nn.Module):
         return energy if first.molecular is None else energy + first.molecular(positions)
 
     def forces(self, neighbors: Neighbors, *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
-        """Return the mean of what ``NetworkPotential.forces`` gives for each member."""
+        """Return the mean U (n_frames,) and forces (n_frames, n_beads, 3) of the members' terms."""
         energies, forces = self._of_each(neighbors, create_graph)
         return energies.mean(0), forces.mean(0)
 

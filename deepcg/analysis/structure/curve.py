@@ -67,7 +67,7 @@ class Curve:
         return _unit(self.y_label)
 
     def halves(self) -> tuple[Floats, Floats]:
-        """Return the function in the first and in the second half of the blocks."""
+        """Return the function (n,) in the first and in the second half of the blocks."""
         middle = len(self.blocks) // 2
         parts = slice(None, middle), slice(middle, None)
         first, second = (np.average(self.blocks[p], 0, _some(self.weights[p])) for p in parts)
@@ -113,7 +113,7 @@ def support(curve: Curve) -> tuple[float, float]:
 
 
 def within(x: Floats, window: tuple[float, float]) -> NDArray[np.bool_]:
-    """Return which x lie in the window, its ends included."""
+    """Return which x (n,) lie in the window, its ends included."""
     return (x >= window[0] - 1e-9) & (x <= window[1] + 1e-9)
 
 

@@ -40,7 +40,7 @@ def local_structure(sample: Sample, cutoff: float) -> list[Curve]:
 
 
 def angles(bonds: Bonds) -> Floats:
-    """Return the angle, in degrees, of every pair of bonds that share their center."""
+    """Return the angles (n,), degrees, of all pairs of bonds that share their center."""
     found = []
     coordination = bonds.coordination
     for n in range(2, int(coordination.max(initial=0)) + 1):

@@ -75,7 +75,7 @@ def pairs_within(positions: Floats, box: Floats, cutoff: float) -> Pairs:
 
 
 def bonds_within(positions: Floats, box: Floats, cutoff: float) -> Bonds:
-    """Return every pair nearer than ``cutoff`` in both directions; as ``pairs_within``."""
+    """Return every pair of positions (f, n, 3) twice, once from each end; as ``pairs_within``."""
     pairs = pairs_within(positions, box, cutoff)
     n_frames, n = positions.shape[:2]
     first, second = pairs.frame * n + pairs.first, pairs.frame * n + pairs.second

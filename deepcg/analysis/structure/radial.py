@@ -18,7 +18,7 @@ SMOOTHING = 0.006  # nm, the standard deviation of the filter behind the search 
 
 
 def radial_edges(longest: float) -> Floats:
-    """Return bin edges from 0 in steps of 0.002 nm up to ``longest`` or 0.9 nm."""
+    """Return bin edges (n,), nm, from 0 in steps of 0.002 nm up to ``longest`` or 0.9 nm."""
     return np.arange(int(min(longest, LONGEST) / BIN + 1e-6) + 1, dtype=np.float64) * BIN
 
 

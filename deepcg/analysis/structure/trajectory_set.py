@@ -32,7 +32,7 @@ class TrajectorySet:
     dt
         Time between frames, ps; ``None`` where it is not known.
     source
-        Where the frames come from, for the corner of the figures.
+        Where the frames come from, for pages.
     type_names
         Names of the bead types 0, 1, ... of ``Frames.types``.
     speed
@@ -100,7 +100,7 @@ class TrajectorySet:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """An ensemble and the blocks that its correlation in time allows."""
+    """A set of trajectories and the blocks that its correlation in time allows."""
 
     ensemble: TrajectorySet
     blocks: list[Frames]

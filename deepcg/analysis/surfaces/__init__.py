@@ -1,1 +1,17 @@
-"""Free-energy surfaces: estimates, comparison, figures, report."""
+"""Free-energy surfaces (potentials of mean force) of one or two collective variables.
+
+================== ================================================================
+file               what it is
+================== ================================================================
+``surface``        F on a grid with replicates, from which all errors follow
+``estimates``      F from frames: counted, or counted and pushed by forces
+``mbar_weights``   frames of several biased runs on one scale
+``ramachandran``   named regions of the (phi, psi) plane
+``comparison``     populations, barriers, distances
+``maps``           figures of one energy
+``figures``        figures of several side by side
+``report``         ``report.html`` and ``fes.json``
+``fitted``         U of a fit bin by bin, beside what the data say
+``fitted_figures`` its figures
+================== ================================================================
+"""

@@ -44,7 +44,7 @@ class CVSamples:
     source
         Where the frames come from.
     tables
-        The bias of each trajectory, see ``bias_pooling.bias_at``; empty where these are not known.
+        The bias of each trajectory, see ``mbar_weights.bias_at``; empty where these are not known.
     """
 
     name: str
@@ -121,7 +121,7 @@ class CVSamples:
         return one, other
 
     def histogram(self, n_bins: int) -> Floats:
-        """Return the weight of the frames in n_bins x n_bins of whole periods."""
+        """Return the weights of the frames in bins of whole periods, (n_bins, n_bins)."""
         edges = tuple(np.linspace(-np.pi, np.pi, n_bins + 1) for _ in self.periods)
         grid = Grid(edges, self.periods)
         index = grid.index(self.values)

@@ -203,7 +203,7 @@ def agreement(surface: FittedSurface) -> Agreement:
 
 
 def compare(one: Estimate[Floats], other: Estimate[Floats], frames: Integers) -> Agreement:
-    """Compare two estimates of U, kJ/mol, on one grid, where the first is low and frames many.
+    """Compare two U (*grid), kJ/mol, where the first is low and frames (*grid) many.
 
     The zero of either means nothing: the mean difference is taken out.
     """

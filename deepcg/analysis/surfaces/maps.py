@@ -53,7 +53,7 @@ def profile_figure(
 
 
 def energy_table(symbol: str, energy: Estimate[Floats]) -> list[tuple[str, ...]]:
-    """Return rows that say how high an energy, kJ/mol, is, and how well it is known."""
+    """Return rows that say how high an energy (*grid), kJ/mol, is, and how well known."""
     known = energy.error[np.isfinite(energy.error)]
     error = f"{np.sqrt((known**2).mean()):.2g}" if len(known) else "n/a"
     return [

@@ -107,7 +107,7 @@ class FreeEnergySurface:
         return fragment(self.name, lines, table, axes_table(self))
 
     def of_energy(self, function: Callable[[Floats], Floats]) -> Estimate[Floats]:
-        """Return a function of F, kJ/mol, and the error that follows from the replicates."""
+        """Return a function of F (*grid), kJ/mol, and its error, which the replicates tell."""
         if not len(self.energy.samples):
             value = function(self.value)
             return Estimate(value, np.full_like(value, np.nan))

@@ -1,1 +1,11 @@
-"""Where an ensemble knows U: model deviation, calibration, figures, report."""
+"""Where an ensemble knows U: its model deviation, and whether that is the size of its error.
+
+================== ================================================================
+file               what it is
+================== ================================================================
+``spread``         the model deviation Sigma over surfaces and beads
+``calibration``    Sigma against true errors
+``figures``        figures of both
+``report``         ``report.html`` and ``variance.json``
+================== ================================================================
+"""

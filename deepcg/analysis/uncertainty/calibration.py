@@ -91,7 +91,7 @@ def calibrate(error: Floats, spread: Floats, noise: Floats | None = None) -> Cal
 
 
 def factor_of(error: Floats, spread: Floats, noise: Floats) -> float:
-    """Return the factor on the spread that brings 68 % of the errors within one of it.
+    """Return the factor on the spread (n,) that brings 68 % of the errors (n,) within one of it.
 
     The noise of the reference adds to it in squares. 0: the noise alone explains the errors.
     """

@@ -158,7 +158,7 @@ def time_figure(spreads: Sequence[BeadSpread]) -> Figure:
 
 
 def calibration_figure(error: Floats, spread: Floats, factor: float, unit: str) -> Figure:
-    """Return the size of the error against the spread, point by point and in groups."""
+    """Return the size of the error (...) against the spread (...), by point and in groups."""
     figure = Figure(figsize=(5.6, 4.6))
     FigureCanvasAgg(figure)
     axes = figure.subplots()

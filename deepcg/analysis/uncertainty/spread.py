@@ -198,11 +198,11 @@ class BeadSpread:
         return _rms(self.sigma) / self.rms_force
 
     def of_type(self, kind: int) -> Floats:
-        """Return Sigma of all beads of a type in all frames, kJ/mol/nm."""
+        """Return Sigma (n,), kJ/mol/nm, of all beads of a type in all frames."""
         return self.sigma[:, self.types == kind].ravel()
 
     def largest(self, n: int) -> Integers:
-        """Return the n frames whose worst bead is worst, the worst first."""
+        """Return the numbers (n,) of the frames whose worst bead is worst, the worst first."""
         order: Integers = np.argsort(-self.sigma.max(1), kind="stable")
         return order[:n]
 

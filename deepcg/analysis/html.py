@@ -36,10 +36,15 @@ class Picture:
 
 def save_pictures(pictures: Iterable[Picture], folder: Path, formats: Iterable[str]) -> None:
     """Write each in these formats under its name."""
+    save_figures({picture.name: picture.figure for picture in pictures}, folder, formats)
+
+
+def save_figures(figures: Mapping[str, Figure], folder: Path, formats: Iterable[str]) -> None:
+    """Write each in these formats under its name."""
     formats = tuple(formats)
-    for picture in pictures:
-        for name in formats:
-            write_bytes(folder / f"{picture.name}.{name}", drawn(picture.figure, name))
+    for name, figure in figures.items():
+        for ending in formats:
+            write_bytes(folder / f"{name}.{ending}", drawn(figure, ending))
 
 
 def render(name: str, values: Mapping[str, Any]) -> str:

@@ -48,20 +48,25 @@ class Quality:
         )
         if self.overfits:
             return (
-                f"{explained}; the model overfits ({in_brief(self.training)} on the frames that it "
-                f"was trained on): give it more frames, or fewer steps or weights"
+                f"{explained}; the model overfits ({in_brief(self.training)} ({self.unit})^2 on "
+                f"the frames that it was trained on): give it more frames, or fewer steps or "
+                f"weights"
             )
         return (
             f"{explained}; most of the rest is noise of the hidden atoms, which no function of the "
-            f"coarse coordinates can explain: its floor is about {_text(self.floor)}, or lower "
-            f"where the training was too short{self._without_model}"
+            f"coarse coordinates can explain: its floor is about {self._text(self.floor)}, or "
+            f"lower where the training was too short{self._without_model}"
         )
+
+    def _text(self, estimate: Estimate[float]) -> str:
+        text = _text(estimate)
+        return f"{f'({text})' if '±' in text else text} ({self.unit})^2"
 
     @property
     def _without_model(self) -> str:
         if self.close_frames is None:
             return ""
-        return f" (by pairs of close frames, without a model: {_text(self.close_frames)})"
+        return f" (by pairs of close frames, without a model: {self._text(self.close_frames)})"
 
     @property
     def overfits(self) -> bool:

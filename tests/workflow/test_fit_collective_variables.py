@@ -118,14 +118,17 @@ def test_it_is_not_sampled_or_compared_as_beads(run: Path) -> None:
 def test_two_coordinates_of_different_units(data: Path, tmp_path: Path) -> None:
     said: list[str] = []
     name = f"{TORSION};distance:0,3"
-    result = fit(config(data, tmp_path / "run", name), tell=said.append)
+    drawn = replace(config(data, tmp_path / "run", name), figures=("png", "svg"))
+    result = fit(drawn, tell=said.append)
     assert isinstance(result, CVFit)
     assert [quality.unit for quality in result.quality] == ["kJ/mol/rad", "kJ/mol/nm"]
     assert result.surface is not None
     assert result.surface.energy.value.shape == (36, 36)
-    figures = {"surface.png", "surface-error.png", "mean-force.png"}
+    figures = {"surface.png", "surface-error.png", "mean-force.png", "learning-curve.svg"}
     assert figures <= {p.name for p in (tmp_path / "run").iterdir()}
     assert said[0].startswith("800 frames of 2 trajectories in dihedral 0-1-2-3, distance 0-3")
+    fit(replace(drawn, figures=("pdf",), resume=True))
+    assert (tmp_path / "run" / "surface.pdf").is_file()
 
 
 def test_any_function_of_positions_is_a_coordinate(

@@ -8,9 +8,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from deepcg.analysis.html import fragment
+from deepcg.analysis.html import fragment, save_figures
 from deepcg.analysis.learning_curve import learning_curve_figure
-from deepcg.analysis.style import png
 from deepcg.compute.device import device_of
 from deepcg.compute.matmul_precision import EXACT
 from deepcg.forces.mean_force_labels import are_labels
@@ -20,7 +19,7 @@ from deepcg.mapping.chirality import check_handedness
 from deepcg.potentials.beads import NetworkPotential
 from deepcg.potentials.ensemble import EnsemblePotential, member_folder
 from deepcg.potentials.model_file import Model, save_model
-from deepcg.runtime.files import write_bytes, write_json
+from deepcg.runtime.files import write_json
 from deepcg.runtime.progress import Progress
 from deepcg.runtime.provenance import file_hash, versions
 from deepcg.training.config import TrainingError
@@ -274,4 +273,4 @@ def _write_results(result: Fit, beads: Beads, hashes: Mapping[str, str]) -> None
         "versions": versions(),
     }
     write_json(folder / "run.json", content)
-    write_bytes(folder / "learning-curve.png", png(result.plot()))
+    save_figures({"learning-curve": result.plot()}, folder, result.config.figures)

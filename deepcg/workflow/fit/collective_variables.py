@@ -11,9 +11,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from deepcg.analysis.html import fragment
+from deepcg.analysis.html import fragment, save_figures
 from deepcg.analysis.learning_curve import learning_curve_figure
-from deepcg.analysis.style import png
 from deepcg.analysis.surfaces.fitted import BINS, FittedSurface, agreement, surface_of
 from deepcg.analysis.surfaces.fitted_figures import surface_figures
 from deepcg.compute.device import device_of
@@ -23,7 +22,7 @@ from deepcg.potentials.ensemble import member_folder
 from deepcg.potentials.model_file import CVModel, save_model
 from deepcg.runtime.config import write_toml
 from deepcg.runtime.errors import InputError, pick
-from deepcg.runtime.files import read_tensors, write_bytes, write_json
+from deepcg.runtime.files import read_tensors, write_json
 from deepcg.runtime.progress import Progress, silent
 from deepcg.runtime.provenance import versions
 from deepcg.training.loss import squared_errors
@@ -370,8 +369,7 @@ def _write_results(result: CVFit, mapped: MappedVariables) -> None:
         surface.save(folder / "surface.npz")
         title = f"U of {' and '.join(model.names)}, {mapped.n_frames} frames"
         figures |= surface_figures(surface, title)
-    for name, figure in figures.items():
-        write_bytes(folder / f"{name}.png", png(figure))
+    save_figures(figures, folder, result.config.figures)
 
 
 def _relative_floor(quality: tuple[Quality, ...]) -> float | None:

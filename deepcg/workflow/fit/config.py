@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from deepcg.analysis.style import check_formats
 from deepcg.compute.matmul_precision import EXACT
 from deepcg.mapping.collective_variables import is_collective
 from deepcg.networks import NETWORKS, SIZES
@@ -109,6 +110,8 @@ class FitConfig:
         How many fits, and what they begin with.
     validation_fraction
         Part of the frames, the last ones, that is kept for validation.
+    figures
+        Formats of the files of figures: png, svg, pdf.
     quality
         More angular resolution and a longer training, at about three times the cost.
     device
@@ -141,6 +144,7 @@ class FitConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     members: MembersConfig = field(default_factory=MembersConfig)
     validation_fraction: float = 0.1
+    figures: tuple[str, ...] = ("png",)
     quality: bool = False
     device: str = "auto"
     dtype: str = "float32"
@@ -149,6 +153,7 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         pick(NETWORKS, self.network, "network")
+        check_formats(self.figures)
         pick({"auto": {}, **SIZES[self.network]}, self.network_size, "network size")
         pick(DTYPES, self.dtype, "dtype")
         if not 0 < self.validation_fraction < 1:

@@ -67,7 +67,7 @@ def check_folder(config: FitConfig) -> None:
     old = to_flat(read_toml(config.output / "config.toml", FitConfig))
     new = to_flat(absolute(config))
     for name in new:
-        if name in ("output", "resume", "threads", "device"):
+        if name in ("output", "resume", "figures", "threads", "device"):
             continue
         if name == "ensemble" and new[name] >= old[name]:
             continue  # members are added

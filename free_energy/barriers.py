@@ -10,11 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order, dijkstra, minimum_spanning_tree
 
+from free_energy.arrays import Floats, Integers
 from free_energy.histogram import Grid
 from free_energy.neighbors import steps
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 Point = Sequence[float] | Floats
 
 

@@ -8,14 +8,12 @@ from itertools import product
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from free_energy.arrays import Booleans, Floats, Integers
 from free_energy.histogram import Grid
 from free_energy.profiles import probabilities
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
-Booleans = NDArray[np.bool_]
 Periods = Sequence[float | None]
 
 

@@ -10,13 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from free_energy.arrays import Floats, Integers
 from free_energy.blocks import block_count, statistical_inefficiency
 from free_energy.replicates import Replicates, count_blocks, frame_weights
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 MOST_OF_SURFACE = 100
 """Blocks of a surface, whose errors are then themselves known to 7 %."""

@@ -17,13 +17,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from free_energy.arrays import Floats, Integers
 from free_energy.histogram import Grid, bin_mean_field, histogram_surface
 from free_energy.integration import difference_solver, largest_part
 from free_energy.neighbors import faces
 from free_energy.replicates import jackknife
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 _LEAST = 1e-3  # of the median variance: an error of zero among others is that of few frames
 

@@ -15,11 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from free_energy.arrays import Floats, Integers
 from free_energy.estimate import Estimate
 from free_energy.replicates import count_blocks, jackknife
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

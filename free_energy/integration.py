@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csc_array, csr_array
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
 
+from free_energy.arrays import Booleans, Floats, Integers
 from free_energy.histogram import Grid, normalized
 from free_energy.neighbors import faces
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
-Booleans = NDArray[np.bool_]
 
 
 def largest_part(grid: Grid, known: Booleans) -> Booleans:

@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.ndimage import gaussian_filter
 
+from free_energy.arrays import Floats, Integers
 from free_energy.estimate import Estimate
 from free_energy.histogram import Grid, minus_log_density
 from free_energy.replicates import count_blocks, frame_weights, jackknife
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 REACH = 4.0
 """Bandwidths; further from all frames a surface is NaN."""

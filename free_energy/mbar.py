@@ -12,14 +12,13 @@ import logging
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+
+from free_energy.arrays import Floats, Integers
 
 logging.getLogger("pymbar").setLevel(logging.ERROR)  # its import advertises an accelerator
 
 from pymbar import MBAR  # noqa: E402
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 TOLERANCE = 1e-9
 """Of the sum of the probabilities of each run, relative to the number of frames."""

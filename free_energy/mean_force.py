@@ -11,17 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from free_energy.arrays import Booleans, Floats, Integers
 from free_energy.estimate import Estimate
 from free_energy.histogram import Grid
 from free_energy.integration import difference_solver, largest_part
 from free_energy.neighbors import faces
 from free_energy.replicates import Replicates
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
-Booleans = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

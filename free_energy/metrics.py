@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import rel_entr
 
+from free_energy.arrays import Floats
 from free_energy.estimate import Estimate
 
-Floats = NDArray[np.float64]
 Metric = Callable[[ArrayLike, ArrayLike], float]
 
 EMPTY = 1e-10

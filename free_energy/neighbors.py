@@ -8,10 +8,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from free_energy.arrays import Booleans, Integers
 from free_energy.histogram import Grid
 
-Integers = NDArray[np.int64]
-Booleans = NDArray[np.bool_]
 Scalar = TypeVar("Scalar", np.bool_, np.int64)
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from free_energy.arrays import Floats
 from free_energy.histogram import Grid, minus_log_density
-
-Floats = NDArray[np.float64]
 
 
 def profile(energies: ArrayLike, grid: Grid, axis: int) -> Floats:

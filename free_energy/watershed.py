@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from free_energy.arrays import Floats, Integers
 from free_energy.histogram import Grid
 from free_energy.neighbors import steps
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 
 def watershed(energies: ArrayLike, grid: Grid, *, depth: float) -> Integers:

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MultipleLocator
 
-from deepcg.analysis.arrays import Floats
+from deepcg.runtime.arrays import Doubles
 from free_energy import Grid
 
 STEP = 5.0
@@ -62,14 +62,14 @@ def set_up_profile(axes: Axes, plane: Plane, k: int = 0) -> None:
         axes.xaxis.set_major_locator(MultipleLocator(60))
 
 
-def levels(energy: Floats, top: float = TOP) -> Floats:
+def levels(energy: Doubles, top: float = TOP) -> Doubles:
     """Return round levels (n,), kJ/mol, from 0 to the highest energy or ``top``."""
     top = min(float(np.nanmax(energy)), top)
     step = next((s for s in (0.5, 1.0, 2.0) if top / s <= 12), STEP)
     return np.arange(0.0, step * (math.ceil(top / step) + 1), step)
 
 
-def padded(plane: Plane, table: Floats) -> tuple[Floats, Floats, Any]:
+def padded(plane: Plane, table: Doubles) -> tuple[Doubles, Doubles, Any]:
     """Return x (n,), y (m,) and z (m, n) of a table (n, m), periods continued by a bin."""
     axes = []
     for k, (centers, period) in enumerate(zip(plane.grid.centers, plane.grid.periods, strict=True)):
@@ -81,12 +81,12 @@ def padded(plane: Plane, table: Floats) -> tuple[Floats, Floats, Any]:
     return axes[0], axes[1], np.ma.masked_invalid(table.T)
 
 
-def edges(plane: Plane, k: int) -> Floats:
+def edges(plane: Plane, k: int) -> Doubles:
     """Return the edges (n_bins + 1,) of the bins of a coordinate as they are shown."""
     return shown(plane, k, plane.grid.edges[k])
 
 
-def shown(plane: Plane, k: int, values: Floats) -> Floats:
+def shown(plane: Plane, k: int, values: Doubles) -> Doubles:
     """Return values (...) of a coordinate as they are shown: angles in degrees."""
     return np.degrees(values) if in_degrees(plane, k) else values
 

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from deepcg.analysis.arrays import Floats
 from deepcg.analysis.style import COLORS, legend_above, panel
+from deepcg.runtime.arrays import Doubles
 
 
 def learning_curve_figure(
@@ -55,7 +55,7 @@ def learning_curve_figure(
     return figure
 
 
-def _column(rows: Sequence[Mapping[str, float]], name: str) -> tuple[Floats, Floats]:
+def _column(rows: Sequence[Mapping[str, float]], name: str) -> tuple[Doubles, Doubles]:
     found = [(r["step"], r[name]) for r in rows if r.get(name) is not None]
     table = np.array(found, dtype=float).reshape(-1, 2)
     table = table[np.isfinite(table).all(1)]

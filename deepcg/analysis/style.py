@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from deepcg.analysis.arrays import Floats
+from deepcg.runtime.arrays import Doubles
 from deepcg.runtime.errors import pick
 
 # Okabe and Ito's palette: told apart with every common color blindness, and by their dashes
@@ -101,7 +101,13 @@ def panel() -> tuple[Figure, Axes]:
 
 
 def band(
-    axes: Axes, x: Floats, y: Floats, error: Floats, k: int, label: str | None, step: bool = False
+    axes: Axes,
+    x: Doubles,
+    y: Doubles,
+    error: Doubles,
+    k: int,
+    label: str | None,
+    step: bool = False,
 ) -> None:
     """Draw the k-th curve, y (n,) at x (n,), with its error (n,) to either side."""
     color = COLORS[k % len(COLORS)]

@@ -25,7 +25,7 @@ from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import read_arrays
 from deepcg.trajectory.frames import CVFrames, Frames
 from deepcg.trajectory.reader import iter_frames, open_trajectory
-from deepcg.trajectory.topology import make_whole, spanning_tree, with_bonds
+from deepcg.trajectory.topology import MoleculeGraph, make_whole, with_bonds
 
 Array = TypeVar("Array", NDArray[Any], Tensor)
 """NumPy in, NumPy out; tensors in, tensors out."""
@@ -372,11 +372,14 @@ def _loaded(trajectory: mdtraj.Trajectory) -> tuple[mdtraj.Topology, list[Frames
     positions, vectors = trajectory.xyz, trajectory.unitcell_vectors
     box, rotation = (None, None) if vectors is None else reduced(vectors)
     turned = positions if rotation is None else positions @ rotation
-    topology = with_bonds(trajectory.topology, turned[0], None if box is None else box[0])
-    whole = make_whole(turned, box, spanning_tree(topology))
+    bare = MoleculeGraph(trajectory.topology)
+    graph = with_bonds(bare, turned[0], None if box is None else box[0])
+    whole = make_whole(turned, box, graph.spanning_tree)
     boxes = None if box is None else torch.from_numpy(box).float()
     types = torch.zeros(trajectory.n_atoms, dtype=torch.long)
-    return topology, [Frames(torch.from_numpy(np.array(whole, np.float32)), boxes, None, types)]
+    return graph.topology, [
+        Frames(torch.from_numpy(np.array(whole, np.float32)), boxes, None, types)
+    ]
 
 
 def _what(trajectory: str | Path | mdtraj.Trajectory) -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 import mdtraj
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from deepcg.analysis.style import check_formats
 from deepcg.analysis.uncertainty.calibration import calibrate
@@ -26,6 +25,7 @@ from deepcg.potentials.ensemble import (
     model_deviation,
 )
 from deepcg.potentials.model_file import CVModel, Model
+from deepcg.runtime.arrays import Doubles
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import check_place, make_folder, read_arrays, replacing
 from deepcg.runtime.progress import Progress, silent
@@ -34,8 +34,6 @@ from deepcg.units import thermal_energy
 from deepcg.workflow.dataset.beads import map_positions, open_data
 from deepcg.workflow.fes.sources import fitted
 from deepcg.workflow.fit.run_folder import fit_config_of
-
-Floats = NDArray[np.float64]
 
 CHUNK = 25
 """Frames of beads that are evaluated at a time."""
@@ -171,7 +169,7 @@ def _check_surfaces(models: Sequence[CVModel], path: Path) -> Checked:
     return Checked(calibrate(error, spread, errors), error, spread, unit, what)
 
 
-def _bin_forces(run: Path, names: tuple[str, ...]) -> tuple[Floats, Floats, Floats]:
+def _bin_forces(run: Path, names: tuple[str, ...]) -> tuple[Doubles, Doubles, Doubles]:
     """Return centers (n, d), mean forces (n, d) and their errors in bins with enough frames."""
     known = fitted(run)
     if known.names != names:

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from deepcg.analysis.arrays import Floats
+from deepcg.runtime.arrays import Doubles
 from free_energy import Estimate, jensen_shannon, mean_of_blocks
 
 
@@ -34,25 +34,25 @@ class Curve:
     """
 
     name: str
-    x: Floats
-    blocks: Floats
-    weights: Floats
+    x: Doubles
+    blocks: Doubles
+    weights: Doubles
     x_label: str
     y_label: str
     density: bool = False
 
     @cached_property
-    def estimate(self) -> Estimate[Floats]:
+    def estimate(self) -> Estimate[Doubles]:
         """The mean over the blocks and its standard error, (n,) each."""
         return mean_of_blocks(self.blocks, self.weights)
 
     @property
-    def y(self) -> Floats:
+    def y(self) -> Doubles:
         """The function (n,)."""
         return self.estimate.value
 
     @property
-    def error(self) -> Floats:
+    def error(self) -> Doubles:
         """Its standard error (n,)."""
         return self.estimate.error
 
@@ -66,7 +66,7 @@ class Curve:
         """The unit in ``y_label``; empty where there is none."""
         return _unit(self.y_label)
 
-    def halves(self) -> tuple[Floats, Floats]:
+    def halves(self) -> tuple[Doubles, Doubles]:
         """Return the function (n,) in the first and in the second half of the blocks."""
         middle = len(self.blocks) // 2
         parts = slice(None, middle), slice(middle, None)
@@ -112,12 +112,12 @@ def support(curve: Curve) -> tuple[float, float]:
     return float(curve.x[there[0]]), float(curve.x[there[-1]])
 
 
-def within(x: Floats, window: tuple[float, float]) -> NDArray[np.bool_]:
+def within(x: Doubles, window: tuple[float, float]) -> NDArray[np.bool_]:
     """Return which x (n,) lie in the window, its ends included."""
     return (x >= window[0] - 1e-9) & (x <= window[1] + 1e-9)
 
 
-def _distance(curve: Curve, a: Floats, b: Floats, window: tuple[float, float]) -> Distance:
+def _distance(curve: Curve, a: Doubles, b: Doubles, window: tuple[float, float]) -> Distance:
     inside = within(curve.x, window)
     gap = np.abs(a - b)[inside]
     if len(gap) == 0:
@@ -135,5 +135,5 @@ def _unit(label: str) -> str:
     return found[1] if found else ""
 
 
-def _some(weights: Floats) -> Floats:
+def _some(weights: Doubles) -> Doubles:
     return weights if weights.sum() > 0 else np.ones_like(weights)

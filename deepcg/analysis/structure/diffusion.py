@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deepcg.analysis.arrays import Floats
 from deepcg.analysis.structure.curve import Curve, within
 from deepcg.analysis.structure.trajectory_set import Sample
 from deepcg.geometry.box import box_heights, minimum_image
+from deepcg.runtime.arrays import Doubles
 from deepcg.trajectory.frames import Frames
 from free_energy import Estimate, mean_of_blocks
 
@@ -92,11 +92,11 @@ def velocity_autocorrelation(sample: Sample) -> Curve | NotAvailable:
     return Curve(name, lags, values / values[:, :1], weights, "lag time (ps)", name)
 
 
-def _lags(n_lags: int, dt: float) -> Floats:
+def _lags(n_lags: int, dt: float) -> Doubles:
     return np.arange(n_lags + 1, dtype=np.float64) * dt
 
 
-def _unwrapped(frames: Frames) -> Floats:
+def _unwrapped(frames: Frames) -> Doubles:
     """Return positions (f, n, 3) that move by the nearest image from frame to frame."""
     assert frames.box is not None  # an Ensemble has checked it
     positions = np.asarray(frames.positions.detach().cpu(), dtype=np.float64)
@@ -105,14 +105,14 @@ def _unwrapped(frames: Frames) -> Floats:
     return np.concatenate([positions[:1], positions[0] + np.cumsum(steps, 0)])
 
 
-def _can_unwrap(path: Floats, frames: Frames) -> bool:
+def _can_unwrap(path: Doubles, frames: Frames) -> bool:
     """Return whether jumps of half a box are more than five standard deviations away."""
     assert frames.box is not None
     step = np.sqrt((np.diff(path, axis=0) ** 2).sum(-1).mean())
     return bool(6 * step <= box_heights(frames.box[:1]).min())
 
 
-def _mean_squared_displacement(path: Floats, n_lags: int) -> Floats:
+def _mean_squared_displacement(path: Doubles, n_lags: int) -> Doubles:
     """Return the mean over beads and time origins for lags 0 to ``n_lags``.
 
     By the Fourier transform: section 4.2 of Calandrini et al., Collection SFN 12, 201 (2011).
@@ -123,14 +123,14 @@ def _mean_squared_displacement(path: Floats, n_lags: int) -> Floats:
     sums = np.concatenate([[0.0], np.cumsum(squares)])
     lag = np.arange(n_lags + 1)
     ends = (sums[n - lag] + sums[n] - sums[lag]) / origins  # <r(t)^2> + <r(t + lag)^2>
-    displacement: Floats = ends - 2 * _correlation(path, n_lags)
+    displacement: Doubles = ends - 2 * _correlation(path, n_lags)
     return displacement
 
 
-def _correlation(series: Floats, n_lags: int) -> Floats:
+def _correlation(series: Doubles, n_lags: int) -> Doubles:
     """Return the mean over beads and time origins of s(t) . s(t + lag), s (f, n, 3)."""
     n = len(series)
     spectrum = np.fft.rfft(series, 2 * n, axis=0)
     power = (np.abs(spectrum) ** 2).sum(-1).mean(-1)
-    correlation: Floats = np.fft.irfft(power, 2 * n)[: n_lags + 1]
+    correlation: Doubles = np.fft.irfft(power, 2 * n)[: n_lags + 1]
     return correlation / (n - np.arange(n_lags + 1))

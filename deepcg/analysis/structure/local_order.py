@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from deepcg.analysis.arrays import Floats
 from deepcg.analysis.structure.curve import Curve
 from deepcg.analysis.structure.pairs import Bonds, bonds_within
 from deepcg.analysis.structure.trajectory_set import Sample, chunks
+from deepcg.runtime.arrays import Doubles
 from deepcg.trajectory.frames import Frames
 
 ANGLE_EDGES = np.linspace(0.0, 180.0, 91)  # degrees
@@ -39,7 +39,7 @@ def local_structure(sample: Sample, cutoff: float) -> list[Curve]:
     ]
 
 
-def angles(bonds: Bonds) -> Floats:
+def angles(bonds: Bonds) -> Doubles:
     """Return the angles (n,), degrees, of all pairs of bonds that share their center."""
     found = []
     coordination = bonds.coordination
@@ -49,11 +49,11 @@ def angles(bonds: Bonds) -> Floats:
         j, k = np.triu_indices(n, 1)
         found.append((units[:, j] * units[:, k]).sum(-1).ravel())
     cosines = np.concatenate(found) if found else np.empty(0)
-    degrees: Floats = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
+    degrees: Doubles = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
     return degrees
 
 
-def averaged_steinhardt(bonds: Bonds, l: int) -> Floats:
+def averaged_steinhardt(bonds: Bonds, l: int) -> Doubles:
     """Return the averaged bond-orientational order parameter of every site (n_sites,).
 
     q_lm is the mean of Y_lm over a site's neighbors, averaged again over the site and its
@@ -68,11 +68,11 @@ def averaged_steinhardt(bonds: Bonds, l: int) -> Floats:
     q = to_bonds @ harmonics / own
     q = (q + to_sites @ q) / (bonds.coordination[:, None] + 1)
     power = np.abs(q) ** 2 @ np.where(np.arange(l + 1) == 0, 1.0, 2.0)  # |q_l,-m| = |q_lm|
-    parameter: Floats = np.sqrt(4 * np.pi / (2 * l + 1) * power)
+    parameter: Doubles = np.sqrt(4 * np.pi / (2 * l + 1) * power)
     return parameter
 
 
-def spherical_harmonics(units: Floats, l: int) -> NDArray[np.complex128]:
+def spherical_harmonics(units: Doubles, l: int) -> NDArray[np.complex128]:
     """Return Y_lm (n, l + 1), m = 0 ... l, of unit vectors (n, 3), Condon-Shortley phase.
 
     Polynomials in z and x + iy by the recurrences of the associated Legendre functions
@@ -92,7 +92,7 @@ def spherical_harmonics(units: Floats, l: int) -> NDArray[np.complex128]:
     return harmonics
 
 
-def _histograms(frames: Frames, cutoff: float) -> list[Floats]:
+def _histograms(frames: Frames, cutoff: float) -> list[Doubles]:
     edges = [ANGLE_EDGES, COORDINATION_EDGES, *[ORDER_EDGES] * len(ORDERS)]
     totals = [np.zeros(len(e) - 1) for e in edges]
     for positions, box in chunks(frames):
@@ -104,7 +104,7 @@ def _histograms(frames: Frames, cutoff: float) -> list[Floats]:
     return totals
 
 
-def _density(name: str, edges: Floats, counts: Floats, x_label: str, y_label: str) -> Curve:
+def _density(name: str, edges: Doubles, counts: Doubles, x_label: str, y_label: str) -> Curve:
     weights = counts.sum(1)  # the pooled density, also where blocks hold unlike numbers
     heights = counts / (np.maximum(weights, 1)[:, None] * np.diff(edges))
     x = (edges[1:] + edges[:-1]) / 2

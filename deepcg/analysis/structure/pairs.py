@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from deepcg.analysis.arrays import Floats, Integers
 from deepcg.geometry.box import box_heights
 from deepcg.geometry.neighbor_list import find_pairs
+from deepcg.runtime.arrays import Doubles, Integers
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -19,8 +19,8 @@ class Pairs:
     frame: Integers
     first: Integers
     second: Integers
-    vectors: Floats
-    distances: Floats
+    vectors: Doubles
+    distances: Doubles
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,7 +33,7 @@ class Bonds:
 
     start: Integers
     neighbor: Integers
-    units: Floats
+    units: Doubles
 
     @property
     def coordination(self) -> Integers:
@@ -41,7 +41,7 @@ class Bonds:
         return np.diff(self.start)
 
 
-def pairs_within(positions: Floats, box: Floats, cutoff: float) -> Pairs:
+def pairs_within(positions: Doubles, box: Doubles, cutoff: float) -> Pairs:
     """Return all pairs nearer than ``cutoff``, each once, by the nearest image.
 
     Parameters
@@ -74,7 +74,7 @@ def pairs_within(positions: Floats, box: Floats, cutoff: float) -> Pairs:
     return Pairs(*(part.numpy() for part in found))
 
 
-def bonds_within(positions: Floats, box: Floats, cutoff: float) -> Bonds:
+def bonds_within(positions: Doubles, box: Doubles, cutoff: float) -> Bonds:
     """Return every pair of positions (f, n, 3) twice, once from each end; as ``pairs_within``."""
     pairs = pairs_within(positions, box, cutoff)
     n_frames, n = positions.shape[:2]

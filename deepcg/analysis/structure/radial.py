@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from deepcg.analysis.arrays import Floats, Integers
 from deepcg.analysis.structure.curve import Curve
 from deepcg.analysis.structure.pairs import pairs_within
 from deepcg.analysis.structure.trajectory_set import Sample, chunks
+from deepcg.runtime.arrays import Doubles, Integers
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.frames import Frames
 
@@ -17,7 +17,7 @@ LONGEST = 0.9  # nm
 SMOOTHING = 0.006  # nm, the standard deviation of the filter behind the search for extrema
 
 
-def radial_edges(longest: float) -> Floats:
+def radial_edges(longest: float) -> Doubles:
     """Return bin edges (n,), nm, from 0 in steps of 0.002 nm up to ``longest`` or 0.9 nm."""
     return np.arange(int(min(longest, LONGEST) / BIN + 1e-6) + 1, dtype=np.float64) * BIN
 
@@ -35,7 +35,7 @@ def radial_name(type_names: tuple[str, ...], kind: tuple[int, int]) -> str:
     return f"g_{a}{b}(r)" if len(a) == len(b) == 1 else f"g_{a}-{b}(r)"
 
 
-def radial_distributions(sample: Sample, edges: Floats) -> list[Curve]:
+def radial_distributions(sample: Sample, edges: Doubles) -> list[Curve]:
     """Return g(r) of every pair of types, in the order of ``type_pairs``.
 
     g(r) = <V n(r)> / (P v(r)): n(r) pairs in a spherical shell of volume v(r), out of
@@ -53,7 +53,7 @@ def radial_distributions(sample: Sample, edges: Floats) -> list[Curve]:
     ]
 
 
-def shell_series(frames: Frames, longest: float) -> Floats:
+def shell_series(frames: Frames, longest: float) -> Doubles:
     """Return (n_frames, shells) the density of pairs in shells of about 0.1 nm, frame by frame."""
     edges = np.linspace(0.0, longest, max(2, round(longest / 0.1)) + 1)
     rows = []
@@ -93,7 +93,7 @@ def first_peak(curve: Curve) -> tuple[float, float]:
     return float(center - b / (2 * a)), float(c - b**2 / (4 * a))
 
 
-def _radial(frames: Frames, edges: Floats, kinds: list[tuple[int, int]]) -> Floats:
+def _radial(frames: Frames, edges: Doubles, kinds: list[tuple[int, int]]) -> Doubles:
     types = frames.types.cpu().numpy()
     n_types, n_bins = int(types.max()) + 1, len(edges) - 1
     kind_of = np.full((n_types, n_types), -1)
@@ -114,7 +114,7 @@ def _radial(frames: Frames, edges: Floats, kinds: list[tuple[int, int]]) -> Floa
     return total / (np.array(possible)[:, None] * shells * len(frames))
 
 
-def _bins(distances: Floats, edges: Floats) -> Integers:
+def _bins(distances: Doubles, edges: Doubles) -> Integers:
     """Return the bins of distances below the last of evenly spaced edges that start at 0."""
     index = (distances / (edges[1] - edges[0])).astype(np.int64)
     return np.asarray(np.minimum(index, len(edges) - 2), dtype=np.int64)

@@ -27,8 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepcg.analysis.arrays import Floats, Integers
 from deepcg.geometry.neighbor_list import neighbors
+from deepcg.runtime.arrays import Doubles, Integers
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.frames import Frames
 from free_energy import Estimate, block_average
@@ -36,7 +36,7 @@ from free_energy import Estimate, block_average
 Forces = Callable[[Tensor], Tensor]
 """From coordinates (n, ...) to -dU/dx of the same shape."""
 
-Window = Callable[[Floats], tuple[Floats, Floats]]
+Window = Callable[[Doubles], tuple[Doubles, Doubles]]
 """From distances (p,), nm, to w (p,) and dw/dr (p,); w goes to 0 before the largest distance."""
 
 STEP = 1e-4
@@ -58,8 +58,8 @@ class Identity:
     """
 
     name: str
-    work: Floats
-    heat: Floats
+    work: Doubles
+    heat: Doubles
 
     @property
     def ratio(self) -> Estimate[float]:
@@ -161,8 +161,8 @@ class RadialForces:
 
     n_frames: int
     frame: Integers
-    distance: Floats
-    push: Floats
+    distance: Doubles
+    push: Doubles
     types: Integers
 
     def between(self, a: int, b: int) -> RadialForces:
@@ -176,7 +176,7 @@ class RadialForces:
             self.types[these],
         )
 
-    def sums(self, values: Floats) -> Floats:
+    def sums(self, values: Doubles) -> Doubles:
         """Return the sums over the pairs of each frame (n,) of values (p,)."""
         return np.asarray(np.bincount(self.frame, values, self.n_frames), dtype=np.float64)
 
@@ -221,7 +221,7 @@ def pair_identity(name: str, pairs: RadialForces, window: Window, kT: float) -> 
 def hat(center: float, width: float) -> Window:
     """Return the window that falls linearly from 1 at ``center`` to 0 at ± ``width``, nm."""
 
-    def window(r: Floats) -> tuple[Floats, Floats]:
+    def window(r: Doubles) -> tuple[Doubles, Doubles]:
         away = (r - center) / width
         inside = np.abs(away) < 1
         return np.where(inside, 1 - np.abs(away), 0), np.where(inside, -np.sign(away) / width, 0)
@@ -232,7 +232,7 @@ def hat(center: float, width: float) -> Window:
 def contact(end: float) -> Window:
     """Return the window max(0, 1 - r / end): the pairs closer than ``end``, nm."""
 
-    def window(r: Floats) -> tuple[Floats, Floats]:
+    def window(r: Doubles) -> tuple[Doubles, Doubles]:
         return np.maximum(0, 1 - r / end), np.where(r < end, -1 / end, 0)
 
     return window
@@ -241,7 +241,7 @@ def contact(end: float) -> Window:
 def virial(end: float) -> Window:
     """Return the window r (1 - r^2 / end^2)^2: the pair virial, switched off at ``end``, nm."""
 
-    def window(r: Floats) -> tuple[Floats, Floats]:
+    def window(r: Doubles) -> tuple[Doubles, Doubles]:
         x = np.minimum((r / end) ** 2, 1)
         return r * (1 - x) ** 2, (1 - x) * (1 - 5 * x)
 
@@ -256,10 +256,10 @@ class Slopes:
     ``difference`` has an error of its own, for the two fluctuate together.
     """
 
-    r: Floats
-    model: Estimate[Floats]
-    data: Estimate[Floats]
-    difference: Estimate[Floats]
+    r: Doubles
+    model: Estimate[Doubles]
+    data: Estimate[Doubles]
+    difference: Estimate[Doubles]
 
     @property
     def worst(self) -> tuple[float, Estimate[float]]:
@@ -269,7 +269,7 @@ class Slopes:
         return float(self.r[k]), Estimate(float(value[k]), float(error[k]))
 
 
-def radial_slopes(pairs: RadialForces, centers: Floats, width: float, kT: float) -> Slopes:
+def radial_slopes(pairs: RadialForces, centers: Doubles, width: float, kT: float) -> Slopes:
     """Return the slopes in windows `hat` around ``centers`` (k,), nm, all of which hold pairs.
 
     Raises
@@ -289,8 +289,8 @@ def radial_slopes(pairs: RadialForces, centers: Floats, width: float, kT: float)
 
 
 def implied_radial(
-    pairs: RadialForces, volume: Floats, possible: float, r: Floats, end: float, kT: float
-) -> Floats:
+    pairs: RadialForces, volume: Doubles, possible: float, r: Doubles, end: float, kT: float
+) -> Doubles:
     """Return g(r) as the model's forces want it, (n, k): the means of frames are to be averaged.
 
     g(r) = g_end - V / (4 pi P kT) < sum over pairs beyond r of c(r_ij) push_ij / r_ij^2 >,
@@ -318,16 +318,16 @@ def implied_radial(
     index = pairs.frame * (len(r) + 1) + place
     pushes = np.bincount(index, share * switch * pairs.push / kT, pairs.n_frames * (len(r) + 1))
     beyond = pushes.reshape(pairs.n_frames, -1)[:, ::-1].cumsum(1)[:, ::-1]
-    implied: Floats = level[:, None] - beyond[:, 1:]
+    implied: Doubles = level[:, None] - beyond[:, 1:]
     return implied
 
 
-def _ratio(above: Floats, below: Floats) -> Estimate[Floats]:
+def _ratio(above: Doubles, below: Doubles) -> Estimate[Doubles]:
     """Return the ratios of means (k,) of two series (n, k), with errors from blocks."""
     mean = below.mean(0)
     ratio = above.mean(0) / mean
     return Estimate(ratio, block_average(above - ratio * below).error / mean)
 
 
-def _numpy(values: Tensor) -> Floats:
+def _numpy(values: Tensor) -> Doubles:
     return np.asarray(values.cpu().numpy(), dtype=np.float64)

@@ -9,8 +9,8 @@ from itertools import pairwise
 import numpy as np
 from torch import Tensor
 
-from deepcg.analysis.arrays import Floats, Integers
 from deepcg.geometry.box import box_heights
+from deepcg.runtime.arrays import Doubles, Integers
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.frames import Frames
 from free_energy import block_count, statistical_inefficiency
@@ -112,7 +112,7 @@ class Sample:
         return self.ensemble.n_frames / self.inefficiency
 
 
-def cut(ensemble: TrajectorySet, series: Sequence[Floats]) -> Sample:
+def cut(ensemble: TrajectorySet, series: Sequence[Doubles]) -> Sample:
     """Cut an ensemble into blocks by the slowest of several properties of a frame.
 
     Parameters
@@ -129,7 +129,7 @@ def cut(ensemble: TrajectorySet, series: Sequence[Floats]) -> Sample:
     return Sample(ensemble, blocks, inefficiency)
 
 
-def chunks(frames: Frames) -> Iterator[tuple[Floats, Floats]]:
+def chunks(frames: Frames) -> Iterator[tuple[Doubles, Doubles]]:
     """Yield positions (f, n, 3) and boxes (f, 3, 3) in float64, a bounded number of frames."""
     step = max(1, PAIRS_AT_ONCE // max(1, frames.n_sites * (frames.n_sites - 1) // 2))
     box = _box(frames).numpy()

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.ndimage import gaussian_filter
 
-from deepcg.analysis.arrays import Floats
 from deepcg.analysis.surfaces.estimates import CVSamples, landscape_of, periods_span_a_turn
 from deepcg.analysis.surfaces.surface import FreeEnergySurface, difference
+from deepcg.runtime.arrays import Doubles
 from deepcg.units import thermal_energy
 from free_energy import (
     Estimate,
@@ -231,7 +231,7 @@ def _in_kcal(kT: float) -> Callable[[ArrayLike, ArrayLike], float]:
 def _rms_of(landscape: FreeEnergySurface, reference: FreeEnergySurface) -> Estimate[float]:
     """Return the rms difference and its error: that of each surface's replicates, added up."""
 
-    def of(one: Floats, other: Floats) -> float:
+    def of(one: Doubles, other: Doubles) -> float:
         return rms_difference(other, one, below=LEVEL)
 
     value = of(landscape.value, reference.value)
@@ -242,10 +242,10 @@ def _rms_of(landscape: FreeEnergySurface, reference: FreeEnergySurface) -> Estim
 
 
 def _heights(
-    landscape: FreeEnergySurface, ends: list[Floats], kT: float
-) -> Callable[[Floats], Floats]:
+    landscape: FreeEnergySurface, ends: list[Doubles], kT: float
+) -> Callable[[Doubles], Doubles]:
     return lambda energy: kT * barriers(energy / kT, landscape.grid, *ends)
 
 
-def _one(estimate: Estimate[Floats], k: int) -> Estimate[float]:
+def _one(estimate: Estimate[Doubles], k: int) -> Estimate[float]:
     return Estimate(float(estimate.value[k]), float(estimate.error[k]))

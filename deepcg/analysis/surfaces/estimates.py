@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from deepcg.analysis.arrays import Floats, Integers
 from deepcg.analysis.surfaces.mbar_weights import pooled
 from deepcg.analysis.surfaces.surface import FreeEnergySurface
+from deepcg.runtime.arrays import Doubles, Integers
 from deepcg.trajectory.frames import CVFrames
 from deepcg.units import thermal_energy
 from free_energy import (
@@ -54,15 +54,15 @@ class CVSamples:
     trajectories: tuple[CVFrames, ...]
     temperature: float
     source: str
-    tables: tuple[Floats, ...] = ()
+    tables: tuple[Doubles, ...] = ()
 
     @property
-    def values(self) -> Floats:
+    def values(self) -> Doubles:
         """Of all frames (n, d)."""
         return np.concatenate(self.series)
 
     @property
-    def weights(self) -> Floats:
+    def weights(self) -> Doubles:
         """Of all frames (n,), in the ensemble without bias."""
         parts = []
         for frames in self.trajectories:
@@ -73,18 +73,18 @@ class CVSamples:
         return np.concatenate(parts)
 
     @property
-    def forces(self) -> Floats | None:
+    def forces(self) -> Doubles | None:
         """Of all frames (n, d), kJ/mol per unit; ``None`` where any has none."""
         parts = [frames.forces for frames in self.trajectories]
         known = [part.double().cpu().numpy() for part in parts if part is not None]
         return np.concatenate(known) if len(known) == len(parts) else None
 
     @property
-    def series(self) -> list[Floats]:
+    def series(self) -> list[Doubles]:
         """Of each trajectory (n, d)."""
         return [frames.values.double().cpu().numpy() for frames in self.trajectories]
 
-    def weighting(self) -> tuple[Callable[[Floats], Floats], Integers]:
+    def weighting(self) -> tuple[Callable[[Doubles], Doubles], Integers]:
         """Return what gives weights (n,) from how often frames count (n,), and strata (n,)."""
         if self.tables:
             return pooled(self.tables, self.series, thermal_energy(self.temperature))
@@ -120,7 +120,7 @@ class CVSamples:
         )
         return one, other
 
-    def histogram(self, n_bins: int) -> Floats:
+    def histogram(self, n_bins: int) -> Doubles:
         """Return the weights of the frames in bins of whole periods, (n_bins, n_bins)."""
         edges = tuple(np.linspace(-np.pi, np.pi, n_bins + 1) for _ in self.periods)
         grid = Grid(edges, self.periods)
@@ -141,7 +141,7 @@ def landscape_of(sampled: CVSamples, grid: Grid, *, seed: int = 0) -> FreeEnergy
     blocks = time_blocks(sampled.series, sampled.periods, fewest=2 if several else 1)
     if forces is None:
         counted = histogram_surface(grid, values)
-        surface: Callable[[Floats], Floats] = lambda times: counted(weighting(times))
+        surface: Callable[[Doubles], Doubles] = lambda times: counted(weighting(times))
     else:
         surface = combined_surface(grid, values, forces / kT, blocks, weighting=weighting)
     generator = np.random.default_rng(seed)

@@ -10,7 +10,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from deepcg.analysis.arrays import Floats
 from deepcg.analysis.axes import (
     edges,
     label,
@@ -22,6 +21,7 @@ from deepcg.analysis.axes import (
 )
 from deepcg.analysis.style import band, note
 from deepcg.analysis.surfaces.surface import FreeEnergySurface, difference
+from deepcg.runtime.arrays import Doubles
 from free_energy import Estimate, profile
 
 _PANEL = 2.75  # inches
@@ -97,13 +97,13 @@ def profiles_figure(landscapes: Sequence[FreeEnergySurface], *, top: float) -> F
     return figure
 
 
-def profile_of(landscape: FreeEnergySurface, axis: int) -> Estimate[Floats]:
+def profile_of(landscape: FreeEnergySurface, axis: int) -> Estimate[Doubles]:
     """Return F of one coordinate (n_bins,), kJ/mol, 0 at its lowest, with its error."""
     kT = landscape.kT
 
-    def lowered(energy: Floats) -> Floats:
+    def lowered(energy: Doubles) -> Doubles:
         line = kT * profile(energy / kT, landscape.grid, axis)
-        shifted: Floats = line - np.nanmin(line)
+        shifted: Doubles = line - np.nanmin(line)
         return shifted
 
     return landscape.of_energy(lowered)
@@ -113,7 +113,7 @@ def _difference_row(
     figure: Figure,
     row: Sequence[Axes],
     landscapes: Sequence[FreeEnergySurface],
-    apart: Sequence[Estimate[Floats]],
+    apart: Sequence[Estimate[Doubles]],
 ) -> None:
     others = np.abs(np.stack([estimate.value for estimate in apart[1:]]))
     low = np.isfinite(others)
@@ -143,7 +143,7 @@ def _error_row(
     figure: Figure,
     row: Sequence[Axes],
     landscapes: Sequence[FreeEnergySurface],
-    errors: Sequence[Floats],
+    errors: Sequence[Doubles],
 ) -> None:
     known = np.concatenate([error[np.isfinite(error)] for error in errors])
     limit = float(np.percentile(known, 95)) if len(known) else 1.0

@@ -17,11 +17,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
-from deepcg.analysis.arrays import Floats, Integers
 from deepcg.analysis.axes import axes_table
 from deepcg.analysis.html import fragment
 from deepcg.analysis.surfaces.maps import energy_figure, energy_table, profile_figure
 from deepcg.potentials.collective_variables import CVPotential
+from deepcg.runtime.arrays import Doubles, Integers
 from deepcg.runtime.files import write_arrays
 from deepcg.trajectory.frames import CVFrames
 from free_energy import (
@@ -89,13 +89,13 @@ class FittedSurface:
     units: tuple[str, ...]
     grid: Grid
     frames: Integers
-    energy: Estimate[Floats]
-    histogram: Estimate[Floats]
-    mean_force: Estimate[Floats]
-    members: Floats
+    energy: Estimate[Doubles]
+    histogram: Estimate[Doubles]
+    mean_force: Estimate[Doubles]
+    members: Doubles
 
     @property
-    def axes(self) -> dict[str, Floats]:
+    def axes(self) -> dict[str, Doubles]:
         """The centers of the bins (n_bins,) by the names of the coordinates, in their units."""
         return dict(zip(self.names, self.grid.centers, strict=True))
 
@@ -202,7 +202,7 @@ def agreement(surface: FittedSurface) -> Agreement:
     return compare(surface.energy, surface.histogram, surface.frames)
 
 
-def compare(one: Estimate[Floats], other: Estimate[Floats], frames: Integers) -> Agreement:
+def compare(one: Estimate[Doubles], other: Estimate[Doubles], frames: Integers) -> Agreement:
     """Compare two U (*grid), kJ/mol, where the first is low and frames (*grid) many.
 
     The zero of either means nothing: the mean difference is taken out.
@@ -220,7 +220,7 @@ def compare(one: Estimate[Floats], other: Estimate[Floats], frames: Integers) ->
     return Agreement(int(used.sum()), _rms(apart), _rms(z))
 
 
-def bin_energies(potential: CVPotential, grid: Grid, kT: float) -> Floats:
+def bin_energies(potential: CVPotential, grid: Grid, kT: float) -> Doubles:
     """Return -kT ln of the mean of exp(-U/kT) in each bin, (*grid), in the unit of kT."""
     points = grid.points(_POINTS)
     like = potential.center
@@ -228,7 +228,7 @@ def bin_energies(potential: CVPotential, grid: Grid, kT: float) -> Floats:
         flat = torch.as_tensor(points.reshape(-1, points.shape[-1])).to(like)
         energies = potential(flat).double().reshape(points.shape[:-1])
         means = -kT * (torch.logsumexp(-energies / kT, 1) - np.log(points.shape[1]))
-    energies_of_bins: Floats = means.cpu().numpy().reshape(grid.shape)
+    energies_of_bins: Doubles = means.cpu().numpy().reshape(grid.shape)
     return energies_of_bins
 
 
@@ -240,7 +240,7 @@ def is_near(counts: Integers, grid: Grid) -> NDArray[np.bool_]:
     return near
 
 
-def _histogram(grid: Grid, frames: CVFrames, trajectories: Sequence[CVFrames]) -> Estimate[Floats]:
+def _histogram(grid: Grid, frames: CVFrames, trajectories: Sequence[CVFrames]) -> Estimate[Doubles]:
     if frames.errors is not None:
         nothing = np.full(grid.shape, np.nan)
         return Estimate(nothing, nothing)
@@ -249,12 +249,12 @@ def _histogram(grid: Grid, frames: CVFrames, trajectories: Sequence[CVFrames]) -
     return histogram_energy(grid, _array(frames.values), blocks, weights=weights)
 
 
-def _label_means(grid: Grid, labels: CVFrames) -> Estimate[Floats]:
+def _label_means(grid: Grid, labels: CVFrames) -> Estimate[Doubles]:
     """Return the mean of the labels in each bin, and its error from theirs."""
     index, n_bins = grid.index(_array(labels.values)), int(np.prod(grid.shape))
     inside = index >= 0
 
-    def sums(columns: Floats) -> Floats:
+    def sums(columns: Doubles) -> Doubles:
         added = [np.bincount(index[inside], c[inside], n_bins).astype(float) for c in columns.T]
         return np.stack(added, -1).reshape(*grid.shape, -1)
 
@@ -264,7 +264,7 @@ def _label_means(grid: Grid, labels: CVFrames) -> Estimate[Floats]:
         return Estimate(sums(forces) / number, np.sqrt(sums(variances)) / number)
 
 
-def _mean_force(grid: Grid, trajectories: Sequence[CVFrames]) -> Estimate[Floats]:
+def _mean_force(grid: Grid, trajectories: Sequence[CVFrames]) -> Estimate[Doubles]:
     values = np.concatenate([_array(part.values) for part in trajectories])
     forces = np.concatenate([_array(part.forces) for part in trajectories])
     blocks = _fast_blocks(grid, trajectories)
@@ -315,10 +315,10 @@ def _with_weights(trajectories: Sequence[CVFrames]) -> list[CVFrames]:
     ]
 
 
-def _array(values: torch.Tensor | None) -> Floats:
+def _array(values: torch.Tensor | None) -> Doubles:
     assert values is not None
     return values.double().cpu().numpy()
 
 
-def _rms(values: Floats) -> float:
+def _rms(values: Doubles) -> float:
     return float(np.sqrt((values**2).mean()))

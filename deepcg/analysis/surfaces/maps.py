@@ -9,13 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from deepcg.analysis.arrays import Floats
 from deepcg.analysis.axes import Plane, levels, padded, set_up_map, set_up_profile, shown
 from deepcg.analysis.style import band, note, panel
+from deepcg.runtime.arrays import Doubles
 from free_energy import Estimate
 
 
-def energy_figure(plane: Plane, energy: Floats, *, symbol: str, title: str, text: str) -> Figure:
+def energy_figure(plane: Plane, energy: Doubles, *, symbol: str, title: str, text: str) -> Figure:
     """Return an energy (*grid), kJ/mol, of two coordinates with contours, grey where it is NaN.
 
     Parameters
@@ -39,7 +39,7 @@ def energy_figure(plane: Plane, energy: Floats, *, symbol: str, title: str, text
 
 
 def profile_figure(
-    plane: Plane, curves: Mapping[str, Estimate[Floats]], *, symbol: str, title: str
+    plane: Plane, curves: Mapping[str, Estimate[Doubles]], *, symbol: str, title: str
 ) -> Figure:
     """Return energies (n_bins,), kJ/mol, of one coordinate by name, with bands of their errors."""
     figure, axes = profile_panel(plane, title)
@@ -52,7 +52,7 @@ def profile_figure(
     return figure
 
 
-def energy_table(symbol: str, energy: Estimate[Floats]) -> list[tuple[str, ...]]:
+def energy_table(symbol: str, energy: Estimate[Doubles]) -> list[tuple[str, ...]]:
     """Return rows that say how high an energy (*grid), kJ/mol, is, and how well known."""
     known = energy.error[np.isfinite(energy.error)]
     error = f"{np.sqrt((known**2).mean()):.2g}" if len(known) else "n/a"

@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy.interpolate import NdBSpline, make_interp_spline
 
-from deepcg.analysis.arrays import Floats, Integers
+from deepcg.runtime.arrays import Doubles, Integers
 from free_energy import slowest_inefficiency
 from free_energy.mbar import mbar_weighting
 
 TURN = 2 * np.pi
 
 
-def bias_at(table: Floats, values: Floats) -> Floats:
+def bias_at(table: Doubles, values: Doubles) -> Doubles:
     """Return a bias (n,) at pairs of angles (n, 2), rad.
 
     Parameters
@@ -31,13 +31,13 @@ def bias_at(table: Floats, values: Floats) -> Floats:
     first = make_interp_spline(angles, table, bc_type="periodic")
     both = make_interp_spline(angles, first.c.T, bc_type="periodic")
     wrapped = (values + np.pi) % TURN - np.pi
-    found: Floats = NdBSpline((first.t, both.t), both.c.T, 3)(wrapped)
+    found: Doubles = NdBSpline((first.t, both.t), both.c.T, 3)(wrapped)
     return found
 
 
 def pooled(
-    tables: Sequence[Floats], series: Sequence[Floats], kT: float
-) -> tuple[Callable[[Floats], Floats], Integers]:
+    tables: Sequence[Doubles], series: Sequence[Doubles], kT: float
+) -> tuple[Callable[[Doubles], Doubles], Integers]:
     """Return what gives weights of frames (N,), of mean 1, from how often they count, and strata.
 
     Strata (N,) number the biases, of which several runs may share one.
@@ -64,9 +64,9 @@ def pooled(
     return lambda times: weighting(times) * len(times), np.repeat(kinds, counts)
 
 
-def _distinct(tables: Sequence[Floats]) -> tuple[list[Floats], list[int]]:
+def _distinct(tables: Sequence[Doubles]) -> tuple[list[Doubles], list[int]]:
     """Return tables that differ, and which of them each is."""
-    groups: list[Floats] = []
+    groups: list[Doubles] = []
     kinds = []
     for table in tables:
         same = [k for k, known in enumerate(groups) if np.array_equal(known, table)]

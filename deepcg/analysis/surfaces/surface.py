@@ -16,10 +16,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from deepcg.analysis.arrays import Floats
 from deepcg.analysis.axes import axes_table
 from deepcg.analysis.html import fragment
 from deepcg.analysis.surfaces.maps import energy_figure, energy_table, profile_figure
+from deepcg.runtime.arrays import Doubles
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import read_arrays, write_arrays
 from deepcg.units import thermal_energy
@@ -73,12 +73,12 @@ class FreeEnergySurface:
         return thermal_energy(self.temperature)
 
     @property
-    def value(self) -> Floats:
+    def value(self) -> Doubles:
         """F (*grid), kJ/mol, 0 at its lowest."""
         return self.energy.value
 
     @property
-    def error(self) -> Floats:
+    def error(self) -> Doubles:
         """Standard error of F (*grid), kJ/mol; NaN where it is not known.
 
         The zero of a surface means nothing: replicates are shifted to the mean of F over the
@@ -87,7 +87,7 @@ class FreeEnergySurface:
         return self.of_energy(lambda energy: energy - self._mean(energy)).error
 
     @property
-    def axes(self) -> dict[str, Floats]:
+    def axes(self) -> dict[str, Doubles]:
         """The centers of the bins (n_bins,) by ``keys``, in the units of the coordinates."""
         return dict(zip(self.keys, self.grid.centers, strict=True))
 
@@ -106,14 +106,14 @@ class FreeEnergySurface:
         table = energy_table("F", Estimate(self.value, self.error))
         return fragment(self.name, lines, table, axes_table(self))
 
-    def of_energy(self, function: Callable[[Floats], Floats]) -> Estimate[Floats]:
+    def of_energy(self, function: Callable[[Doubles], Doubles]) -> Estimate[Doubles]:
         """Return a function of F (*grid), kJ/mol, and its error, which the replicates tell."""
         if not len(self.energy.samples):
             value = function(self.value)
             return Estimate(value, np.full_like(value, np.nan))
         return self.energy.map(function).estimate()
 
-    def _mean(self, energy: Floats) -> float:
+    def _mean(self, energy: Doubles) -> float:
         known = np.isfinite(self.value) & np.isfinite(energy)
         density = np.exp(-self.value[known] / self.kT)
         return float((density * energy[known]).sum() / density.sum())
@@ -182,7 +182,7 @@ def load_landscape(path: Path) -> FreeEnergySurface:
 
 def difference(
     landscape: FreeEnergySurface, reference: FreeEnergySurface, level: float
-) -> Estimate[Floats]:
+) -> Estimate[Doubles]:
     """Return landscape - reference (*grid), kJ/mol, and its error from the two of both.
 
     The zeros are set such that the mean difference over the bins where the reference is below
@@ -208,7 +208,7 @@ def difference(
     return Estimate(apart - shift, error)
 
 
-def edges_of(centers: Floats) -> Floats:
+def edges_of(centers: Doubles) -> Doubles:
     """Return the edges (n + 1,) of evenly spaced bins about centers (n,)."""
     width = centers[1] - centers[0]
     return np.append(centers - width / 2, centers[-1] + width / 2)

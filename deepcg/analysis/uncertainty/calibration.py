@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import spearmanr
 
-from deepcg.analysis.arrays import Floats
+from deepcg.runtime.arrays import Doubles
 
 WITHIN = (0.6827, 0.9545)
 """Of normal errors, within 1 and 2 standard deviations."""
@@ -56,7 +56,7 @@ class Calibration:
         )
 
 
-def calibrate(error: Floats, spread: Floats, noise: Floats | None = None) -> Calibration:
+def calibrate(error: Doubles, spread: Doubles, noise: Doubles | None = None) -> Calibration:
     """Compare the spread (...) with the error (...) of the same numbers.
 
     Parameters
@@ -90,7 +90,7 @@ def calibrate(error: Floats, spread: Floats, noise: Floats | None = None) -> Cal
     )
 
 
-def factor_of(error: Floats, spread: Floats, noise: Floats) -> float:
+def factor_of(error: Doubles, spread: Doubles, noise: Doubles) -> float:
     """Return the factor on the spread (n,) that brings 68 % of the errors (n,) within one of it.
 
     The noise of the reference adds to it in squares. 0: the noise alone explains the errors.
@@ -116,7 +116,7 @@ class Parts:
     model: float
 
 
-def parts_of(fits: Floats, truth: Floats) -> Parts:
+def parts_of(fits: Doubles, truth: Doubles) -> Parts:
     """Return the parts of the error of fits (n_sets, n_members, ...) to independent sets of data.
 
     Variance components of a balanced nested design (Searle, Casella, McCulloch, Variance

@@ -11,7 +11,6 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from deepcg.analysis.arrays import Floats
 from deepcg.analysis.axes import (
     edges,
     label,
@@ -24,6 +23,7 @@ from deepcg.analysis.axes import (
 from deepcg.analysis.style import COLORS, note
 from deepcg.analysis.surfaces.surface import FreeEnergySurface
 from deepcg.analysis.uncertainty.spread import BeadSpread, SurfaceDeviation
+from deepcg.runtime.arrays import Doubles
 from free_energy import profile
 
 TOP = 60.0
@@ -157,7 +157,7 @@ def time_figure(spreads: Sequence[BeadSpread]) -> Figure:
     return figure
 
 
-def calibration_figure(error: Floats, spread: Floats, factor: float, unit: str) -> Figure:
+def calibration_figure(error: Doubles, spread: Doubles, factor: float, unit: str) -> Figure:
     """Return the size of the error (...) against the spread (...), by point and in groups."""
     figure = Figure(figsize=(5.6, 4.6))
     FigureCanvasAgg(figure)
@@ -186,7 +186,7 @@ def calibration_figure(error: Floats, spread: Floats, factor: float, unit: str) 
 def _cells(
     axes: Axes,
     spread: SurfaceDeviation,
-    table: Floats,
+    table: Doubles,
     colors: str,
     norm: LogNorm | None,
     top: float | None = None,

@@ -12,7 +12,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from deepcg.analysis.arrays import Floats
 from deepcg.analysis.html import Picture, estimate_text, fragment, render, save_pictures
 from deepcg.analysis.style import draw
 from deepcg.analysis.surfaces.comparison import (
@@ -34,6 +33,7 @@ from deepcg.analysis.uncertainty.figures import (
     time_figure,
 )
 from deepcg.analysis.uncertainty.spread import BeadSpread, SurfaceDeviation
+from deepcg.runtime.arrays import Doubles
 from deepcg.runtime.files import make_folder, write_arrays, write_json, write_whole
 from deepcg.runtime.provenance import versions
 
@@ -56,8 +56,8 @@ class Checked:
     """The spread against a reference: error (...), spread (...), in a unit, and what they say."""
 
     calibration: Calibration
-    error: Floats
-    spread: Floats
+    error: Doubles
+    spread: Doubles
     unit: str
     reference: str
 

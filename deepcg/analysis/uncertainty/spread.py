@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deepcg.analysis.arrays import Floats, Integers
 from deepcg.analysis.surfaces.estimates import lowered
 from deepcg.analysis.surfaces.fitted import bin_energies, is_near
 from deepcg.analysis.surfaces.surface import FreeEnergySurface
 from deepcg.potentials.collective_variables import CVPotential
 from deepcg.potentials.ensemble import SurfaceEnsemble, model_deviation
+from deepcg.runtime.arrays import Doubles, Integers
 from free_energy import Grid, Replicates, normalized
 
 LOW = 20.0
@@ -53,16 +53,16 @@ class SurfaceDeviation:
     names: tuple[str, ...]
     units: tuple[str, ...]
     grid: Grid
-    sigma: Floats
+    sigma: Doubles
     unit: str
-    energies: Floats
+    energies: Doubles
     frames: Integers
     force: float
     temperature: float
     source: str
 
     @property
-    def axes(self) -> dict[str, Floats]:
+    def axes(self) -> dict[str, Doubles]:
         """The centers of the bins (n_bins,) by the names of the coordinates, in their units."""
         return dict(zip(self.names, self.grid.centers, strict=True))
 
@@ -87,10 +87,10 @@ class SurfaceDeviation:
         return math.sqrt(float((self.frames * self.sigma**2).sum() / self.frames.sum()))
 
     @property
-    def mean(self) -> Floats:
+    def mean(self) -> Doubles:
         """U (*grid), kJ/mol, the mean of the members, 0 at its lowest."""
-        mean: Floats = self.energies.mean(0)
-        lowest: Floats = mean - mean.min()
+        mean: Doubles = self.energies.mean(0)
+        lowest: Doubles = mean - mean.min()
         return lowest
 
     @property
@@ -181,8 +181,8 @@ class BeadSpread:
     """
 
     name: str
-    sigma: Floats
-    force: Floats
+    sigma: Doubles
+    force: Doubles
     types: Integers
     type_names: tuple[str, ...]
     source: str
@@ -197,7 +197,7 @@ class BeadSpread:
         """Rms of Sigma over the rms of the mean force."""
         return _rms(self.sigma) / self.rms_force
 
-    def of_type(self, kind: int) -> Floats:
+    def of_type(self, kind: int) -> Doubles:
         """Return Sigma (n,), kJ/mol/nm, of all beads of a type in all frames."""
         return self.sigma[:, self.types == kind].ravel()
 
@@ -215,12 +215,12 @@ class BeadSpread:
         )
 
 
-def _zero(energy: Floats, grid: Grid, seen: NDArray[np.bool_], kT: float) -> float:
+def _zero(energy: Doubles, grid: Grid, seen: NDArray[np.bool_], kT: float) -> float:
     """Return what is to be taken off U to normalize it over the bins that are seen."""
     known = np.where(seen, energy, np.nan)
     shift = kT * normalized(known[None] / kT, grid)[0] - known
     return -float(np.nanmean(shift))
 
 
-def _rms(values: Floats) -> float:
+def _rms(values: Doubles) -> float:
     return float(np.sqrt((values**2).mean())) if values.size else math.nan

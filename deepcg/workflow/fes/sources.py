@@ -8,7 +8,6 @@ from pathlib import Path
 import mdtraj
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from deepcg.analysis.surfaces.estimates import CVSamples, landscape_of, periods_span_a_turn
 from deepcg.analysis.surfaces.mbar_weights import bias_at
@@ -18,6 +17,7 @@ from deepcg.dynamics.samples import read_samples, trajectories_in
 from deepcg.geometry.periodic import shortest
 from deepcg.mapping.collective_variables import CollectiveVariables, build_variables
 from deepcg.potentials.model_file import CVModel, load_any
+from deepcg.runtime.arrays import Doubles
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import read_arrays
 from deepcg.runtime.progress import Progress, silent
@@ -29,8 +29,6 @@ from deepcg.workflow.dataset.collective_variables import map_variables
 from deepcg.workflow.fit.run_folder import fit_config_of
 from free_energy import Grid, Replicates
 from free_energy.mbar import mbar_weights
-
-Floats = NDArray[np.float64]
 
 ROUNDING = 1e-2
 """kT, by which a bias in a file in single precision may differ from its table."""
@@ -194,7 +192,7 @@ def _frames(
     return _on_one_scale(whole, [_bias_table(path) for path in paths])
 
 
-def _bias_table(path: Path) -> Floats | None:
+def _bias_table(path: Path) -> Doubles | None:
     """Return the table of a bias that is beside frames, as ``simulate alanine`` writes it."""
     if path.suffix != ".npz":
         return None
@@ -202,7 +200,7 @@ def _bias_table(path: Path) -> Floats | None:
         return checked_table(path, arrays["bias_grid"]) if "bias_grid" in arrays else None
 
 
-def _on_one_scale(sampled: CVSamples, tables: list[Floats | None]) -> CVSamples:
+def _on_one_scale(sampled: CVSamples, tables: list[Doubles | None]) -> CVSamples:
     """Return frames whose weights are comparable, if the tables are those of their coordinates."""
     known = tuple(table for table in tables if table is not None)
     if not periods_span_a_turn(sampled.periods):
@@ -225,7 +223,7 @@ def _on_one_scale(sampled: CVSamples, tables: list[Floats | None]) -> CVSamples:
     return replace(sampled, trajectories=tuple(parts))
 
 
-def _explains(table: Floats, frames: CVFrames, kT: float) -> bool:
+def _explains(table: Doubles, frames: CVFrames, kT: float) -> bool:
     """Return whether a bias at the values of frames is what their weights undo."""
     if frames.weights is None:
         return False
@@ -276,8 +274,8 @@ def _weights_of(folder: Path, lengths: list[int]) -> list[torch.Tensor | None]:
 
 
 def _umbrella_weights(
-    values: Floats, periods: Floats, centers: Floats, springs: Floats, kT: float
-) -> Floats:
+    values: Doubles, periods: Doubles, centers: Doubles, springs: Doubles, kT: float
+) -> Doubles:
     """Return the weights (n_replicas * n_frames,) of frames under springs: MBAR."""
     n_replicas, n_frames, d = values.shape
     apart = values.reshape(1, -1, d) - centers[:, None]

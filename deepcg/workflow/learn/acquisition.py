@@ -17,11 +17,10 @@ from deepcg.geometry.farthest_points import farthest_points
 from deepcg.geometry.periodic import shortest
 from deepcg.potentials.collective_variables import CVPotential
 from deepcg.potentials.ensemble import SurfaceEnsemble
+from deepcg.runtime.arrays import Doubles
 from deepcg.runtime.progress import Progress, silent
 from deepcg.trajectory.frames import CVFrames
 from deepcg.workflow.learn.exploration import Range, TrustLevels, explore
-
-Floats = NDArray[np.float64]
 
 RADIUS = 0.15
 """Within which frames answer for a place, in the coordinates' lengths: 9 degrees of an angle."""
@@ -130,8 +129,8 @@ class StoredFrames:
         self.given[given] = True
         return self.frames[torch.from_numpy(given)] if len(given) else None
 
-    def _scaled(self, values: Tensor) -> Floats:
-        points: Floats = values.double().numpy() / self._lengths
+    def _scaled(self, values: Tensor) -> Doubles:
+        points: Doubles = values.double().numpy() / self._lengths
         for k, period in enumerate(self._periods):
             if period is not None:  # as the tree wants them
                 points[:, k] %= period

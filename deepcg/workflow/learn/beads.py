@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from deepcg.dynamics.config import DynamicsConfig
@@ -22,6 +21,7 @@ from deepcg.geometry.farthest_points import farthest_points
 from deepcg.geometry.neighbor_list import Neighbors
 from deepcg.potentials.ensemble import EnsemblePotential, load_beads, model_deviation
 from deepcg.potentials.model_file import Model
+from deepcg.runtime.arrays import Doubles
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import write_arrays
 from deepcg.runtime.progress import Progress, silent
@@ -40,8 +40,6 @@ from deepcg.workflow.learn.config import STEPS_PS, LearnConfig
 from deepcg.workflow.learn.restrained_oracle import restrained_dynamics
 from deepcg.workflow.learn.rounds import State, write_run
 from deepcg.workflow.sample import SampleConfig, sample
-
-Floats = NDArray[np.float64]
 
 WALKERS = 8
 
@@ -165,7 +163,7 @@ class BeadsJob:
             arrays["box"] = trusted.box[chosen].numpy()
         write_arrays(folder / "start.npz", arrays)
 
-    def shown(self, answer: Answer[MeanForceLabels]) -> Floats:
+    def shown(self, answer: Answer[MeanForceLabels]) -> Doubles:
         """Return the spread on the worst bead before the round, (n, 1)."""
         return answer.saved["spread"][:, None].astype(float)
 

@@ -16,6 +16,7 @@ from deepcg.analysis.surfaces.fitted import BINS, surface_of
 from deepcg.geometry.periodic import shortest
 from deepcg.potentials.ensemble import SurfaceEnsemble, load_surfaces
 from deepcg.potentials.model_file import CVModel
+from deepcg.runtime.arrays import Doubles
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.progress import Progress, silent
 from deepcg.training.config import TrainingConfig
@@ -40,8 +41,6 @@ from deepcg.workflow.learn.exploration import Range, TrustLevels
 from deepcg.workflow.learn.restrained_oracle import RestrainedDynamics, restrained_dynamics
 from deepcg.workflow.learn.rounds import State
 from free_energy import Estimate
-
-Floats = NDArray[np.float64]
 
 WALKERS = 64
 
@@ -165,7 +164,7 @@ class VariablesJob:
         nothing = np.full(surface.grid.shape, np.nan)
         replace(surface, histogram=Estimate(nothing, nothing)).save(folder / "surface.npz")
 
-    def shown(self, answer: Answer[CVFrames]) -> Floats:
+    def shown(self, answer: Answer[CVFrames]) -> Doubles:
         """Return the places of a round, (n, d)."""
         return answer.queries.numpy()
 

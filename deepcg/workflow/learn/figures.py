@@ -10,16 +10,14 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, MultipleLocator
-from numpy.typing import NDArray
 
 from deepcg.analysis.axes import axis_title
 from deepcg.analysis.style import COLORS
-
-Floats = NDArray[np.float64]
+from deepcg.runtime.arrays import Doubles
 
 
 def learning_figure(
-    queries: Sequence[Floats],
+    queries: Sequence[Doubles],
     unknown: Sequence[float],
     names: tuple[str, ...],
     units: tuple[str, ...],

@@ -19,6 +19,7 @@ from deepcg.forces.mean_force_labels import TABLES, MeanForce, MeanForceLabels, 
 from deepcg.geometry.box import lattice_shift
 from deepcg.geometry.periodic import shortest
 from deepcg.mapping.beads import LinearMapping
+from deepcg.runtime.arrays import Doubles
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.progress import Progress, silent
 from deepcg.trajectory.frames import Frames
@@ -33,8 +34,6 @@ from deepcg.workflow.learn.config import LearnConfig
 from deepcg.workflow.learn.exploration import Range
 from free_energy import Estimate
 
-Floats = NDArray[np.float64]
-
 HELD = 10.0
 """Widths of the springs: what is farther from its place, on average over a run, is not there."""
 
@@ -47,7 +46,7 @@ _OTHER = 1e6  # nm^2: beads of other types do not change places
 class Starts(Protocol):
     """Frames of atoms from which places are reached."""
 
-    def nearest(self, query: Floats) -> tuple[Frames, Floats]:
+    def nearest(self, query: Doubles) -> tuple[Frames, Doubles]:
         """Return the nearest frame, and the place (...) in the pose in which it is nearest."""
         ...
 
@@ -186,7 +185,7 @@ class _OfVariables:
     stored: _Stored
     box: Range
 
-    def nearest(self, query: Floats) -> tuple[Frames, Floats]:
+    def nearest(self, query: Doubles) -> tuple[Frames, Doubles]:
         apart = shortest(self.stored.values - query, self.box.periods)
         number = int(np.square(apart / self.box.lengths.double().numpy()).sum(1).argmin())
         return self.stored.frame(number), query
@@ -198,7 +197,7 @@ class _OfMolecule:
 
     stored: _Stored
 
-    def nearest(self, query: Floats) -> tuple[Frames, Floats]:
+    def nearest(self, query: Doubles) -> tuple[Frames, Doubles]:
         number, turned = onto_molecule(self.stored.values, query)
         return self.stored.frame(number), turned
 
@@ -210,7 +209,7 @@ class _OfLiquid:
     stored: _Stored
     types: NDArray[np.int64]
 
-    def nearest(self, query: Floats) -> tuple[Frames, Floats]:
+    def nearest(self, query: Doubles) -> tuple[Frames, Doubles]:
         n = len(self.stored.values)
         candidates = np.unique(np.linspace(0, n - 1, LIQUID_STARTS).astype(int))
         ways = []
@@ -222,7 +221,7 @@ class _OfLiquid:
         return self.stored.frame(int(candidates[best])), ways[best][1]
 
 
-def onto_molecule(frames: Floats, query: Floats) -> tuple[int, Floats]:
+def onto_molecule(frames: Doubles, query: Doubles) -> tuple[int, Doubles]:
     """Return which of the frames (n, b, 3) is nearest to a place (b, 3), and that turned onto it.
 
     By least squares (Kabsch), without reflections.
@@ -238,8 +237,8 @@ def onto_molecule(frames: Floats, query: Floats) -> tuple[int, Floats]:
 
 
 def onto_liquid(
-    frame: Floats, query: Floats, types: NDArray[np.int64], box: Tensor | None
-) -> tuple[float, Floats]:
+    frame: Doubles, query: Doubles, types: NDArray[np.int64], box: Tensor | None
+) -> tuple[float, Doubles]:
     """Return the sum of squared ways from a frame (b, 3) to a place, and where each bead goes.
 
     Beads of one type are alike: each goes to another's place, or to an image of it in the box
@@ -255,7 +254,7 @@ def onto_liquid(
     return float(squares[rows, columns].sum()), frame + apart[rows, columns].numpy()
 
 
-def _nothing(target: Floats) -> MeanForce:
+def _nothing(target: Doubles) -> MeanForce:
     """Return a label without numbers."""
     none = np.full_like(target, np.nan)
     unknown = Estimate(none, none)

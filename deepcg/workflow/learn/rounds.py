@@ -8,14 +8,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from deepcg.analysis.style import png
 from deepcg.potentials.ensemble import member_folder
 from deepcg.potentials.model_file import CVModel, Model, save_model
+from deepcg.runtime.arrays import Doubles
 from deepcg.runtime.config import write_toml
 from deepcg.runtime.files import make_folder, read_arrays, write_arrays, write_bytes, write_json
 from deepcg.runtime.progress import Progress
@@ -27,7 +26,6 @@ from deepcg.workflow.learn.acquisition import Answer, Data, Exploration, Oracle
 from deepcg.workflow.learn.config import LearnConfig
 from deepcg.workflow.learn.figures import learning_figure
 
-Floats = NDArray[np.float64]
 Member = TypeVar("Member", CVModel, Model)
 
 
@@ -131,7 +129,7 @@ class Job(Protocol[Member, Data]):
         """Write what a run folder has beside members and settings."""
         ...
 
-    def shown(self, answer: Answer[Data]) -> Floats:
+    def shown(self, answer: Answer[Data]) -> Doubles:
         """Return what a figure shows of the places of a round, (n, 1 or more)."""
         ...
 

@@ -1,4 +1,4 @@
-"""The types of the arrays in analysis."""
+"""Types of arrays in signatures; docstrings say their shapes and units."""
 
 from __future__ import annotations
 
@@ -7,3 +7,4 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Booleans = NDArray[np.bool_]

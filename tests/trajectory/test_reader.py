@@ -468,3 +468,19 @@ def test_the_shared_water_is_read_as_mdtraj_reads_it() -> None:
     top = str(SHARED / "water" / "tip3p216.pdb")
     last = next(mdtraj.iterload(str(source.trajectory), top=top, chunk=10, skip=1990))
     np.testing.assert_array_equal(frames.positions, last.xyz)
+
+
+def test_frames_are_read_without_asking_the_topology_again(
+    dcd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is known of the molecules when a trajectory is opened is handed on."""
+    source = open_trajectory(dcd)
+
+    def asked(topology: mdtraj.Topology) -> None:
+        raise AssertionError("the topology was asked again")
+
+    for name in ("atoms", "bonds", "residues"):
+        monkeypatch.setattr(mdtraj.Topology, name, property(asked))
+    for k in range(2):
+        np.testing.assert_allclose(frames_of(source).positions, waters(), atol=2e-6)
+        assert len(next(iter_frames(source, chunk=1, start=k))) == 1

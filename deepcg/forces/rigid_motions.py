@@ -1,4 +1,4 @@
-"""The mean force on dihedrals, angles and distances, by moving a group of atoms as a rigid body.
+"""Instantaneous collective forces on dihedrals, angles and distances, by rigid motions of atoms.
 
 A field b that turns or shifts a group of atoms and changes one coordinate at unit speed needs no
 other derivative: F = b . f + kT div b is the torque on the group, or the force on it along the

@@ -15,6 +15,7 @@ from paths import SHARED
 
 from deepcg.atomistic.water import WaterSimulation, simulate_water
 from deepcg.dynamics.config import DynamicsConfig
+from deepcg.networks import QUALITY
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import write_tensors
 from deepcg.training.config import TrainingConfig
@@ -22,7 +23,7 @@ from deepcg.training.quality import Quality
 from deepcg.workflow.compare import CompareConfig, compare
 from deepcg.workflow.dataset.beads import DataConfig
 from deepcg.workflow.fit.command import fit
-from deepcg.workflow.fit.config import QUALITY, FitConfig, with_preset
+from deepcg.workflow.fit.config import QUALITY_STEPS, FitConfig, with_preset
 from deepcg.workflow.sample import SampleConfig, sample
 from free_energy import Estimate
 
@@ -208,8 +209,8 @@ def test_a_reference_without_times_is_compared_all_the_same(
 
 def test_quality_means_the_same_in_python_and_on_the_command_line() -> None:
     chosen = with_preset(FitConfig(Path("x"), quality=True, network_options={"axis": 6}))
-    assert chosen.training.steps == QUALITY["steps"]
-    assert chosen.network_options == {**QUALITY["network_options"], "axis": 6}
+    assert chosen.training.steps == QUALITY_STEPS
+    assert chosen.network_options == {**QUALITY["deeppot-se-l"], "axis": 6}
     with pytest.raises(InputError, match="no settings of --quality"):
         with_preset(FitConfig(Path("x"), quality=True, network="pair-spline"))
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from deepcg.geometry.neighbor_list import Neighbors
-from deepcg.networks import SIZES
+from deepcg.networks import sizes_of
 from deepcg.potentials.beads import NetworkPotential
 from deepcg.potentials.model_file import Architecture
 from deepcg.potentials.priors import ForceField, Repulsion, onset_of_contacts
@@ -36,7 +36,7 @@ def cutoff_of(config: FitConfig, frames: Frames) -> float:
 
 def size_of(config: FitConfig, frames: Frames) -> Mapping[str, object]:
     """Return the options of the network's size: by default one for liquids, or for molecules."""
-    sizes = SIZES[config.network]
+    sizes = sizes_of(config.network)
     if config.network_size != "auto":
         return sizes[config.network_size]
     return sizes["molecule" if frames.box is None and "molecule" in sizes else "small"]

@@ -15,7 +15,7 @@ import torch
 from deepcg.analysis.style import check_formats
 from deepcg.compute.matmul_precision import EXACT
 from deepcg.mapping.collective_variables import is_collective
-from deepcg.networks import NETWORKS, SIZES
+from deepcg.networks import NETWORKS, QUALITY, sizes_of
 from deepcg.potentials.collective_variables import CVPotential
 from deepcg.runtime.errors import InputError, pick
 from deepcg.training.config import TrainingConfig
@@ -25,11 +25,8 @@ from deepcg.workflow.fit.prior import PRIORS
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
-QUALITY: dict[str, Any] = {
-    "steps": 9_000,
-    "network_options": {"l_max": 4, "triples": 8},
-}
-"""What ``--quality`` sets: more angular columns, alone and in triples, and a longer training."""
+QUALITY_STEPS = 9_000
+"""Of a training with ``--quality``, which also sets options of the network."""
 
 
 SURFACE: dict[str, Any] = {"steps": 1_000, "batch_size": 512, "learning_rate": 2e-2}
@@ -55,7 +52,7 @@ def list_networks() -> str:
 
 def list_sizes() -> str:
     """Return the sizes of each kind of network, for the help."""
-    return "; ".join(f"{name}: {', '.join(sizes)}" for name, sizes in SIZES.items())
+    return "; ".join(f"{name}: {', '.join(sizes_of(name))}" for name in NETWORKS)
 
 
 def list_options() -> str:
@@ -63,7 +60,7 @@ def list_options() -> str:
     lines = []
     for name, kind in {**NETWORKS, "collective variables": CVPotential}.items():
         options = {o.name: o.default for o in signature(kind).parameters.values()}
-        options |= SIZES.get(name, {}).get("small", {})
+        options |= sizes_of(name)["small"]
         told = [f"{o} {json.dumps(v)}" for o, v in options.items() if v is not Parameter.empty]
         lines.append(f"{name}: {', '.join(told)}")
     return "; ".join(lines)
@@ -154,7 +151,7 @@ class FitConfig:
     def __post_init__(self) -> None:
         pick(NETWORKS, self.network, "network")
         check_formats(self.figures)
-        pick({"auto": {}, **SIZES[self.network]}, self.network_size, "network size")
+        pick({"auto": {}, **sizes_of(self.network)}, self.network_size, "network size")
         pick(DTYPES, self.dtype, "dtype")
         if not 0 < self.validation_fraction < 1:
             raise InputError(
@@ -181,12 +178,12 @@ def with_preset(config: FitConfig) -> FitConfig:
         return _for_variables(config)
     if not config.quality:
         return config
-    if config.network != "deeppot-se-l":
+    if config.network not in QUALITY:
         raise InputError(f"there are no settings of --quality for the network {config.network!r}")
     training, plain = config.training, TrainingConfig()
     if training.steps == plain.steps:
-        training = replace(training, steps=QUALITY["steps"])
-    options = {**QUALITY["network_options"], **config.network_options}
+        training = replace(training, steps=QUALITY_STEPS)
+    options = {**QUALITY[config.network], **config.network_options}
     return replace(config, training=training, network_options=options)
 
 

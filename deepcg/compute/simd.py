@@ -1,7 +1,23 @@
-"""Vectors of numbers in compiled loops, where the compiler does not find them by itself.
+"""Vectors of numbers (SIMD) in compiled loops, where the compiler does not find them by itself.
 
 A vector is a value: arithmetic with numbers and other vectors gives a vector. LLVM lays it out in
 whatever registers the machine has, so that any width is right on any machine.
+
+==============================  ==================================  =======================
+operation                       name here                           defined by
+==============================  ==================================  =======================
+v = a[k : k + n]                load(a, k, n)                       n numbers
+a[k]                            peek(a, k)                          one number
+a[k : k + n] = v                store(a, k, v)
+(a[k n :] ...) = v, w, z        put(a, k, v, w, z)                  3 n numbers
+sum_l v_l                       total(v)                            one number
+b[t + l s] = a[k + l r], l < n  transpose(a, k, r, b, t, s)         whole rows, n = LANES
+sqrt, floor, min, max           sqrt, floor, minimum, maximum       NumPy's, on every number
+==============================  ==================================  =======================
+
+What they do is what NumPy does with arrays: ``tests/compute/test_simd.py`` ties them,
+``tests/compute/test_simd.py::test_arithmetic_is_that_of_arrays`` and
+``tests/compute/test_simd.py::test_squares_are_transposed_from_row_to_row``.
 """
 
 from __future__ import annotations
@@ -19,6 +35,9 @@ from numba.np.arrayobj import make_array
 
 LANES = 16
 """Numbers in a vector: single precision fills the widest registers that there are."""
+
+Vec = Any
+"""So many numbers as one value inside of a loop; Python's types do not know it."""
 
 FAST = ("fast",)
 

@@ -1,0 +1,3 @@
+from typing import Any
+
+def lower_builtin(function: Any, *arguments: Any) -> Any: ...

@@ -1,15 +1,43 @@
-"""Fused CPU loops behind ``bispectrum.py``: a vector has LANES beads."""
+"""Compiled loops of the bispectrum of the density, and its derivatives: a vector has LANES beads.
+
+T(x, y, z)_abc = sum_m1m2m3 G_m1m2m3 x_m1a y_m2b z_m3c of densities, for each coupling (l1, l2, l3)
+and all channels a, b, c; the bispectrum is B = T(A, A, A). Loops first couple two factors,
+s_am3 = sum_m1m2 G_m1m2m3 x_m1a y_m2b, for one channel b at a time.
+
+====================  ===========================  ======================  ====================
+symbol                name here                    shape                   unit
+====================  ===========================  ======================  ====================
+x, y, z               x, y, z; x_, y_, z_          (i, m, a); beads last   any
+T_abc                 out, sums                    (i, columns)            that of x y z
+column of T_abc       columns                      (couplings, a, b, c)    -1: as another
+m1, m2, m3            terms, of one coupling       (terms, 3)              -
+G_m1m2m3              factors, of one coupling     (terms,)                1
+a, b, c               i, j, k                      -                       -
+s_am3                 s                            (a, m, LANES)           that of x y
+which a of each b     wanted                       (couplings, a, b)       -
+g_abc = dU/dT_abc     g, slope                     (i, columns)            kJ/mol
+dU/ds_am3             back                         (a, m, LANES)           any
+dU/dx_ma              out of adjoint, sums         (i, m, a)               any
+====================  ===========================  ======================  ====================
+
+i are beads, m all components (l, m) of the harmonics, from l * l on. B is defined by
+``deepcg.networks.deeppot_se_l.bispectrum.reference_bispectrum``; they are tied by
+``tests/networks/test_bispectrum.py::test_fused_loops_give_the_definition_and_its_derivatives``.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numba import njit, prange
 
+from deepcg.compute.loops import Array, compiled, padded
 from deepcg.compute.simd import LANES, load, store, transpose
 
 
 @njit(error_model="numpy")
-def _gather(a, start, out):
+def _gather(a: Array, start: int, out: Array) -> None:
     """Copy LANES beads of (beads, numbers) from ``start`` on, beads last; the last one again."""
     size, whole = a.shape[1], 0
     if start + LANES <= len(a):
@@ -23,7 +51,7 @@ def _gather(a, start, out):
 
 
 @njit(error_model="numpy")
-def _scatter(sums, turned, start, out):
+def _scatter(sums: Array, turned: Array, start: int, out: Array) -> None:
     """Add LANES beads, which come last in ``sums``, to (beads, numbers) from ``start`` on."""
     size = out.shape[1]
     wide = len(turned) // LANES
@@ -35,14 +63,23 @@ def _scatter(sums, turned, start, out):
 
 
 @njit(error_model="numpy")
-def _room(size, dtype):
+def _zeros(size: int, dtype: Any) -> Array:
     """Return numbers, zero, for LANES beads, up to whole squares."""
-    return np.zeros(-(-size // LANES) * LANES * LANES, dtype)
+    return np.zeros(padded(size) * LANES, dtype)
 
 
 @njit(fastmath=True, error_model="numpy")
-def _coupled(x, y, j, n, terms, factors, wanted, s):
-    """Set s_im3 to sum_m1m2 factor x_m1i y_m2j, of those i that are wanted."""
+def _coupled(
+    x: Array,
+    y: Array,
+    j: int,
+    n: int,
+    terms: Array,
+    factors: Array,
+    wanted: Array,
+    s: Array,
+) -> None:
+    """Set s_im3 to sum_m1m2 G_m1m2m3 x_m1i y_m2j, of those i that are wanted."""
     s[:] = 0
     height = len(s) // (n * LANES)
     for t in range(len(terms)):
@@ -55,7 +92,16 @@ def _coupled(x, y, j, n, terms, factors, wanted, s):
 
 
 @njit(fastmath=True, error_model="numpy")
-def _uncoupled(x, back, j, n, terms, factors, wanted, sums):
+def _uncoupled(
+    x: Array,
+    back: Array,
+    j: int,
+    n: int,
+    terms: Array,
+    factors: Array,
+    wanted: Array,
+    sums: Array,
+) -> None:
     """Add to sums the gradient of sum(back s) in both factors of s, at which x is."""
     height = len(back) // (n * LANES)
     for t in range(len(terms)):
@@ -64,16 +110,17 @@ def _uncoupled(x, back, j, n, terms, factors, wanted, sums):
         for i in range(n):
             if wanted[i, j]:
                 one = (m1 + i) * LANES
-                pull = load(back, (i * height + m3) * LANES, LANES)
+                slope = load(back, (i * height + m3) * LANES, LANES)
+                # in the first factor: G dU/ds_im3 x_m2j; in the second: G dU/ds_im3 x_m1i
                 # in turn: both may be the same row
-                store(sums, one, load(sums, one, LANES) + pull * scaled)
-                more = factors[t] * pull * load(x, one, LANES)
+                store(sums, one, load(sums, one, LANES) + slope * scaled)
+                more = factors[t] * slope * load(x, one, LANES)
                 store(sums, two, load(sums, two, LANES) + more)
 
 
 @njit(error_model="numpy")
-def layout(terms, ends, columns):
-    """Return the first and the last m3 of each coupling, and which i and j have any column."""
+def layout(terms: Array, ends: Array, columns: Array) -> tuple[Array, Array]:
+    """Return the first and one past the last m3 of each coupling, and which i, j have columns."""
     n_couplings, n = columns.shape[:2]
     rows, wanted = np.zeros((n_couplings, 2), np.int64), np.zeros((n_couplings, n, n), np.bool_)
     for c in range(n_couplings):
@@ -86,7 +133,20 @@ def layout(terms, ends, columns):
 
 
 @njit(fastmath=True, error_model="numpy")
-def add_products(x, y, z, n, ends, terms, factors, columns, rows, wanted, s, sums):
+def add_products(
+    x: Array,
+    y: Array,
+    z: Array,
+    n: int,
+    ends: Array,
+    terms: Array,
+    factors: Array,
+    columns: Array,
+    rows: Array,
+    wanted: Array,
+    s: Array,
+    sums: Array,
+) -> None:
     """Add the products of ``products`` to ``sums`` for LANES beads, which come last everywhere.
 
     ``rows`` and ``wanted`` are those of ``layout``; ``s`` is as large as x, and written to.
@@ -100,6 +160,7 @@ def add_products(x, y, z, n, ends, terms, factors, columns, rows, wanted, s, sum
                 for k in range(n):
                     if columns[c, i, j, k] < 0:
                         continue
+                    # T_ijk = sum_m3 s_im3 z_m3k
                     column = columns[c, i, j, k] * LANES
                     here = load(sums, column, LANES)
                     for m in range(rows[c, 0], rows[c, 1]):
@@ -109,7 +170,21 @@ def add_products(x, y, z, n, ends, terms, factors, columns, rows, wanted, s, sum
 
 
 @njit(fastmath=True, error_model="numpy")
-def add_slopes(g, x, y, n, ends, terms, factors, columns, rows, wanted, s, back, sums):
+def add_slopes(
+    g: Array,
+    x: Array,
+    y: Array,
+    n: int,
+    ends: Array,
+    terms: Array,
+    factors: Array,
+    columns: Array,
+    rows: Array,
+    wanted: Array,
+    s: Array,
+    back: Array,
+    sums: Array,
+) -> None:
     """Add the gradient of ``adjoint`` to ``sums`` for LANES beads, which come last everywhere.
 
     ``s`` and ``back`` are as large as x, and written to.
@@ -119,6 +194,7 @@ def add_slopes(g, x, y, n, ends, terms, factors, columns, rows, wanted, s, back,
         part = slice(ends[c], ends[c + 1])
         for j in range(n):
             _coupled(x, y, j, n, terms[part], factors[part], wanted[c], s)
+            # T_ijk is linear in its third factor, with slope s_im3, and in s_im3, with slope y_m3k
             back[:] = 0
             for i in range(n):
                 for k in range(n):
@@ -129,12 +205,22 @@ def add_slopes(g, x, y, n, ends, terms, factors, columns, rows, wanted, s, back,
                         at, mk = (i * height + m) * LANES, (m * n + k) * LANES
                         store(sums, mk, load(sums, mk, LANES) + slope * load(s, at, LANES))
                         store(back, at, load(back, at, LANES) + slope * load(y, mk, LANES))
+            # and s_im3 in its first and second
             _uncoupled(x, back, j, n, terms[part], factors[part], wanted[c], sums)
 
 
-@njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
-def products(x, y, z, ends, terms, factors, columns, out):
-    """Add the products of x, y and z (beads, components, channels) to ``out`` (beads, columns).
+@compiled(fastmath=True)
+def products(
+    x: Array,
+    y: Array,
+    z: Array,
+    ends: Array,
+    terms: Array,
+    factors: Array,
+    columns: Array,
+    out: Array,
+) -> None:
+    """Add T(x, y, z) of x, y and z (beads, components, channels) to ``out`` (beads, columns).
 
     terms (n, 3) and factors (n,) list the coupled components and their coefficients, coupling c
     from ends[c] up to ends[c + 1]; columns (couplings, n, n, n) says where a product of
@@ -144,18 +230,27 @@ def products(x, y, z, ends, terms, factors, columns, out):
     rows, wanted = layout(terms, ends, columns)
     for block in prange((len(x) + LANES - 1) // LANES):
         start = block * LANES
-        x_, y_ = _room(height * n, x.dtype), _room(height * n, x.dtype)
+        x_, y_ = _zeros(height * n, x.dtype), _zeros(height * n, x.dtype)
         z_, s = np.empty_like(x_), np.empty(height * n * LANES, x.dtype)
         _gather(x.reshape(len(x), -1), start, x_)
         _gather(y.reshape(len(x), -1), start, y_)
         _gather(z.reshape(len(x), -1), start, z_)
-        sums = _room(out.shape[1], x.dtype)
+        sums = _zeros(out.shape[1], x.dtype)
         add_products(x_, y_, z_, n, ends, terms, factors, columns, rows, wanted, s, sums)
         _scatter(sums, np.empty_like(sums), start, out)
 
 
-@njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
-def adjoint(g, x, y, ends, terms, factors, columns, out):
+@compiled(fastmath=True)
+def adjoint(
+    g: Array,
+    x: Array,
+    y: Array,
+    ends: Array,
+    terms: Array,
+    factors: Array,
+    columns: Array,
+    out: Array,
+) -> None:
     """Add to ``out`` the gradient of sum(g products) in one factor, the others being x and y.
 
     Summed over the three places of the factor; x comes before y in the places that are left.
@@ -164,12 +259,13 @@ def adjoint(g, x, y, ends, terms, factors, columns, out):
     rows, wanted = layout(terms, ends, columns)
     for block in prange((len(x) + LANES - 1) // LANES):
         start = block * LANES
-        x_, y_ = _room(height * n, x.dtype), _room(height * n, x.dtype)
+        x_, y_ = _zeros(height * n, x.dtype), _zeros(height * n, x.dtype)
         sums = np.zeros_like(x_)
         s = np.empty(height * n * LANES, x.dtype)
-        back, pull = np.empty_like(s), _room(g.shape[1], x.dtype)
+        back, slopes = np.empty_like(s), _zeros(g.shape[1], x.dtype)
         _gather(x.reshape(len(x), -1), start, x_)
         _gather(y.reshape(len(x), -1), start, y_)
-        _gather(g, start, pull)
-        add_slopes(pull, x_, y_, n, ends, terms, factors, columns, rows, wanted, s, back, sums)
+        _gather(g, start, slopes)
+        known = ends, terms, factors, columns, rows, wanted
+        add_slopes(slopes, x_, y_, n, *known, s, back, sums)
         _scatter(sums, np.empty_like(sums), start, out.reshape(len(x), -1))

@@ -1,8 +1,38 @@
-"""Fused CPU loops behind ``density.py``: one pass over the neighbors, nothing stored per pair.
+"""Compiled loops of the density of neighbors, its power spectrum, and their derivatives.
 
-They run in parallel over beads; every bead writes its own rows, so that the result does not
+rho_ck = sum_j B_k(r_ij) Y_c(u_ij), over neighbors of each type, B_k being switched cubic B-splines
+and Y_c real spherical harmonics. Of a density A on channels, the power spectrum is D_lnm =
+sum_c A_cn A_cm over the c of one l. One pass over the neighbors, nothing stored per pair.
+
+The loops run in parallel over beads; every bead writes its own rows, so that the result does not
 depend on the number of threads. What is the same for every neighbor is worked out for LANES of them
 at once, and what is the same for every harmonic for all of these.
+
+==========================  =======================  =========================  ===========
+symbol                      name here                shape                      unit
+==========================  =======================  =========================  ===========
+r_ij                        d; away                  (f, i, j, 3)               nm
+u, r, 1/r                   ux, uy, uz, r, inverse   LANES neighbors each       1, nm
+w(r), dw/dr                 w, dw                    LANES neighbors each       1, 1/nm
+four B_k, switched          b, rows 0 to 3           (8, LANES neighbors)       1
+their dB_k/dr               b, rows 4 to 7           (8, LANES neighbors)       1/nm
+first k of these            rows                     (LANES neighbors,)         -
+Y_c                         y                        (c, LANES neighbors)       1
+dY_c/du                     dy, d                    (c, 3, LANES neighbors)    1
+rho_ck                      sums; rho                (types, k, c); (.., c, k)  1
+q_ck = dU/drho_ck           table; q                 (types, k, c); (.., c, k)  kJ/mol
+sum_k q_ck B_k              across                   (LANES neighbors, c)       kJ/mol
+sum_k q_ck dB_k/dr          along                    (LANES neighbors, c)       kJ/mol/nm
+dU/dr_ij                    g                        (f, i, j, 3)               kJ/mol/nm
+v_ij                        v                        (f, i, j, 3)               any
+A_cn; D_lnm; dU/dD_lnm      a, b; d; g               (i, c, n); (i, l, n, m)    any
+==========================  =======================  =========================  ===========
+
+f are frames, i beads, j neighbors, k splines, c harmonics, those of l from l * l on. Rows of
+``sums`` and ``table`` are ``wide`` numbers, of which n are harmonics; each type has MARGIN rows
+more. The definitions are ``deepcg.networks.deeppot_se_l.density.reference_density`` and
+``deepcg.networks.deeppot_se_l.density.reference_power_spectrum``; they are tied by
+``tests/networks/test_density.py::test_loops_are_the_plain_definitions_for_every_l``.
 """
 
 from __future__ import annotations
@@ -10,13 +40,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numba import njit, prange
 
-from deepcg.compute.loops import CHUNKS, Loop, padded, share
+from deepcg.compute.formula_loops import cubic_b_splines
+from deepcg.compute.loops import CHUNKS, Array, Loop, compiled, padded, share
 from deepcg.compute.simd import (
     LANES,
+    Vec,
     floor,
     load,
     maximum,
@@ -27,11 +60,15 @@ from deepcg.compute.simd import (
     total,
     transpose,
 )
-from deepcg.networks.neighbor_loops import lists_of, near_neighbors, polar
+from deepcg.networks.neighbor_loops import lists_of, near_neighbors, polar, switch
 
 S3, S5, S15, S35 = math.sqrt(3), math.sqrt(5), math.sqrt(15), math.sqrt(35)
 S3_8, S5_8, S35_8 = math.sqrt(3 / 8), math.sqrt(5 / 8), math.sqrt(35 / 8)
 
+Numbers = tuple[int, float, float, float, float]
+"""Of a basis: splines, first center, spacing, switch and cutoff, nm."""
+
+Scratch = tuple[Array, Array, Array, Array, Array, Array, Array, Array]
 
 MARGIN = 3
 """Rows before the first spline, so that four may be added at the first without asking."""
@@ -58,7 +95,7 @@ class Basis:
         return (self.cutoff - self.first) / (self.n_splines - 2)
 
     @property
-    def numbers(self) -> tuple[int, float, float, float, float]:
+    def numbers(self) -> Numbers:
         """What loops need to know: splines, first center, spacing, switch and cutoff, nm."""
         return self.n_splines, self.first, self.spacing, self.switch_on, self.cutoff
 
@@ -69,8 +106,9 @@ class Basis:
 
 
 @njit(fastmath=True, error_model="numpy")
-def _harmonics(x, y, z, n, out):
-    """Fill the rows of ``out`` (n, LANES) with the harmonics of LANES unit vectors."""
+def _harmonics(x: Vec, y: Vec, z: Vec, n: int, out: Array) -> None:
+    """Fill the rows of ``out`` (n, LANES) with Y_c, real spherical harmonics, of LANES u."""
+    # l = 0, l = 1 in the order x, y, z, and a block for each further l in the order m = -l ... l
     store(out, 0, 0 * x + 1)
     if n > 1:
         put(out, 1, x, y, z)
@@ -92,8 +130,9 @@ def _harmonics(x, y, z, n, out):
 
 
 @njit(fastmath=True, error_model="numpy")
-def _harmonics_slope(x, y, z, n, d):
-    """Fill ``d`` (n, 3, LANES) with the derivatives of the polynomials of ``_harmonics``."""
+def _harmonics_slope(x: Vec, y: Vec, z: Vec, n: int, d: Array) -> None:
+    """Fill ``d`` (n, 3, LANES) with dY_c/du, of the polynomials of ``_harmonics``."""
+    # as if x, y and z were free: what points along u is taken off where the slopes are used
     none = 0 * x
     put(d, 0, none, none, none)
     if n > 1:
@@ -130,31 +169,29 @@ def _harmonics_slope(x, y, z, n, d):
 
 
 @njit(fastmath=True, error_model="numpy")
-def _splines(r, n, first, spacing, switch_on, cutoff, rows, b):
-    """Find the four splines that are not zero at LANES distances.
+def _splines(r: Vec, numbers: Numbers, rows: Array, b: Array) -> None:
+    """Find the four switched B-splines that are not zero at LANES distances.
 
     ``rows`` takes the place of the first among rows with a MARGIN; ``b`` (8, LANES) the values of
-    the four and their slopes.
+    the four and their slopes in r, 1/nm.
     """
+    n, first, spacing, switch_on, cutoff = numbers
+    # which splines, and where between their centers
     x = (r - first) / spacing
     k = minimum(floor(x), n - 3)  # just below the cutoff x may be rounded up to n - 2
-    t = x - k
-    u = 1 - t
-    q = maximum((r - switch_on) / (cutoff - switch_on), 0)
-    w = 1 - q * q * q * (10 - 15 * q + 6 * q * q)
-    dw = -30 / (cutoff - switch_on) * q * q * (1 - q) * (1 - q)
-    b0, b3 = u * u * u / 6, t * t * t / 6
-    b1, b2 = (3 * t - 6) * t * t / 6 + 2 / 3, (3 * u - 6) * u * u / 6 + 2 / 3
-    half = w / (2 * spacing)
+    (b0, b1, b2, b3), (d0, d1, d2, d3), _ = cubic_b_splines(x - k)
+    w, dw = switch(maximum((r - switch_on) / (cutoff - switch_on), 0), cutoff - switch_on)
+    # d(w B)/dr = B dw/dr + w dB/dt / spacing
+    rate = w / spacing
     store(rows, 0, maximum(k - 1 + MARGIN, -1))
     put(b, 0, b0 * w, b1 * w, b2 * w)
-    put(b, 3, b3 * w, b0 * dw - u * u * half, b1 * dw + (3 * t - 4) * t * half)
-    store(b, 6 * LANES, b2 * dw + (4 - 3 * u) * u * half)
-    store(b, 7 * LANES, b3 * dw + t * t * half)
+    put(b, 3, b3 * w, b0 * dw + d0 * rate, b1 * dw + d1 * rate)
+    store(b, 6 * LANES, b2 * dw + d2 * rate)
+    store(b, 7 * LANES, b3 * dw + d3 * rate)
 
 
 @njit
-def workspace(wide, dtype):
+def workspace(wide: int, dtype: Any) -> Scratch:
     """Return what loops over LANES neighbors at once write to: eight arrays."""
     b, rows, three = np.zeros(8 * LANES, dtype), np.zeros(LANES, dtype), np.zeros(3 * LANES, dtype)
     y, turned = np.zeros(wide * LANES, dtype), np.zeros(wide * LANES, dtype)
@@ -163,16 +200,26 @@ def workspace(wide, dtype):
 
 
 @njit(fastmath=True, error_model="numpy")
-def add_neighbors(away, of, count, numbers, n, wide, work, sums):
+def add_neighbors(
+    away: Array,
+    of: Array,
+    count: int,
+    numbers: Numbers,
+    n: int,
+    wide: int,
+    scratch: Scratch,
+    sums: Array,
+) -> None:
     """Add B_k Y_c of listed neighbors to ``sums``: for every type MARGIN rows and one per spline.
 
     A row has ``wide`` numbers, of which the first ``n`` are the harmonics'.
     """
-    width, first, spacing, on, cutoff = numbers
-    b, rows, _, y, _, turned, _, _ = work
+    width = numbers[0]
+    b, rows, _, y, _, turned, _, _ = scratch
     for j in range(0, count, LANES):
         ux, uy, uz, r, _ = polar(away, len(of), j)
-        _splines(r, width, first, spacing, on, cutoff, rows, b)
+        # B_k and Y_c, the latter with the harmonics of a neighbor side by side
+        _splines(r, numbers, rows, b)
         _harmonics(ux, uy, uz, n, y)
         for part in range(0, wide, LANES):
             transpose(y, part * LANES, LANES, turned, part, wide)
@@ -180,6 +227,7 @@ def add_neighbors(away, of, count, numbers, n, wide, work, sums):
             row = int(peek(rows, lane))
             if row < 0:  # nearer than any spline reaches
                 continue
+            # rho_ck += B_k Y_c of the four k
             at = (peek(of, j + lane) * (width + MARGIN) + row) * wide
             for part in range(0, wide, LANES):
                 yc = load(turned, lane * wide + part, LANES)
@@ -189,42 +237,60 @@ def add_neighbors(away, of, count, numbers, n, wide, work, sums):
 
 
 @njit(fastmath=True, error_model="numpy")
-def _mixed_rows(table, at, wide, lane, b, across, along):
+def _mixed_rows(
+    table: Array, at: int, wide: int, lane: int, b: Array, across: Array, along: Array
+) -> None:
     """Set row ``lane`` of two arrays to the sums of four rows times splines, and their slopes."""
     for part in range(0, wide, LANES):
         here = at + part
         q0, q1 = load(table, here, LANES), load(table, here + wide, LANES)
         q2, q3 = load(table, here + 2 * wide, LANES), load(table, here + 3 * wide, LANES)
+        # sum_k q_ck B_k
         b0, b1 = peek(b, lane), peek(b, LANES + lane)
         b2, b3 = peek(b, 2 * LANES + lane), peek(b, 3 * LANES + lane)
         store(across, lane * wide + part, b0 * q0 + b1 * q1 + b2 * q2 + b3 * q3)
+        # sum_k q_ck dB_k/dr
         b0, b1 = peek(b, 4 * LANES + lane), peek(b, 5 * LANES + lane)
         b2, b3 = peek(b, 6 * LANES + lane), peek(b, 7 * LANES + lane)
         store(along, lane * wide + part, b0 * q0 + b1 * q1 + b2 * q2 + b3 * q3)
 
 
 @njit(fastmath=True, error_model="numpy")
-def pull_neighbors(away, of, slots, count, numbers, n, wide, work, table, g):
-    """Set ``g`` (room, 3) of listed neighbors to sum_kc q_kc d(B_k Y_c)/d(r_ij).
+def set_pair_gradients(
+    away: Array,
+    of: Array,
+    slots: Array,
+    count: int,
+    numbers: Numbers,
+    n: int,
+    wide: int,
+    scratch: Scratch,
+    table: Array,
+    g: Array,
+) -> None:
+    """Set ``g`` (j, 3) of listed neighbors to dU/dr_ij = sum_kc q_kc d(B_k Y_c)/d(r_ij).
 
     ``table`` holds q in rows like those of ``add_neighbors``.
     """
-    width, first, spacing, on, cutoff = numbers
-    b, rows, pull, y, dy, turned, across, along = work
+    width = numbers[0]
+    b, rows, gradient, y, dy, turned, across, along = scratch
     for j in range(0, count, LANES):
         ux, uy, uz, r, inverse = polar(away, len(of), j)
-        _splines(r, width, first, spacing, on, cutoff, rows, b)
+        _splines(r, numbers, rows, b)
+        # sums over k of q_ck B_k and of q_ck dB_k/dr, for one neighbor after the other
         for lane in range(min(LANES, count - j)):
             row = max(0, int(peek(rows, lane)))
             at = (peek(of, j + lane) * (width + MARGIN) + row) * wide
             _mixed_rows(table, at, wide, lane, b, across, along)
         _harmonics(ux, uy, uz, n, y)
         _harmonics_slope(ux, uy, uz, n, dy)
+        # dU/dr = sum_c Y_c sum_k q_ck dB_k/dr
         for part in range(0, wide, LANES):
             transpose(along, part, wide, turned, part * LANES, LANES)
         radial = 0 * r
         for c in range(n):
             radial = radial + load(y, c * LANES, LANES) * load(turned, c * LANES, LANES)
+        # dU/du = sum_c dY_c/du sum_k q_ck B_k, without c = 0, which is constant
         for part in range(0, wide, LANES):
             transpose(across, part, wide, turned, part * LANES, LANES)
         wx, wy, wz = 0 * r, 0 * r, 0 * r
@@ -233,23 +299,21 @@ def pull_neighbors(away, of, slots, count, numbers, n, wide, work, table, g):
             wx = wx + weight * load(dy, 3 * c * LANES, LANES)
             wy = wy + weight * load(dy, (3 * c + 1) * LANES, LANES)
             wz = wz + weight * load(dy, (3 * c + 2) * LANES, LANES)
+        # dU/dr_ij = u dU/dr + (1 - u u) dU/du / r
         uw = ux * wx + uy * wy + uz * wz
-        put(
-            pull,
-            0,
-            ux * radial + (wx - ux * uw) * inverse,
-            uy * radial + (wy - uy * uw) * inverse,
-            uz * radial + (wz - uz * uw) * inverse,
-        )
+        gx = ux * radial + (wx - ux * uw) * inverse
+        gy = uy * radial + (wy - uy * uw) * inverse
+        gz = uz * radial + (wz - uz * uw) * inverse
+        put(gradient, 0, gx, gy, gz)
         for lane in range(min(LANES, count - j)):
             if peek(rows, lane) >= 0:
                 slot = peek(slots, j + lane)
-                g[slot, 0], g[slot, 1] = peek(pull, lane), peek(pull, LANES + lane)
-                g[slot, 2] = peek(pull, 2 * LANES + lane)
+                g[slot, 0], g[slot, 1] = peek(gradient, lane), peek(gradient, LANES + lane)
+                g[slot, 2] = peek(gradient, 2 * LANES + lane)
 
 
 @njit(error_model="numpy")
-def _write_rows(sums, width, wide, out):
+def _write_rows(sums: Array, width: int, wide: int, out: Array) -> None:
     """Set ``out`` (harmonics, types * splines) to rows of ``wide``, without their margins."""
     for t in range(out.shape[1] // width):
         for k in range(width):
@@ -258,38 +322,42 @@ def _write_rows(sums, width, wide, out):
                 out[c, t * width + k] = sums[at + c]
 
 
-@njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
-def density(d, neighbor_types, numbers, n, rho):
+@compiled(fastmath=True)
+def density(d: Array, neighbor_types: Array, numbers: Numbers, n: int, rho: Array) -> None:
     """Set ``rho`` to that of ``reference_density``: n harmonics, and the numbers of the basis."""
     wide = padded(n)
     width, cutoff, n_beads = numbers[0], numbers[4], d.shape[1]
     n_types = rho.shape[3] // width
     for chunk in prange(CHUNKS):
         away, of, slots = lists_of(d.shape[2], d.dtype)
-        work = workspace(wide, d.dtype)
+        scratch = workspace(wide, d.dtype)
         sums = np.empty(n_types * (width + MARGIN) * wide, d.dtype)
         begin, end = share(chunk, d.shape[0] * n_beads)
         for bead in range(begin, end):
             f, i = bead // n_beads, bead % n_beads
             count = near_neighbors(d, neighbor_types, f, i, cutoff * cutoff, away, of, slots)
             sums[:] = 0
-            add_neighbors(away, of, count, numbers, n, wide, work, sums)
+            add_neighbors(away, of, count, numbers, n, wide, scratch, sums)
             _write_rows(sums, width, wide, rho[f, i])
 
 
-@njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
-def gradient(d, neighbor_types, numbers, n, q, g):
-    """Set g_ij to sum_kc q_ikc d(B_k Y_c)/d(r_ij), for n harmonics and the numbers of the basis."""
+@compiled(fastmath=True)
+def gradient(d: Array, neighbor_types: Array, numbers: Numbers, n: int, q: Array, g: Array) -> None:
+    """Set the pair gradients g_ij to sum_kc q_ikc d(B_k Y_c)/d(r_ij).
+
+    Of n harmonics, and the numbers of the basis.
+    """
     wide = padded(n)
     width, cutoff, n_beads = numbers[0], numbers[4], d.shape[1]
     n_types = q.shape[3] // width
     for chunk in prange(CHUNKS):
         away, of, slots = lists_of(d.shape[2], d.dtype)
-        work = workspace(wide, d.dtype)
+        scratch = workspace(wide, d.dtype)
         table = np.zeros(n_types * (width + MARGIN) * wide, d.dtype)
         begin, end = share(chunk, d.shape[0] * n_beads)
         for bead in range(begin, end):
             f, i = bead // n_beads, bead % n_beads
+            # q in rows of harmonics, behind margins that stay zero
             for t in range(n_types):
                 for k in range(width):
                     at = (t * (width + MARGIN) + k + MARGIN) * wide
@@ -297,14 +365,17 @@ def gradient(d, neighbor_types, numbers, n, q, g):
                         table[at + c] = q[f, i, c, t * width + k]
             g[f, i] = 0
             count = near_neighbors(d, neighbor_types, f, i, cutoff * cutoff, away, of, slots)
-            pull_neighbors(away, of, slots, count, numbers, n, wide, work, table, g[f, i])
+            lists = away, of, slots
+            set_pair_gradients(*lists, count, numbers, n, wide, scratch, table, g[f, i])
 
 
-@njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
-def directional(d, neighbor_types, numbers, n, v, out):
+@compiled(fastmath=True)
+def directional(
+    d: Array, neighbor_types: Array, numbers: Numbers, n: int, v: Array, out: Array
+) -> None:
     """Set ``out`` to sum_j v_ij . d(B_k Y_c)/d(r_ij), for n harmonics."""
     wide = padded(n)
-    width, first, spacing, on, cutoff = numbers
+    width, cutoff = numbers[0], numbers[4]
     n_beads, n_types = d.shape[1], out.shape[3] // width
     for chunk in prange(CHUNKS):
         away, of, slots = lists_of(d.shape[2], d.dtype)
@@ -317,30 +388,23 @@ def directional(d, neighbor_types, numbers, n, v, out):
             sums[:] = 0
             for j in range(0, count, LANES):
                 ux, uy, uz, r, inverse = polar(away, len(of), j)
-                _splines(r, width, first, spacing, on, cutoff, rows, b)
+                _splines(r, numbers, rows, b)
                 _harmonics(ux, uy, uz, n, y)
                 _harmonics_slope(ux, uy, uz, n, dy)
                 for lane in range(min(LANES, count - j)):
                     slot = peek(slots, j + lane)
                     for x in range(3):
                         speed[x * LANES + lane] = v[f, i, slot, x]
-                vx, vy, vz = (
-                    load(speed, 0, LANES),
-                    load(speed, LANES, LANES),
-                    load(speed, 2 * LANES, LANES),
-                )
+                vx, vy = load(speed, 0, LANES), load(speed, LANES, LANES)
+                vz = load(speed, 2 * LANES, LANES)
+                # along v, r changes by dr = v . u, and u by (v - u dr) / r, which v is from here on
                 dr = ux * vx + uy * vy + uz * vz
-                vx, vy, vz = (
-                    (vx - ux * dr) * inverse,
-                    (vy - uy * dr) * inverse,
-                    (vz - uz * dr) * inverse,
-                )
+                vx, vy = (vx - ux * dr) * inverse, (vy - uy * dr) * inverse
+                vz = (vz - uz * dr) * inverse
+                # v . d(B_k Y_c)/dr_ij = B_k (dY_c/du . du) + dB_k/dr (Y_c dr): what is in brackets
                 for c in range(n):
-                    dx, dy_, dz = (
-                        load(dy, 3 * c * LANES, LANES),
-                        load(dy, (3 * c + 1) * LANES, LANES),
-                        load(dy, (3 * c + 2) * LANES, LANES),
-                    )
+                    dx, dy_ = load(dy, 3 * c * LANES, LANES), load(dy, (3 * c + 1) * LANES, LANES)
+                    dz = load(dy, (3 * c + 2) * LANES, LANES)
                     store(across, c * LANES, dx * vx + dy_ * vy + dz * vz)
                     store(y, c * LANES, load(y, c * LANES, LANES) * dr)
                 for part in range(0, wide, LANES):
@@ -350,6 +414,7 @@ def directional(d, neighbor_types, numbers, n, v, out):
                     row = int(peek(rows, lane))
                     if row < 0:
                         continue
+                    # times B_k and dB_k/dr of the four k
                     at = (peek(of, j + lane) * (width + MARGIN) + row) * wide
                     for part in range(0, wide, LANES):
                         ac = load(turned, lane * wide + part, LANES)
@@ -363,13 +428,15 @@ def directional(d, neighbor_types, numbers, n, v, out):
 
 @cache
 def spectrum(width: int) -> Loop:
-    """Return the loop (a, b, d): set d to (D(a, b) + D(b, a)) / 2 of ``reference_power_spectrum``.
+    """Return the loop (a, b, d): set d to the power spectrum D, made bilinear and symmetric.
+
+    (D(a, b) + D(b, a)) / 2, with D(a, a) that of ``reference_power_spectrum``.
 
     ``width`` divides the number of channels: see ``divisor``.
     """
 
-    @njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
-    def loop(a, b, d):
+    @compiled(fastmath=True)
+    def loop(a: Array, b: Array, d: Array) -> None:
         a_, b_, d_ = a.ravel(), b.ravel(), d.ravel()
         _, n_l, n_axis, n_channels = d.shape
         for i in prange(a.shape[0]):
@@ -377,6 +444,7 @@ def spectrum(width: int) -> Loop:
                 first = (i * a.shape[1] + l * l) * n_channels
                 for n in range(n_axis):
                     to = ((i * n_l + l) * n_axis + n) * n_channels
+                    # sum_c (a_cn b_cm + b_cn a_cm) / 2 over the 2 l + 1 harmonics c of l
                     for m in range(0, n_channels, width):
                         here = load(b_, first + m, width) * a_[first + n]
                         here = here + load(a_, first + m, width) * b_[first + n]
@@ -393,24 +461,27 @@ def spectrum(width: int) -> Loop:
 def contraction(width: int) -> Loop:
     """Return the loop (a, g, out): set ``out`` to the gradient of sum(g D(a, a)) in a."""
 
-    @njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
-    def loop(a, g, out):
+    @compiled(fastmath=True)
+    def loop(a: Array, g: Array, out: Array) -> None:
         a_, g_, out_ = a.ravel(), g.ravel(), out.ravel()
         _, n_l, n_axis, n_channels = g.shape
         for i in prange(a.shape[0]):
             for l in range(n_l):
-                pulls = (i * n_l + l) * n_axis * n_channels
+                slopes = (i * n_l + l) * n_axis * n_channels
                 for c in range(l * l, (l + 1) * (l + 1)):
                     row = (i * a.shape[1] + c) * n_channels
+                    # D_lnm = sum_c a_cn a_cm: its gradient in a_cm, sum_n g_lnm a_cn
                     for m in range(0, n_channels, width):
-                        here = load(g_, pulls + m, width) * a_[row]
+                        here = load(g_, slopes + m, width) * a_[row]
                         for n in range(1, n_axis):
-                            here = here + load(g_, pulls + n * n_channels + m, width) * a_[row + n]
+                            slope = load(g_, slopes + n * n_channels + m, width)
+                            here = here + slope * a_[row + n]
                         store(out_, row + m, here)
+                    # and in a_cn, sum_m g_lnm a_cm
                     for n in range(n_axis):
-                        pull = pulls + n * n_channels
+                        at = slopes + n * n_channels
                         for m in range(0, n_channels, width):
-                            product = load(g_, pull + m, width) * load(a_, row + m, width)
+                            product = load(g_, at + m, width) * load(a_, row + m, width)
                             out_[row + n] += total(product)
 
     return loop

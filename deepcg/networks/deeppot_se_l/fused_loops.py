@@ -1,8 +1,34 @@
-"""The whole of a ``DeepPotSEL`` and of its gradient, in one compiled loop for the CPU.
+"""The whole of a ``DeepPotSEL`` and its pair gradients, in one compiled loop for the CPU.
 
+rho_ck to A_cn = sum_k rho_ck M_kn - mean, to the features (A_0n, D_lnm, B_abc), to U, and back.
 LANES beads go through all stages together, so that what one stage leaves for the next stays in the
 cache. About a bead, a vector holds harmonics or neighbors; in the invariants and the fitting net,
 where every bead does the same, it holds the beads.
+
+========================  ===========================  =======================  =========
+symbol                    name here                    shape                    unit
+========================  ===========================  =======================  =========
+r_ij                      d; away                      (f, i, j, 3)             nm
+rho_ck, one bead          sums                         (types, k, c)            1
+M_kn                      mix, of a type               ``fitting.strips``       1
+M_kn, for the way back    unmix, of a type             ``fitting.strips``       1
+mean of A_0n              offset                       (types, n)               1
+A_cn                      about; x                     (LANES beads, n, c);     1
+                                                       (c, n, LANES beads)
+A_0n, D_lnm, B_abc        inputs                       (features, LANES)        1
+A of products of three    some                         (c, a, LANES)            1
+U_i                       energies; e                  (LANES,); (f, i)         kJ/mol
+dU/d(features)            inputs, after ``fit``        (features, LANES)        kJ/mol
+dU/dA_cn                  back; about                  as A_cn                  kJ/mol
+dU/drho_ck, one bead      sums                         (types, k, c)            kJ/mol
+dU/dr_ij                  g                            (f, i, j, 3)             kJ/mol/nm
+========================  ===========================  =======================  =========
+
+f are frames, i beads, j neighbors, k splines, c harmonics, n and m channels, m with any n < n_axis
+in D. Density, bispectrum and net are those of ``density_loops``, ``bispectrum_loops`` and
+``fitting_loops``. All is defined by ``deepcg.networks.deeppot_se_l.model.DeepPotSEL.forward``; they
+are tied by
+``tests/networks/test_fused_deeppot_se_l.py::test_compiled_forces_are_those_of_the_definition``.
 """
 
 from __future__ import annotations
@@ -10,22 +36,29 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-from deepcg.compute.loops import padded
+from deepcg.compute.loops import Array, compiled, padded
 from deepcg.compute.simd import LANES, load, store, transpose
 from deepcg.networks.deeppot_se_l.bispectrum_loops import add_products, add_slopes, layout
 from deepcg.networks.deeppot_se_l.density_loops import (
     MARGIN,
+    Numbers,
     add_neighbors,
-    pull_neighbors,
+    set_pair_gradients,
     workspace,
 )
-from deepcg.networks.fitting_loops import STRIP, fit, linear, room_for
-from deepcg.networks.neighbor_loops import near_neighbors
+from deepcg.networks.fitting_loops import STRIP, Net, fit, linear, scratch_for, strips_of
+from deepcg.networks.neighbor_loops import capacity_for, near_neighbors
+
+Couplings = tuple[Array, ...]
+"""Ends, terms, factors and columns, see ``bispectrum_loops``."""
+
+Threes = tuple[Array, Array, Array, Array, Array, Array]
+"""The same, and what ``layout`` makes of them."""
 
 
 @njit(fastmath=True, error_model="numpy")
-def _power_spectrum(x, n_l, n_axis, n, out, at):
-    """Write D_lij = sum_c x_ci x_cj, i < n_axis, to ``out`` from row ``at`` on."""
+def _power_spectrum(x: Array, n_l: int, n_axis: int, n: int, out: Array, at: int) -> None:
+    """Write the power spectrum D_lij = sum_c x_ci x_cj, i < n_axis, to ``out`` from row at on."""
     for l in range(n_l):
         for i in range(n_axis):
             for j in range(n):
@@ -39,29 +72,33 @@ def _power_spectrum(x, n_l, n_axis, n, out, at):
 
 
 @njit(fastmath=True, error_model="numpy")
-def _spectrum_slopes(x, n_l, n_axis, n, g, at, out):
+def _power_spectrum_slopes(
+    x: Array, n_l: int, n_axis: int, n: int, g: Array, at: int, out: Array
+) -> None:
     """Set ``out`` to the gradient in x of sum(g D), g from row ``at`` on."""
     for l in range(n_l):
         for c in range(l * l, (l + 1) * (l + 1)):
             row = c * n
+            # D_lij = sum_c x_ci x_cj: its gradient in x_cj, sum_i g_lij x_ci
             for j in range(n):
-                pull = at + l * n_axis * n + j
-                here = load(g, pull * LANES, LANES) * load(x, row * LANES, LANES)
+                first = at + l * n_axis * n + j
+                here = load(g, first * LANES, LANES) * load(x, row * LANES, LANES)
                 for i in range(1, n_axis):
-                    slope = load(g, (pull + i * n) * LANES, LANES)
+                    slope = load(g, (first + i * n) * LANES, LANES)
                     here = here + slope * load(x, (row + i) * LANES, LANES)
                 store(out, (row + j) * LANES, here)
+            # and in x_ci, sum_j g_lij x_cj
             for i in range(n_axis):
-                pull = at + (l * n_axis + i) * n
+                first = at + (l * n_axis + i) * n
                 here = load(out, (row + i) * LANES, LANES)
                 for j in range(n):
-                    slope = load(g, (pull + j) * LANES, LANES)
+                    slope = load(g, (first + j) * LANES, LANES)
                     here = here + slope * load(x, (row + j) * LANES, LANES)
                 store(out, (row + i) * LANES, here)
 
 
 @njit(error_model="numpy")
-def _copy(source, stride, target, width, rows):
+def _copy(source: Array, stride: int, target: Array, width: int, rows: int) -> None:
     """Copy the first ``width`` of every ``stride`` vectors, for so many rows."""
     for c in range(rows):
         for i in range(width):
@@ -69,7 +106,7 @@ def _copy(source, stride, target, width, rows):
 
 
 @njit(fastmath=True, error_model="numpy")
-def _add_copy(source, width, target, stride, rows):
+def _add_copy(source: Array, width: int, target: Array, stride: int, rows: int) -> None:
     """Add what ``_copy`` would have copied."""
     for c in range(rows):
         for i in range(width):
@@ -79,7 +116,9 @@ def _add_copy(source, width, target, stride, rows):
 
 
 @njit(fastmath=True, error_model="numpy")
-def _energies_and_slopes(x, n_l, channels, net, threes, back):
+def _energies_and_slopes(
+    x: Array, n_l: int, channels: tuple[int, int, int], net: Net, threes: Threes, back: Array
+) -> Array:
     """Return the energies of LANES beads, and set ``back`` to their gradient in A, x.
 
     Both hold harmonics, channels and beads, in this order; ``back`` is zero. ``channels`` are the
@@ -89,7 +128,8 @@ def _energies_and_slopes(x, n_l, channels, net, threes, back):
     n, n_axis, n_some = channels
     sizes = net[0]
     dtype, once, first = x.dtype, n * LANES, n * (1 + n_l * n_axis) * LANES
-    inputs = np.zeros(-(-sizes[0] // STRIP) * STRIP * LANES, dtype)
+    # the features A_0, D and, of the first n_some channels, B
+    inputs = np.zeros(strips_of(sizes[0]) * STRIP * LANES, dtype)
     inputs[:once] = x[:once]
     _power_spectrum(x, n_l, n_axis, n, inputs, n)
     some = np.empty(n_l * n_l * n_some * LANES, dtype)
@@ -97,9 +137,11 @@ def _energies_and_slopes(x, n_l, channels, net, threes, back):
     if n_some:
         _copy(x, n, some, n_some, n_l * n_l)
         add_products(some, some, some, n_some, *threes, s, inputs[first:])
+    # U, and dU/d(features) in place of these
     energies = np.empty(LANES, dtype)
-    fit(inputs, net, room_for(sizes, dtype), energies)
-    _spectrum_slopes(x, n_l, n_axis, n, inputs, n, back)
+    fit(inputs, net, scratch_for(sizes, dtype), energies)
+    # dU/dA: what D, A_0 and B add
+    _power_spectrum_slopes(x, n_l, n_axis, n, inputs, n, back)
     _add_copy(inputs, n, back, n, 1)
     if n_some:
         add_slopes(inputs[first:], some, some, n_some, *threes, s, t, slopes)
@@ -108,7 +150,7 @@ def _energies_and_slopes(x, n_l, channels, net, threes, back):
 
 
 @njit(error_model="numpy")
-def _turn(about, n, wide, x, back):
+def _turn(about: Array, n: int, wide: int, x: Array, back: bool) -> None:
     """Copy rows of beads (LANES, n * wide or more) to x (wide, n, LANES), or the other way back."""
     flat, step = about.ravel(), about.shape[1]
     for m in range(n):
@@ -120,13 +162,24 @@ def _turn(about, n, wide, x, back):
                 transpose(flat, at, step, x, to, n * LANES)
 
 
-@njit(fastmath=True, parallel=True, cache=True, error_model="numpy")
+@compiled(fastmath=True)
 def energies_and_pulls(
-    d, neighbor_types, numbers, n_harmonics, beads, kinds, channels, mixing, net, couplings, e, g
-):
-    """Set bead energies e and dU/dr_ij g.
+    d: Array,
+    neighbor_types: Array,
+    numbers: Numbers,
+    n_harmonics: int,
+    beads: Array,
+    kinds: Array,
+    channels: tuple[int, int, int],
+    mixing: tuple[Array, Array, Array],
+    net: Net,
+    couplings: Couplings,
+    e: Array,
+    g: Array,
+) -> None:
+    """Set bead energies e and pair gradients dU/dr_ij g.
 
-    Given displacements (frames, beads, room, 3) and types (frames, beads, room) of neighbors; the
+    Given displacements (frames, beads, width, 3) and types (frames, beads, width) of neighbors; the
     numbers of the basis, and that of harmonics; beads in groups of LANES of one type (groups,
     LANES), the last repeated where there are fewer, and these types (groups,); the numbers of
     channels, of axis neurons and of channels in products of three; mix, unmix and offset, and
@@ -136,25 +189,29 @@ def energies_and_pulls(
     width, cutoff, n_beads, n, dtype = numbers[0], numbers[4], d.shape[1], channels[0], d.dtype
     mix, unmix, offset = mixing
     sizes, repeats, weights, places = net
-    threes = (*couplings, *layout(couplings[1], couplings[0], couplings[3]))
-    n_rows, strips = len(offset) * (width + MARGIN), -(-n // STRIP)
-    back_strips = -(-n_rows // STRIP)
+    ends, terms, factors, columns = couplings
+    threes = (ends, terms, factors, columns, *layout(terms, ends, columns))
+    n_rows, strips = len(offset) * (width + MARGIN), strips_of(n)
+    back_strips = strips_of(n_rows)
     for group in prange(len(beads)):
-        kind, work = kinds[group], workspace(wide, dtype)
-        room = (d.shape[2] // LANES + 2) * LANES
-        away, of = np.ones((LANES, 3 * room), dtype), np.zeros((LANES, room), np.int64)
-        slots, count = np.zeros((LANES, room), np.int64), np.zeros(LANES, np.int64)
+        kind, scratch = kinds[group], workspace(wide, dtype)
+        capacity = capacity_for(d.shape[2])
+        away, of = np.ones((LANES, 3 * capacity), dtype), np.zeros((LANES, capacity), np.int64)
+        slots, count = np.zeros((LANES, capacity), np.int64), np.zeros(LANES, np.int64)
         sums = np.zeros(back_strips * STRIP * wide, dtype)
         about = np.empty((LANES, strips * STRIP * wide), dtype)
         for lane in range(LANES):
             f, i = beads[group, lane] // n_beads, beads[group, lane] % n_beads
+            # rho_ck
             lists = away[lane], of[lane], slots[lane]
             count[lane] = near_neighbors(d, neighbor_types, f, i, cutoff * cutoff, *lists)
             sums[:] = 0
-            add_neighbors(*lists[:2], count[lane], numbers, n_harmonics, wide, work, sums)
+            add_neighbors(*lists[:2], count[lane], numbers, n_harmonics, wide, scratch, sums)
+            # A_cn = sum_k rho_ck M_kn, less the mean of c = 0
             linear(sums, n_rows, mix[kind], 0, strips, about[lane], wide)
             for m in range(n):
                 about[lane, m * wide] -= offset[kind, m]
+        # U and dU/dA of all beads at once
         x = np.empty(wide * n * LANES, dtype)
         back = np.zeros_like(x)
         _turn(about, n, wide, x, False)
@@ -165,7 +222,8 @@ def energies_and_pulls(
             if lane and beads[group, lane] == beads[group, lane - 1]:
                 break
             f, i = beads[group, lane] // n_beads, beads[group, lane] % n_beads
-            lists = away[lane], of[lane], slots[lane]
             e[f, i], g[f, i] = energies[lane], 0
+            # dU/drho_ck = sum_n dU/dA_cn M_kn, and dU/dr_ij
             linear(about[lane], n, unmix[kind], 0, back_strips, sums, wide)
-            pull_neighbors(*lists, count[lane], numbers, n_harmonics, wide, work, sums, g[f, i])
+            near = count[lane], numbers, n_harmonics, wide, scratch, sums
+            set_pair_gradients(away[lane], of[lane], slots[lane], *near, g[f, i])

@@ -1,21 +1,43 @@
-"""All pairs of beads within a cutoff, in compiled loops on the CPU.
+"""Cell lists: all pairs of beads within a cutoff, in compiled loops on the CPU.
 
 Beads are sorted into cells at least as wide as the cutoff, and each is compared with those of the
 cells around its own: the time is linear in the number of beads. Where a box has not enough cells
-in a direction for this to spare anything, it has one, and a small box is one cell.
+in a direction for this to spare anything, it has one, and a small box is one cell. Displacements
+are those of minimum images; a Verlet list is what is found with a skin added to the cutoff.
+
+=====================  ======================  ===================  =====
+symbol                 name here               shape                unit
+=====================  ======================  ===================  =====
+r_i                    x                       (f, i, 3)            nm
+box vectors a, b, c    boxes; box              (f, 3, 3); (3, 3)    nm
+1/a_x, 1/b_y, 1/c_z    inverse                 (3,)                 1/nm
+reciprocal vectors     normals, columns        (3, 3)               1/nm
+cells per direction    shapes; shape           (f, 3); (3,)         1
+first of each cell     begins                  (f, cells + 1)       -
+i by cells, its cell   beads, cells            (f, i)               -
+r_cut^2                limit                   a number             nm^2
+j; lattice vector      index, shift            (f, i, j); .., 3     -; nm
+neighbors of i         count                   (f, i)               1
+r_j + shift - r_i      out of displacements    (f, i, j, 3)         nm
+dU/dr_ij               pair_gradient           (f, i, j, 3)         kJ/mol/nm
+=====================  ======================  ===================  =====
+
+Pairs are defined by ``deepcg.geometry.neighbor_list.all_pairs``, minimum images by
+``deepcg.geometry.neighbor_list.lattice_shift``; they are tied by
+``tests/geometry/test_neighbor_list.py::test_all_searches_agree_in_triclinic_boxes``,
+``tests/geometry/test_neighbor_list.py::test_all_searches_agree_in_the_open`` and
+``tests/geometry/test_neighbor_list.py::test_many_cells_hold_the_pairs_of_one``.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import torch
 from numba import njit, prange
 from torch import Tensor
 
-from deepcg.compute.loops import CHUNKS, share
-from deepcg.compute.simd import LANES, floor, load, put, store
+from deepcg.compute.loops import CHUNKS, Array, compiled, share
+from deepcg.compute.simd import LANES, Vec, floor, load, put, store
 from deepcg.compute.threads import use_torch_threads
 
 FEWEST_CELLS = 4
@@ -52,27 +74,31 @@ def displacements(
     """Return what ``neighbors.environments`` does, without a way back to the positions."""
     use_torch_threads()
     out = torch.empty_like(shift)
-    arrays = [t.contiguous().numpy() for t in (positions, index, shift, count)]
-    _displace(*arrays, padding, out.numpy())
+    x, j, vector, n = (t.contiguous().numpy() for t in (positions, index, shift, count))
+    _displace(x, j, vector, n, padding, out.numpy())
     return out
 
 
-def collected(pull: Tensor, index: Tensor, count: Tensor) -> Tensor:
-    """Return the forces (n_frames, n_beads, 3) of pairs: dU/d(r_j - r_i) pulls at both beads."""
+def collected(pair_gradient: Tensor, index: Tensor, count: Tensor) -> Tensor:
+    """Return the forces (n_frames, n_beads, 3) of pair gradients dU/d(r_j - r_i), kJ/mol/nm."""
     use_torch_threads()
-    f, n, _, _ = pull.shape
-    out = pull.new_zeros(f, n, 3)
-    _collect(*(t.contiguous().numpy() for t in (pull, index, count)), out.numpy())
+    f, n, _, _ = pair_gradient.shape
+    out = pair_gradient.new_zeros(f, n, 3)
+    g, j, many = (t.contiguous().numpy() for t in (pair_gradient, index, count))
+    _collect(g, j, many, out.numpy())
     return out
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
-def _displace(x: Any, index: Any, shift: Any, count: Any, padding: float, out: Any) -> None:
+@compiled()
+def _displace(
+    x: Array, index: Array, shift: Array, count: Array, padding: float, out: Array
+) -> None:
     n = x.shape[1]
     for bead in prange(x.shape[0] * n):
         f, i = bead // n, bead % n
         for slot in range(count[f, i]):
             j = index[f, i, slot]
+            # r_j + shift - r_i
             for k in range(3):
                 out[f, i, slot, k] = x[f, j, k] + shift[f, i, slot, k] - x[f, i, k]
         for slot in range(count[f, i], index.shape[2]):
@@ -81,19 +107,21 @@ def _displace(x: Any, index: Any, shift: Any, count: Any, padding: float, out: A
             out[f, i, slot, 2] = 0
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
-def _collect(pull: Any, index: Any, count: Any, out: Any) -> None:
-    for f in prange(pull.shape[0]):  # beads of a frame write to each other's rows
-        for i in range(pull.shape[1]):
+@compiled()
+def _collect(pair_gradient: Array, index: Array, count: Array, out: Array) -> None:
+    # frames in parallel: beads of one write to each other's rows
+    for f in prange(pair_gradient.shape[0]):
+        for i in range(pair_gradient.shape[1]):
             for slot in range(count[f, i]):
                 j = index[f, i, slot]
+                # -dU/dr_i is dU/dr_ij, and -dU/dr_j is -dU/dr_ij
                 for k in range(3):
-                    out[f, i, k] += pull[f, i, slot, k]
-                    out[f, j, k] -= pull[f, i, slot, k]
+                    out[f, i, k] += pair_gradient[f, i, slot, k]
+                    out[f, j, k] -= pair_gradient[f, i, slot, k]
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
-def _look_up(index: Any, count: Any, types: Any, out: Any) -> None:
+@compiled()
+def _look_up(index: Array, count: Array, types: Array, out: Array) -> None:
     n = index.shape[1]
     for bead in prange(index.shape[0] * n):
         f, i = bead // n, bead % n
@@ -102,7 +130,7 @@ def _look_up(index: Any, count: Any, types: Any, out: Any) -> None:
 
 
 @njit(error_model="numpy")
-def _cells(x: Any, box: Any, periodic: bool, cutoff: float) -> Any:
+def _cells(x: Array, box: Array, periodic: bool, cutoff: float) -> tuple[Array, Array, Array]:
     """Return how many cells to make of a frame (n_beads, 3), and the parallelepiped they divide.
 
     The latter is the box, or what encloses all beads in the open, and where it begins.
@@ -116,6 +144,7 @@ def _cells(x: Any, box: Any, periodic: bool, cutoff: float) -> Any:
                 if np.isfinite(x[i, k]):
                     first[k], last = min(x[i, k], first[k]), max(x[i, k], last)
             whole[k, k] = max(last - first[k], cutoff)
+    # the height between two faces is 1 over the length of a reciprocal vector
     normals = np.linalg.inv(whole)
     for k in range(3):
         height = 1 / np.sqrt(np.sum(normals[:, k] ** 2))
@@ -126,8 +155,10 @@ def _cells(x: Any, box: Any, periodic: bool, cutoff: float) -> Any:
     return shape, normals, first
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
-def _sorted(x: Any, boxes: Any, periodic: bool, cutoff: float) -> Any:
+@compiled()
+def _sorted(
+    x: Array, boxes: Array, periodic: bool, cutoff: float
+) -> tuple[Array, Array, Array, Array]:
     """Sort the beads (n_frames, n_beads, 3) of every frame by cells.
 
     Returns the numbers of cells (n_frames, 3), where each cell begins (n_frames, n_beads + 1), the
@@ -139,6 +170,7 @@ def _sorted(x: Any, boxes: Any, periodic: bool, cutoff: float) -> Any:
     beads, cells = np.empty((n_frames, n), np.int64), np.empty((n_frames, n), np.int64)
     for f in prange(n_frames):
         shape, normals, first = _cells(x[f], boxes[f], periodic, cutoff)
+        # the cell of each bead, from its place along the box vectors in units of these
         shapes[f], of = shape, np.zeros(n, np.int64)
         for i in range(n):
             for k in range(2, -1, -1):
@@ -151,6 +183,7 @@ def _sorted(x: Any, boxes: Any, periodic: bool, cutoff: float) -> Any:
                 whole = place * shape[k] if 0 < place < 1 else shape[k] - 1 if place >= 1 else 0
                 of[i] = of[i] * shape[k] + min(int(whole), shape[k] - 1)
             begins[f, of[i] + 2] += 1
+        # a counting sort: where cells begin, and then the beads
         for cell in range(n):
             begins[f, cell + 1] += begins[f, cell]
         for i in range(n):  # moves the end of each cell to where the next begins
@@ -161,8 +194,9 @@ def _sorted(x: Any, boxes: Any, periodic: bool, cutoff: float) -> Any:
 
 
 @njit(fastmath=True, error_model="numpy")
-def _shift(dx: Any, dy: Any, dz: Any, box: Any, inverse: Any) -> Any:
-    """Return the box vectors that bring displacements to their shortest images."""
+def _shift(dx: Vec, dy: Vec, dz: Vec, box: Array, inverse: Array) -> tuple[Vec, Vec, Vec]:
+    """Return the box vectors that bring displacements to their minimum images."""
+    # c, b and a in turn, as in ``lattice_shift``: of a box in reduced form only c has a z
     c = 0 - floor(dz * inverse[2] + 0.5)
     b = 0 - floor((dy + c * box[2, 1]) * inverse[1] + 0.5)
     a = 0 - floor((dx + c * box[2, 0] + b * box[1, 0]) * inverse[0] + 0.5)
@@ -171,7 +205,7 @@ def _shift(dx: Any, dy: Any, dz: Any, box: Any, inverse: Any) -> Any:
 
 
 @njit(error_model="numpy")
-def _inverse(box: Any, periodic: bool) -> Any:
+def _inverse(box: Array, periodic: bool) -> Array:
     """Return the inverse edges (3,) of a box, and nothing to round to where there is none."""
     inverse = np.zeros(3, box.dtype)
     for k in range(3):
@@ -180,19 +214,19 @@ def _inverse(box: Any, periodic: bool) -> Any:
 
 
 @njit(fastmath=True, error_model="numpy")
-def _compare(points: Any, n: int, xyz: Any, box: Any, inverse: Any, squares: Any) -> None:
-    """Set the squared distances of the n first points (3, room) to one."""
-    room, x, y, z = len(squares), xyz[0], xyz[1], xyz[2]
+def _compare(points: Array, n: int, xyz: Array, box: Array, inverse: Array, squares: Array) -> None:
+    """Set the squared distances of the n first points (3, capacity) to one."""
+    capacity, x, y, z = len(squares), xyz[0], xyz[1], xyz[2]
     for j in range(0, n, LANES):
-        dx, dy = load(points, j, LANES) - x, load(points, room + j, LANES) - y
-        dz = load(points, 2 * room + j, LANES) - z
+        dx, dy = load(points, j, LANES) - x, load(points, capacity + j, LANES) - y
+        dz = load(points, 2 * capacity + j, LANES) - z
         sx, sy, sz = _shift(dx, dy, dz, box, inverse)
         dx, dy, dz = dx + sx, dy + sy, dz + sz
         store(squares, j, dx * dx + dy * dy + dz * dz)
 
 
 @njit(error_model="numpy")
-def _around(cell: int, n: int, periodic: bool) -> Any:
+def _around(cell: int, n: int, periodic: bool) -> tuple[int, int]:
     """Return the first of the cells in a direction about one of n, and how many there are."""
     if n == 1:
         return 0, 1
@@ -203,10 +237,17 @@ def _around(cell: int, n: int, periodic: bool) -> Any:
 
 @njit(error_model="numpy")
 def _gather(
-    x: Any, cell: int, shape: Any, begins: Any, beads: Any, periodic: bool, some: Any, points: Any
+    x: Array,
+    cell: int,
+    shape: Array,
+    begins: Array,
+    beads: Array,
+    periodic: bool,
+    some: Array,
+    points: Array,
 ) -> int:
     """List the beads in the cells around one, with their positions, and return how many."""
-    room, found = points.size // 3, 0
+    capacity, found = points.size // 3, 0
     first_x, n_x = _around(cell % shape[0], shape[0], periodic)
     first_y, n_y = _around(cell // shape[0] % shape[1], shape[1], periodic)
     first_z, n_z = _around(cell // (shape[0] * shape[1]), shape[2], periodic)
@@ -219,22 +260,22 @@ def _gather(
                     i = beads[at]
                     some[found] = i
                     for k in range(3):
-                        points[k * room + found] = x[i, k]
+                        points[k * capacity + found] = x[i, k]
                     found += 1
     return found
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@compiled()
 def _count(
-    x: Any,
-    boxes: Any,
+    x: Array,
+    boxes: Array,
     periodic: bool,
     limit: float,
-    shapes: Any,
-    begins: Any,
-    beads: Any,
-    cells: Any,
-    count: Any,
+    shapes: Array,
+    begins: Array,
+    beads: Array,
+    cells: Array,
+    count: Array,
 ) -> None:
     n = x.shape[1]
     for chunk in prange(CHUNKS):
@@ -254,18 +295,18 @@ def _count(
             count[f, i] = max(found - 1, 0)  # of these it is one itself, if it is anywhere
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@compiled()
 def _fill(
-    x: Any,
-    boxes: Any,
+    x: Array,
+    boxes: Array,
     periodic: bool,
     limit: float,
-    shapes: Any,
-    begins: Any,
-    beads: Any,
-    cells: Any,
-    index: Any,
-    shift: Any,
+    shapes: Array,
+    begins: Array,
+    beads: Array,
+    cells: Array,
+    index: Array,
+    shift: Array,
 ) -> None:
     n = x.shape[1]
     for chunk in prange(CHUNKS):
@@ -286,6 +327,7 @@ def _fill(
                 # written in any case, kept if near: branches that cannot be foreseen cost more
                 near[found] = j
                 found += squares[j] < limit
+            # the others, and itself in padding
             row, slots = index[f, i], 0
             for k in range(found):
                 if some[near[k]] != i and slots < len(row):
@@ -293,6 +335,7 @@ def _fill(
                     slots += 1
             row[slots:] = i
             shift[f, i, slots:] = 0
+            # their lattice vectors
             for first in range(0, slots, LANES):
                 last_lane = min(LANES, slots - first)
                 for lane in range(last_lane):

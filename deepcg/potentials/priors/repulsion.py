@@ -91,9 +91,11 @@ class Repulsion(nn.Module):
         """Return bead energies and dU/dr_ij (n_frames, n_beads, width, 3), kJ/mol/nm."""
         d = neighbors.displacement.detach()
         energy, gradient = d.new_empty(d.shape[:2]), torch.empty_like(d)
-        given = d, neighbors.index, neighbors.count, types, self.get_buffer("onset")
-        arrays = [tensor.contiguous().numpy() for tensor in (*given, self.get_buffer("excluded"))]
-        repel(*arrays, self.height, self.width, energy.numpy(), gradient.numpy())
+        constants = self.get_buffer("onset"), self.get_buffer("excluded")
+        given = d, neighbors.index, neighbors.count, types, *constants
+        near, index, count, of, onset, excluded = (t.contiguous().numpy() for t in given)
+        known = near, index, count, of, onset, excluded, self.height, self.width
+        repel(*known, energy.numpy(), gradient.numpy())
         return energy, gradient
 
     def _close(

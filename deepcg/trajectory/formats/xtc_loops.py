@@ -4,12 +4,36 @@ The format is that of GROMACS' xdr3dfcoord. Coordinates are whole numbers. An at
 least corner of all, in as many bits as the extent needs; some that follow it, from the atom before,
 in fewer. Three numbers share bits as the digits of one. The size of the small ones goes up and
 down, by steps of the cube root of 2, as the file says.
+
+=============================  ==============  ===============  ===================
+symbol                         name here       shape            unit
+=============================  ==============  ===============  ===================
+the packed numbers             packed          (n_bytes,)       bytes
+least and greatest corner      extent          (2, 3)           1 / precision nm
+how many values a digit has    sizes           (3,)             1
+bits of an atom                bits, widths    one, or (3,)     bits
+bits of a small step           small           a number         bits
+values of its digits           steps           (3,)             1
+how many small steps follow    run             a number         atoms
+change of their size           change          a number         -1, 0 or 1
+position in the data           at              a number         bits
+the atom before, this one      before, here    (3,)             1 / precision nm
+all atoms                      out             (n_atoms, 3)     1 / precision nm
+=============================  ==============  ===============  ===================
+
+The format defines it: there is no function of ours that is easier to read. MDTraj, with the code of
+the format's authors, writes what ``unpack`` reads in
+``tests/trajectory/test_reader.py::test_everything_mdtraj_writes_is_read``.
 """
 
 from __future__ import annotations
 
-import numba
+from typing import Any
+
 import numpy as np
+from numba import njit
+
+from deepcg.compute.loops import Array, compiled
 
 FIRST = 9
 SIZES = np.array(
@@ -24,8 +48,8 @@ SIZES = np.array(
 """Of small numbers, by index: what the format says, 5060 and numbers below powers of 2 included."""
 
 
-@numba.njit(cache=True)
-def unpack(packed, extent, small, out):
+@compiled(parallel=False)
+def unpack(packed: Array, extent: Array, small: int, out: Array) -> bool:
     """Fill ``out`` (n_atoms, 3); return whether the data can be right.
 
     ``packed`` are bytes, ``extent`` (2, 3) the least and greatest coordinates, ``small`` is the
@@ -44,6 +68,7 @@ def unpack(packed, extent, small, out):
     while i < n_atoms:
         if at + bits + 1 > end:
             return False
+        # an atom from the least corner: three numbers, or one with three digits
         if apart:
             for k in range(3):
                 here[k] = _number(packed, at + widths[:k].sum(), widths[k])
@@ -52,6 +77,7 @@ def unpack(packed, extent, small, out):
         here += extent[0]
         before[:] = here
         at += bits + 1
+        # whether the number of small steps changes, and then their number and how their size does
         change = 0
         if _number(packed, at - 1, 1):
             if at + 5 > end:
@@ -61,6 +87,7 @@ def unpack(packed, extent, small, out):
             run, change = run // 3, run % 3 - 1
         if i + 1 + run > n_atoms or at + run * small > end:
             return False
+        # steps from the atom before; the digits stand for -size / 2 to size / 2
         steps[:] = SIZES[small]
         for k in range(run):
             _digits(packed, at, small, steps, here, scratch)
@@ -81,8 +108,8 @@ def unpack(packed, extent, small, out):
     return (at + 7) // 8 == len(packed)
 
 
-@numba.njit(cache=True)
-def _width(number):
+@njit(error_model="numpy")
+def _width(number: int | np.integer[Any]) -> int:
     """Return how many bits a number has."""
     bits = 0
     while number:
@@ -91,8 +118,8 @@ def _width(number):
     return bits
 
 
-@numba.njit(cache=True)
-def _width_of_product(sizes):
+@njit(error_model="numpy")
+def _width_of_product(sizes: Array) -> int:
     """Return how many bits the product of three numbers of up to 24 bits has."""
     low = np.uint64(sizes[0] * sizes[1])
     third = np.uint64(sizes[2])
@@ -105,8 +132,8 @@ def _width_of_product(sizes):
     return _width(np.int64(below))
 
 
-@numba.njit(cache=True)
-def _number(packed, at, width):
+@njit(error_model="numpy")
+def _number(packed: Array, at: int, width: int) -> int:
     """Return the number in ``width`` bits from bit ``at``, the highest bit first."""
     number = 0
     while width > 0:
@@ -118,8 +145,8 @@ def _number(packed, at, width):
     return number
 
 
-@numba.njit(cache=True)
-def _digits(packed, at, width, sizes, out, scratch):
+@njit(error_model="numpy")
+def _digits(packed: Array, at: int, width: int, sizes: Array, out: Array, scratch: Array) -> None:
     """Fill ``out`` with the digits, in bases ``sizes``, of the number in ``width`` bits.
 
     Its bytes come with the lowest first, the bits of each with the highest first.
@@ -127,6 +154,7 @@ def _digits(packed, at, width, sizes, out, scratch):
     n_bytes = (width + 7) // 8
     for k in range(n_bytes):
         scratch[k] = _number(packed, at + 8 * k, min(8, width - 8 * k))
+    # long division of the number by the last base, and of what is left by the second
     for axis in (2, 1):
         rest = 0
         for k in range(n_bytes - 1, -1, -1):

@@ -10,12 +10,14 @@ DEMO := demo
 REQUIREMENTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest lint clean venv
+.PHONY: help demo test test-lowest lint docs notebook clean venv
 
 help:
 	@echo "make demo   simulate a small box of water, fit, sample, compare: report in $(DEMO)/"
 	@echo "make test   format, lint, types and tests (make lint: without the tests)"
 	@echo "make test-lowest  tests with the lowest versions of what the package needs"
+	@echo "make docs   the manual in docs/_build/html"
+	@echo "make notebook  open the notebooks in Jupyter"
 	@echo "make venv   the package with its test tools in $(VENV)"
 	@echo "make clean  remove $(VENV), $(DEMO) and caches"
 
@@ -44,6 +46,14 @@ lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# warnings are errors; needs no network once the extra is installed
+docs: $(VENV)/installed-docs
+	$(BIN)/python -m sphinx -n -W --keep-going -j auto docs docs/_build/html
+	@echo "Done. Open docs/_build/html/index.html"
+
+notebook: $(VENV)/installed-notebook
+	$(BIN)/jupyter lab notebooks
+
 venv: $(VENV)/installed-test
 
 $(VENV)/installed: $(REQUIREMENTS) | $(BIN)/python
@@ -54,8 +64,16 @@ $(VENV)/installed-test: $(REQUIREMENTS) | $(BIN)/python
 	$(PIP) -e '.[test]'
 	touch $@ $(VENV)/installed
 
+$(VENV)/installed-docs: $(REQUIREMENTS) | $(BIN)/python
+	$(PIP) -e '.[docs]'
+	touch $@ $(VENV)/installed
+
+$(VENV)/installed-notebook: $(REQUIREMENTS) | $(BIN)/python
+	$(PIP) -e '.[notebook]'
+	touch $@ $(VENV)/installed
+
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 clean:
-	rm -rf $(VENV) $(LOWEST) $(DEMO) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) $(DEMO) docs/_build docs/commands docs/notebooks docs/reference .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -46,6 +46,12 @@ CORE = 0.22  # nm; g(r) of water is zero below: comparing there would flatter
 
 WITHIN, NEAR, APART = "within noise", "close", "differs"
 
+Measure = Callable[[Sample], Curve]
+"""From what a model visited, in blocks, to a function of one variable in the same blocks."""
+
+OBSERVABLES: dict[str, Measure] = {}
+"""Further observables by name: what is added here is in every comparison and its report."""
+
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
@@ -144,6 +150,10 @@ def compare_structures(
         _observable([c[k] for c in local], names, support(local[0][k]), None, "the peak")
         for k in range(len(local[0]))
     ]
+    for measure in OBSERVABLES.values():
+        curves = [measure(s) for s in samples]
+        ends = float(curves[0].x[0]), float(curves[0].x[-1])
+        observables.append(_observable(curves, names, ends, None, "the peak"))
     motions = tuple(diffusion(s) for s in samples)
     return Comparison(
         samples[0],

@@ -290,6 +290,8 @@ def _caption(observable: Observable, comparison: Comparison) -> str:
         f"Lechner and Dellago's {name}, over a bead and its neighbors within {shell} "
         "(as many as there are)."
     )
+    if not name.startswith("averaged q"):
+        default = f"The {name}."
     text = next((t for ending, t in texts.items() if name.endswith(ending)), default)
     range_ = f"from {low:.3g} to {high:.3g}, where the reference exceeds 1 % of its peak"
     return f"{text} Differences are taken {range_}."

@@ -1,0 +1,87 @@
+"""Docstrings are plain text: their stars and bars are no markup, their indented lines formulas."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+
+SECTION = re.compile(r"^-{3,}$")
+NAME = re.compile(r"(?<![`:\w])`([A-Za-z_][\w.]*)`(?!`)")
+
+
+def plain(
+    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """Make reStructuredText of a docstring, in place."""
+    del app, what, options
+    module = sys.modules.get(_module_of(name, obj))
+    end = next((k for k, line in enumerate(lines) if SECTION.match(line)), len(lines) + 1) - 1
+    made: list[str] = []
+    for k, line in enumerate(lines):
+        before = lines[k - 1] if k else ""
+        is_formula = line.startswith("    ") and k < end
+        if is_formula and not before.strip():
+            made += ["::", ""]
+        made.append(line if is_formula else NAME.sub(lambda m: _linked(m[1], module), _safe(line)))
+    lines[:] = made
+
+
+def unlisted(
+    app: Sphinx, env: object, node: nodes.Element, contnode: nodes.Element
+) -> nodes.Element | None:
+    """Leave type variables, aliases and private classes in signatures without a link."""
+    del app, env
+    home, _, last = node.get("reftarget", "").rpartition(".")
+    found = getattr(sys.modules.get(home), last, None)
+    is_listed = inspect.isclass(found) and not last.startswith("_")
+    return contnode if found is not None and not is_listed else None
+
+
+def _safe(line: str) -> str:
+    """Escape what stands outside of backticks."""
+    if SECTION.match(line):
+        return line
+    parts = re.split(r"(``.+?``|`[^`]+`)", line)
+    parts[::2] = [re.sub(r"([*|\\]|_(?=\W|$))", r"\\\1", part) for part in parts[::2]]
+    return "".join(parts)
+
+
+def _linked(name: str, module: Any) -> str:
+    """Return a reference to a class or function of ours, or the name as code."""
+    found = module
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if found is None and name.startswith(("deepcg.", "sampling.", "free_energy.")):
+        home, _, last = name.rpartition(".")
+        found = sys.modules.get(name) or getattr(sys.modules.get(home), last, None)
+    if inspect.ismodule(found):
+        return f":py:mod:`~{found.__name__}`"
+    if inspect.isclass(found) or inspect.isfunction(found):
+        home = f"{found.__module__}.{found.__qualname__}"
+        kind = "class" if inspect.isclass(found) else "func"
+        if home.startswith(("deepcg.", "sampling.", "free_energy.")):
+            return f":py:{kind}:`~{home}`"
+    return f"``{name}``"
+
+
+def _module_of(name: str, obj: object) -> str:
+    if inspect.ismodule(obj):
+        return obj.__name__
+    owner = getattr(obj, "__module__", None)
+    if isinstance(owner, str):
+        return owner
+    while name and name not in sys.modules:
+        name = name.rpartition(".")[0]
+    return name
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Listen to autodoc before napoleon does."""
+    app.connect("autodoc-process-docstring", plain, priority=400)
+    app.connect("missing-reference", unlisted)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -21,7 +21,7 @@ def display(self: HTML5Translator, node: nodes.math_block) -> None:
     """Write an equation of its own, with its number if it has a label."""
     self.body.append(self.starttag(node, "div", CLASS="math"))
     if node["number"]:
-        number = html.escape(get_node_equation_number(self, node))
+        number = html.escape(str(get_node_equation_number(self, node)))
         self.body.append(f'<span class="eqno">({number})</span>')
     self.body.append(convert(node.astext(), display="block") + "</div>\n")
     raise nodes.SkipNode

@@ -1,4 +1,4 @@
-"""The README and the manual: their Python runs, their commands exist, their links lead somewhere."""
+"""README and manual: their Python runs, their commands exist, their links lead somewhere."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_python_blocks_run_in_order(
     with kept_registries():
         for block in python_blocks(page):
             if block.reason is None:
-                exec(compile(block.text, name_of(page), "exec"), names)  # noqa: S102
+                exec(compile(block.text, name_of(page), "exec", dont_inherit=True), names)
 
 
 def test_blocks_that_are_not_run_say_why() -> None:

@@ -14,7 +14,7 @@ import nbformat
 from PIL import Image
 
 WIDEST = 1000  # pixels
-COLORS = 48
+COLORS = 32
 
 
 def small(picture: bytes) -> bytes:

@@ -42,6 +42,7 @@ toc_object_entries = False
 myst_enable_extensions = ["dollarmath", "deflist", "attrs_inline"]
 myst_heading_anchors = 3
 myst_dmath_double_inline = True
+highlight_language = "none"
 nb_execution_mode = "off"
 html_math_renderer = "mathml"
 

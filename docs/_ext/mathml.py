@@ -23,7 +23,8 @@ def display(self: HTML5Translator, node: nodes.math_block) -> None:
     if node["number"]:
         number = html.escape(str(get_node_equation_number(self, node)))
         self.body.append(f'<span class="eqno">({number})</span>')
-    self.body.append(convert(node.astext(), display="block") + "</div>\n")
+    drawn = convert(node.astext(), display="block")
+    self.body.append(f'<div class="wide">{drawn}</div></div>\n')
     raise nodes.SkipNode
 
 

@@ -18,7 +18,7 @@ def plain(
     app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
 ) -> None:
     """Make reStructuredText of a docstring, in place."""
-    del app, what, options
+    del app, options
     module = sys.modules.get(_module_of(name, obj))
     end = next((k for k, line in enumerate(lines) if SECTION.match(line)), len(lines) + 1) - 1
     made: list[str] = []
@@ -28,7 +28,8 @@ def plain(
         if is_formula and not before.strip():
             made += ["::", ""]
         made.append(line if is_formula else NAME.sub(lambda m: _linked(m[1], module), _safe(line)))
-    lines[:] = made
+    # napoleon takes what stands before a colon in the first line of an attribute for its type
+    lines[:] = ["", *made] if what in ("data", "attribute") else made
 
 
 def unlisted(

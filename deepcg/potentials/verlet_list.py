@@ -1,4 +1,7 @@
-"""Fast evaluation of U along a trajectory: a Verlet list of pairs with a skin, and force fields."""
+"""Fast evaluation of U along a trajectory: a Verlet list of pairs with a skin, and force fields.
+
+Pairs are those of the minimum-image convention within the cutoff and a skin around it.
+"""
 
 from __future__ import annotations
 

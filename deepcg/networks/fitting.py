@@ -1,4 +1,4 @@
-"""Fitting nets laid out for ``fit_loops.py``, beads in groups for it, and the call of it."""
+"""Fitting nets laid out for ``fitting_loops.py``, beads in groups for it, and the call of it."""
 
 from __future__ import annotations
 

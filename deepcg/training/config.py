@@ -19,10 +19,8 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "radam": torch.optim.RAdam,
 }
 
-
 BATCH, MOLECULE_BATCH = 8, 32
 """Frames in a step where the user does not say: of a liquid, and of one molecule."""
-
 
 WEIGHTINGS = ("auto", "even", "noise")
 
@@ -99,6 +97,6 @@ def has_settings(saved: dict[str, Any], config: TrainingConfig) -> bool:
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:
-    """Return the learning rate of a step."""
+    """Return the learning rate of a step; that of step 0 is the config's."""
     rate: float = config.learning_rate * config.final_ratio ** (step / config.steps)
     return rate

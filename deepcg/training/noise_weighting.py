@@ -1,8 +1,9 @@
-"""Least squares of least variance, for forces on the beads of one molecule.
+"""Least squares of least variance for heteroscedastic noise: forces on the beads of one molecule.
 
-What the solvent does to a carbonyl's oxygen is fifteen times what it does to the carbon in the
-middle of a peptide, and it pushes the two atoms of a bond in opposite ways. A network that sees a
-molecule whole shares what it learns between beads, so it matters which of them it believes.
+The noise differs from bead to bead, and is correlated between them: what the solvent does to a
+carbonyl's oxygen is fifteen times what it does to the carbon in the middle of a peptide, and it
+pushes the two atoms of a bond in opposite ways. A network that sees a molecule whole shares what it
+learns between beads, so it matters which of them it believes.
 Weighting with the inverse of the covariance of the noise gives the estimate of least variance
 (Aitken, Proc. R. Soc. Edinb. 55, 42 (1936)); the mean force is the best fit with any weights.
 
@@ -15,6 +16,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+MOST_WEIGHED = 200
+"""Beads whose covariances the frames of a hundred batches can tell."""
 
 MEMORY = 0.99
 """Of the covariance, per batch."""
@@ -54,7 +58,10 @@ class NoiseWeighting:
         return weighed
 
     def follow(self, errors: Tensor) -> None:
-        """Let the covariance follow the errors of a batch (n_frames, n_beads, 3)."""
+        """Let the covariance (n_beads, n_beads) follow errors (n_frames, n_beads, 3) of a batch.
+
+        Both are in the unit of the errors that `weigh` gets, squared or not.
+        """
         self.covariance = torch.lerp(_covariance(errors), self.covariance, MEMORY)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -13,19 +13,17 @@ from deepcg.geometry.neighbor_list import Neighbors, PairList, find_pairs
 from deepcg.potentials.beads import NetworkPotential
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.progress import Progress, silent
-from deepcg.training.config import BATCH, TrainingConfig
+from deepcg.training.config import BATCH, MOLECULE_BATCH, TrainingConfig, TrainingError
+from deepcg.training.noise_weighting import MOST_WEIGHED
 from deepcg.trajectory.frames import Frames
 
 Inputs = TypeVar("Inputs", Neighbors, Tensor)
 """What a potential is evaluated on: the environments of beads, or values of coordinates."""
 
-
 InputsSeen_contra = TypeVar("InputsSeen_contra", Neighbors, Tensor, contravariant=True)
-
 
 MOST_MEMORY = 10**9
 """Bytes that the environments of all frames may take: of more, each batch is searched anew."""
-
 
 BYTES_OF_A_NUMBER = 12
 """Of each component of a displacement: it, its lattice vector, and a share of the rest."""
@@ -39,9 +37,11 @@ class ForceSamples(Generic[Inputs]):
     ----------
     inputs
         What the potential is evaluated on: the environments of beads, found once or, where they
-        would take too much memory, when they are needed; or the values of collective variables.
+        would take too much memory, when they are needed; or the values of d collective variables,
+        (n_frames, d).
     forces
-        Instantaneous forces, (n_frames, ...); of beads less those of the force field.
+        Instantaneous forces: on beads (n_frames, n_beads, 3), kJ/mol/nm, less those of the force
+        field; on collective variables (n_frames, d), kJ/mol per unit of each.
     scale
         In what unit an error of each component of the force counts, shaped as one frame's forces
         or a number: components of different units or noise are made comparable by it.
@@ -79,14 +79,16 @@ class ForceSamples(Generic[Inputs]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LazyNeighbors:
-    """Surroundings of beads that are found when they are needed: tens of times their positions.
+    """Environments of beads that are found when they are needed: tens of times their positions.
 
     Parameters
     ----------
     potential
         Whose terms will see them.
-    positions, box
-        As of ``Frames``.
+    positions
+        (n_frames, n_beads, 3), nm.
+    box
+        (n_frames, 3, 3), nm, or ``None``.
     """
 
     potential: NetworkPotential
@@ -109,9 +111,10 @@ class LazyNeighbors:
 def prepare(
     potential: NetworkPotential, frames: Frames, *, chunk: int = 200, progress: Progress = silent
 ) -> ForceSamples[Neighbors]:
-    """Find the environments of the beads in all frames, and what their terms have to explain.
+    """Return the environments of the beads in all frames, and the forces that are to be explained.
 
-    The forces of the potential's force field, which has no weights, are taken off the forces.
+    They are (n_frames, n_beads, 3), kJ/mol/nm; those of the potential's force field, which has no
+    weights, are taken off. ``chunk`` frames are searched at a time.
 
     Raises
     ------
@@ -142,13 +145,6 @@ def prepare(
     return ForceSamples(near, forces, scale, molecule=molecule)
 
 
-def _unexplained(potential: NetworkPotential, frames: Frames) -> Tensor:
-    assert frames.forces is not None
-    if potential.molecular is None:
-        return frames.forces
-    return frames.forces - potential.molecular.forces(frames.positions)[1]
-
-
 def label_weights(errors: Tensor) -> Tensor:
     """Return 1 / (sigma^2 + s^2), divided by its mean over labels, (n, ...).
 
@@ -162,7 +158,7 @@ def label_weights(errors: Tensor) -> Tensor:
     Parameters
     ----------
     errors
-        (n, ...), standard errors sigma of the components of n labels.
+        (n, ...), standard errors sigma of the components of n labels, in the unit of the force.
     """
     variance = errors.square()
     # labels without any noise count alike
@@ -176,9 +172,10 @@ def joint_weights(noise: Tensor, n_frames: int, errors: Tensor) -> Tensor:
     Parameters
     ----------
     noise
-        Variance of the noise of the components of instantaneous forces, broadcast to (...).
+        Variance of the noise of the components of instantaneous forces, broadcast to (...), in the
+        square of the unit of the force.
     errors
-        (m, ...), standard errors of the mean forces of m labels.
+        (m, ...), standard errors of the mean forces of m labels, in the unit of the force.
     """
     of_labels = errors.square()
     of_labels = of_labels + of_labels.median(0).values
@@ -187,20 +184,55 @@ def joint_weights(noise: Tensor, n_frames: int, errors: Tensor) -> Tensor:
     return weights / weights.mean(0)
 
 
-def batch_of(step: int, n_frames: int, config: TrainingConfig) -> Tensor:
-    """Return the frames of a step: a shuffled deck, dealt and shuffled anew.
+def settled(config: TrainingConfig, samples: ForceSamples[Inputs]) -> TrainingConfig:
+    """Return a config in which nothing is left to the samples to decide.
 
-    It follows from the seed and the step alone, so that a resumed training goes on alike.
+    Raises
+    ------
+    TrainingError
+        Noise is to be weighed where there is not one molecule of few beads, or labels have errors
+        of their own.
     """
-    size = min(config.batch_size or BATCH, n_frames)
-    epoch, place = divmod(step - 1, n_frames // size)
-    return shuffled(n_frames, config.seed, epoch)[place * size : (place + 1) * size]
+    able = samples.molecule and samples.weights is None and samples.forces.shape[1] <= MOST_WEIGHED
+    if config.weighting == "noise" and not able:
+        raise TrainingError(
+            "--weighting noise is for instantaneous forces on one molecule of up to "
+            f"{MOST_WEIGHED} beads, without a box: choose even"
+        )
+    return replace(
+        config,
+        batch_size=config.batch_size or (MOLECULE_BATCH if samples.molecule else BATCH),
+        weighting="noise" if able and config.weighting != "even" else "even",
+    )
 
 
-def shuffled(n_frames: int, seed: int, epoch: int) -> Tensor:
-    """Return the order of the frames in a turn through all of them."""
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    return torch.randperm(n_frames, generator=generator)
+class Deck:
+    """The frames of a member as a deck of cards: shuffled, dealt in batches, shuffled anew.
+
+    A batch follows from the seed and the step alone, so that a resumed training goes on alike.
+
+    Parameters
+    ----------
+    frames
+        (n,), numbers of those that the member sees.
+    size
+        Frames in a batch; what is left of a turn through all is not dealt.
+    seed
+        Of the order.
+    """
+
+    def __init__(self, frames: Tensor, size: int, seed: int) -> None:
+        self.frames, self.size, self.seed = frames, size, seed
+        self._turn, self._order = -1, frames
+
+    def batch(self, step: int) -> Tensor:
+        """Return the frames (size,) of a step; the first is 1."""
+        turn, place = divmod(step - 1, len(self.frames) // self.size)
+        if turn != self._turn:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + turn)
+            self._order = self.frames[torch.randperm(len(self.frames), generator=generator)]
+            self._turn = turn
+        return self._order[place * self.size : (place + 1) * self.size]
 
 
 def split(
@@ -222,6 +254,19 @@ def split(
 
 
 def check_length(n_frames: int) -> None:
-    """Refuse a trajectory that cannot be split."""
+    """Refuse a trajectory that cannot be split.
+
+    Raises
+    ------
+    InputError
+        It has less than two frames.
+    """
     if n_frames < 2:
         raise InputError(f"{n_frames} frames are too few: one to train on, one to validate")
+
+
+def _unexplained(potential: NetworkPotential, frames: Frames) -> Tensor:
+    assert frames.forces is not None
+    if potential.molecular is None:
+        return frames.forces
+    return frames.forces - potential.molecular.forces(frames.positions)[1]

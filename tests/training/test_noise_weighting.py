@@ -10,8 +10,8 @@ from deepcg.networks import PairSpline
 from deepcg.potentials.beads import NetworkPotential
 from deepcg.training.config import BATCH, MOLECULE_BATCH, TrainingConfig, TrainingError
 from deepcg.training.noise_weighting import LEAST, NoiseWeighting
-from deepcg.training.samples import prepare
-from deepcg.training.trainer import settled, train
+from deepcg.training.samples import prepare, settled
+from deepcg.training.trainer import train
 from deepcg.trajectory.frames import Frames
 
 CUTOFF, N_FRAMES = 0.6, 1200

@@ -8,11 +8,13 @@ import torch
 
 from deepcg.networks import PairSpline
 from deepcg.potentials.beads import NetworkPotential, energy_and_forces
+from deepcg.potentials.collective_variables import CVPotential
 from deepcg.runtime.errors import InputError
 from deepcg.training.config import TrainingConfig, TrainingError, learning_rate
 from deepcg.training.loss import force_error
-from deepcg.training.samples import batch_of, prepare
-from deepcg.training.trainer import train
+from deepcg.training.samples import Deck, ForceSamples, prepare
+from deepcg.training.stacked import StackOfSurfaces
+from deepcg.training.trainer import StackOfOne, run_training, train
 from deepcg.trajectory.frames import Frames
 from deepcg.workflow.fit.beads import judge
 
@@ -151,7 +153,8 @@ def test_training_that_diverges_names_frames_and_keeps_the_best_weights(
     config = replace(CONFIG, validations=60)  # every fifth step
     with pytest.raises(TrainingError) as error:
         train(u, samples[:200], samples[200:], config, report=records.append)
-    batch = ", ".join(str(k) for k in sorted(batch_of(jump + 1, 200, config).tolist()))
+    deck = Deck(torch.arange(200), 8, config.seed)
+    batch = ", ".join(str(k) for k in sorted(deck.batch(jump + 1).tolist()))
     assert f"at step {jump + 1}: reduce --learning-rate" in str(error.value)
     assert f"(of the batch {batch}, from 0); the best weights, those of step" in str(error.value)
     best = min(record.validation for record in records)
@@ -183,10 +186,13 @@ def test_early_stopping_keeps_the_best_weights(noisy: Frames, tmp_path: Path) ->
 
 
 def test_every_frame_is_seen_once_in_an_epoch() -> None:
-    config = TrainingConfig(batch_size=10, seed=3)
-    epoch = torch.cat([batch_of(step, 100, config) for step in range(1, 11)])
-    assert sorted(epoch.tolist()) == list(range(100))
-    assert batch_of(11, 100, config).tolist() != batch_of(1, 100, config).tolist()
+    frames = torch.arange(50, 153)  # three are left over
+    deck = Deck(frames, 10, seed=3)
+    epoch = torch.cat([deck.batch(step) for step in range(1, 11)])
+    assert len(set(epoch.tolist())) == 100
+    assert set(epoch.tolist()) < set(frames.tolist())
+    assert deck.batch(11).tolist() != epoch[:10].tolist()
+    assert deck.batch(4).tolist() == epoch[30:40].tolist()  # whatever was dealt before
 
 
 def test_the_learning_rate_falls_to_the_final_ratio() -> None:
@@ -219,3 +225,102 @@ def test_frames_without_forces_are_refused() -> None:
     positions, box = gas(2)
     with pytest.raises(InputError, match="no forces"):
         prepare(potential(), Frames(positions, box, None, TYPES))
+
+
+# a single fit is a stack of one
+
+
+def surface() -> CVPotential:
+    torch.manual_seed(0)
+    return CVPotential((6.0, None), widths=(8, 8)).double()
+
+
+def field(n: int) -> ForceSamples[torch.Tensor]:
+    torch.manual_seed(9)
+    values = torch.rand(n, 2, dtype=torch.float64) * 2 - 1
+    forces = torch.stack([values[:, 0].sin(), -values[:, 1]], 1)
+    return ForceSamples(values, forces + 0.3 * torch.randn_like(forces), torch.ones(2).double())
+
+
+class Springs(torch.nn.Module):
+    """A force constant for each coordinate, with an axis of members or without."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.k = torch.nn.Parameter(torch.ones(shape, dtype=torch.float64))
+
+    def forces(
+        self, inputs: torch.Tensor, /, *, create_graph: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return (self.k / 2 * inputs.square()).sum(1), -self.k * inputs
+
+
+@pytest.mark.parametrize("patience", [0, 2])
+def test_a_single_fit_is_a_stack_of_one(patience: int) -> None:
+    """Bit for bit, also where gradients are clipped and the best weights are not the last."""
+    samples, held_out, alone = field(200), field(50), Springs(2)
+    restless = replace(CONFIG, steps=60, seed=4, clip=0.1, final_ratio=1.0, ema=0.0)
+    config = replace(restless, validations=20, patience=patience)
+    history = train(alone, samples, held_out, config)
+    stack = StackOfOne(Springs(1, 2))
+    stack.stacked = True
+    of_stack = run_training(stack, samples, held_out, config, seeds=[4])
+    assert (len(history) < 20) == (patience > 0)
+    for record, (same,) in zip(history, of_stack, strict=True):
+        assert replace(same, seconds=record.seconds) == record
+    assert torch.equal(alone.k, stack.parameters[0][0])
+
+
+def test_checkpoints_of_single_fits_have_no_axis_of_members(tmp_path: Path) -> None:
+    samples, config = field(40), replace(CONFIG, steps=4, seed=7, validations=2)
+    alone, stack = surface(), StackOfSurfaces([surface()] * 3)
+    shapes = [p.shape for p in alone.parameters()]
+    train(alone, samples, samples, config, checkpoint=tmp_path / "alone.pt")
+    path = tmp_path / "stack.pt"
+    run_training(stack, samples, samples, config, seeds=[1, 2, 3], checkpoint=path)
+    one, three = (torch.load(tmp_path / name) for name in ("alone.pt", "stack.pt"))
+    for name in ("parameters", "average", "best"):
+        assert [weight.shape for weight in one[name]] == shapes
+        assert [weight.shape for weight in three[name]] == [(3, *shape) for shape in shapes]
+    assert one.keys() - three.keys() == {"covariance"}
+    assert three.keys() - one.keys() == {"seeds"}
+    assert one["config"]["seed"] == 7
+    assert three["seeds"] == [1, 2, 3]
+    assert isinstance(one["losses"], float)
+    assert three["losses"].shape == (3,)
+    assert [record["step"] for record in one["history"]] == [2, 4]
+    assert [len(records) for records in three["history"]] == [3, 3]
+
+
+def test_the_seed_of_a_single_fit_is_that_of_its_member(tmp_path: Path) -> None:
+    samples, config, path = field(40), replace(CONFIG, steps=4), tmp_path / "checkpoint.pt"
+    run_training(StackOfOne(surface()), samples, samples, config, seeds=[3], checkpoint=path)
+    train(surface(), samples, samples, replace(config, seed=3), checkpoint=path, resume=True)
+    with pytest.raises(TrainingError, match="other settings"):
+        train(surface(), samples, samples, config, checkpoint=path, resume=True)
+
+
+def test_a_member_that_diverges_stops_the_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = field(40)
+    samples.forces[17] = torch.nan
+    drawn = [torch.arange(10), torch.arange(10, 20)]
+    monkeypatch.setattr("deepcg.training.trainer.DIVERGED", torch.inf)
+    config, stack = replace(CONFIG, batch_size=10), StackOfSurfaces([surface()] * 2)
+    with pytest.raises(TrainingError, match=r"not finite at step 1: .* training frame 17 \(of the"):
+        run_training(stack, samples, samples, config, seeds=[1, 2], drawn=drawn)
+
+
+def test_a_fit_that_stops_between_validations_tells_the_same_losses(tmp_path: Path) -> None:
+    samples, path = field(200), tmp_path / "checkpoint.pt"
+    samples = replace(samples, forces=samples.forces.float(), inputs=samples.inputs.float())
+    config = replace(CONFIG, steps=12, validations=2)
+
+    def stop(done: int, total: int, what: str) -> None:
+        if done == 9:
+            raise KeyboardInterrupt
+
+    whole = train(Springs(2), samples, samples, config)
+    with pytest.raises(KeyboardInterrupt):
+        train(Springs(2), samples, samples, config, checkpoint=path, progress=stop)
+    again = train(Springs(2), samples, samples, config, checkpoint=path, resume=True)
+    assert [record.train for record in again] == [record.train for record in whole]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 from matplotlib.figure import Figure
 
-from deepcg.analysis.html import fragment, save_figures
+from deepcg.analysis.html import fragment
 from deepcg.analysis.learning_curve import learning_curve_figure
 from deepcg.compute.device import device_of
 from deepcg.compute.matmul_precision import EXACT
@@ -19,15 +18,14 @@ from deepcg.mapping.chirality import check_handedness
 from deepcg.potentials.beads import NetworkPotential
 from deepcg.potentials.ensemble import EnsemblePotential, member_folder
 from deepcg.potentials.model_file import Model, save_model
-from deepcg.runtime.files import write_json
 from deepcg.runtime.progress import Progress
-from deepcg.runtime.provenance import file_hash, versions
+from deepcg.runtime.provenance import file_hash
 from deepcg.training.config import TrainingError
 from deepcg.training.loss import force_error, in_brief, matmul_change
 from deepcg.training.members import drawn_frames, initialize_from, member_seed
 from deepcg.training.quality import Quality, quality_of
 from deepcg.training.samples import ForceSamples, check_length, label_weights, prepare, split
-from deepcg.training.trainer import Record, rows
+from deepcg.training.trainer import Record, StackOfOne, rows
 from deepcg.trajectory.frames import Frames
 from deepcg.trajectory.reader import Trajectory
 from deepcg.workflow.dataset.beads import (
@@ -42,7 +40,7 @@ from deepcg.workflow.dataset.labels import beads_of_labels
 from deepcg.workflow.fit.architecture import build, cutoff_of, standardize
 from deepcg.workflow.fit.config import DTYPES, FitConfig
 from deepcg.workflow.fit.prior import PRIORS
-from deepcg.workflow.fit.run_folder import start_run, train_in_folder
+from deepcg.workflow.fit.run_folder import start_run, train_in_folder, write_results
 
 MOST_CHANGED = 1e-3
 """By how much of itself fast products may change the validation error without a word."""
@@ -128,9 +126,9 @@ def _trained(
     progress: Progress,
 ) -> list[Record]:
     """Train and save a member; where the training fails, with the best weights there were."""
-    folder = member_folder(config.output, member)
+    folder, stack = member_folder(config.output, member), StackOfOne(model.potential)
     try:
-        history = train_in_folder(config, member, model.potential, samples, held_out, progress)
+        (history,) = train_in_folder(config, [member], stack, samples, held_out, progress=progress)
     except TrainingError:
         save_model(folder / "best.pt", model)
         raise
@@ -184,7 +182,11 @@ def judge(
     validation: ForceSamples[Neighbors],
     frames: Frames,
 ) -> Quality:
-    """Evaluate a trained potential on training and validation frames, whole forces of these."""
+    """Return how good a trained potential is, from training and validation samples.
+
+    ``frames`` are those of the validation, with whole forces (n_frames, n_beads, 3), kJ/mol/nm, of
+    which a part is explained; all errors are in (kJ/mol/nm)^2.
+    """
     assert frames.forces is not None
     every = max(1, len(samples) // 500)
     on_training = float(force_error(potential, samples[::every]).mean())
@@ -254,23 +256,17 @@ def _explained(frames: Frames, samples: ForceSamples[Neighbors]) -> str:
 
 
 def _write_results(result: Fit, beads: Beads, hashes: Mapping[str, str]) -> None:
-    quality, folder = result.quality, result.config.output
-    parameters = sum(p.numel() for p in result.model.potential.parameters())
-    content: Mapping[str, Any] = {
+    quality, config = result.quality, result.config
+    about = {
         "kind": "fit",
-        "trajectory": str(result.config.trajectory.resolve()),
+        "trajectory": str(config.trajectory.resolve()),
         "frames": len(beads.frames),
         "beads": beads.frames.n_sites,
         "types": list(beads.mapping.type_names),
         "frame_ps": None if beads.source is None else beads.source.frame_time,
         "estimator": "" if beads.estimate is None else beads.estimate.describe(),
-        "parameters": parameters,
-        "seconds": result.history[-1].seconds,
         "quality": asdict(quality) | {"explained": quality.explained},
         "hashes": dict(hashes),
-        "members": len(result.models),
-        "seed": result.config.training.seed,
-        "versions": versions(),
     }
-    write_json(folder / "run.json", content)
-    save_figures({"learning-curve": result.plot()}, folder, result.config.figures)
+    figures = {"learning-curve": result.plot()}
+    write_results(config, result.models, result.history, about, figures)

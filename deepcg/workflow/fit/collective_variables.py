@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from deepcg.analysis.html import fragment, save_figures
+from deepcg.analysis.html import fragment
 from deepcg.analysis.learning_curve import learning_curve_figure
 from deepcg.analysis.surfaces.fitted import BINS, FittedSurface, agreement, surface_of
 from deepcg.analysis.surfaces.fitted_figures import surface_figures
@@ -22,15 +21,14 @@ from deepcg.potentials.ensemble import member_folder
 from deepcg.potentials.model_file import CVModel, save_model
 from deepcg.runtime.config import write_toml
 from deepcg.runtime.errors import InputError, pick
-from deepcg.runtime.files import read_tensors, write_json
+from deepcg.runtime.files import read_tensors
 from deepcg.runtime.progress import Progress, silent
-from deepcg.runtime.provenance import versions
 from deepcg.training.loss import squared_errors
 from deepcg.training.members import drawn_frames, initialize_surface_from, member_seed
 from deepcg.training.noise_floor import MOST_COORDINATES, close_frames
 from deepcg.training.quality import Quality, quality_of
 from deepcg.training.samples import ForceSamples, label_weights
-from deepcg.training.stacked import train_stack
+from deepcg.training.stacked import StackOfSurfaces, train_stack
 from deepcg.training.trainer import Record, rows
 from deepcg.trajectory.frames import CVFrames
 from deepcg.units import thermal_energy
@@ -40,7 +38,7 @@ from deepcg.workflow.dataset.collective_variables import (
 )
 from deepcg.workflow.dataset.labels import variables_of_labels
 from deepcg.workflow.fit.config import DTYPES, FitConfig, absolute
-from deepcg.workflow.fit.run_folder import train_stack_in_folder
+from deepcg.workflow.fit.run_folder import train_in_folder, write_results
 from free_energy import Estimate
 
 REFITS = 8
@@ -159,7 +157,10 @@ def split_each(
 
 
 def samples_of(trajectories: list[CVFrames]) -> Samples:
-    """Return frames ready for training; the scale of a coordinate is the spread of its force."""
+    """Return frames ready for training, joined: values and forces (n_frames, d).
+
+    The scale (d,) is the spread of the force along each coordinate, kJ/mol per unit of it.
+    """
     frames = CVFrames.join(trajectories)
     assert frames.forces is not None
     spread = frames.forces.std(0) if len(frames) > 1 else frames.forces.abs()[0]
@@ -174,7 +175,11 @@ def build_surface(
     *,
     seed: int | None = None,
 ) -> CVPotential:
-    """Return the untrained potential that a config describes."""
+    """Return the untrained potential that a config describes, standardized on the samples.
+
+    ``periods`` are in the units of the coordinates; ``seed`` is that of its weights, by default the
+    config's.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed if seed is None else seed)
         potential = CVPotential(periods, **config.network_options)
@@ -186,7 +191,11 @@ def build_surface(
 def floors_of(
     trajectories: list[CVFrames], periods: tuple[float | None, ...]
 ) -> tuple[Estimate[float] | None, ...]:
-    """Return the noise of every coordinate by pairs of close frames, where these can tell it."""
+    """Return the variance of the noise on each force, by pairs of close frames.
+
+    Its unit is that of the force squared, (kJ/mol per unit of the coordinate)^2; ``None`` where
+    frames are too few, or coordinates too many, to tell it.
+    """
     frames = CVFrames.join(trajectories)
     if len(periods) > MOST_COORDINATES or len(frames) < FEWEST_FRAMES:
         return (None,) * len(periods)
@@ -204,7 +213,7 @@ def judge_each(
     units: tuple[str, ...],
     floors: tuple[Estimate[float] | None, ...],
 ) -> tuple[Quality, ...]:
-    """Evaluate a trained potential, coordinate by coordinate."""
+    """Return how good a trained potential is, coordinate by coordinate; see `Quality` for units."""
     scale = samples.scale**2
     on_training = (squared_errors(potential, samples) * scale).double().mean(0).cpu()
     errors = (squared_errors(potential, held_out) * scale).double().cpu().numpy()
@@ -233,11 +242,11 @@ def train_members(
         first = len(found)
         together = _trained_together(config, first)
         potentials, drawn, samples = _beginnings(config, periods, training, together)
-        members, history = train_stack_in_folder(
-            config, together, potentials, samples, held_out, drawn=drawn, progress=progress
+        stack = StackOfSurfaces(potentials)
+        histories += train_in_folder(
+            config, together, stack, samples, held_out, drawn=drawn, progress=progress
         )
-        found += members
-        histories += history
+        found += stack.members()
     return found, histories
 
 
@@ -342,34 +351,28 @@ def _about_surface(result: CVFit, mapped: MappedVariables) -> str:
 
 
 def _write_results(result: CVFit, mapped: MappedVariables) -> None:
-    folder, model, surface = result.config.output, result.model, result.surface
-    paths = (result.config.trajectory, *result.config.data.also)
-    content: Mapping[str, Any] = {
+    config, model, surface = result.config, result.model, result.surface
+    paths = (config.trajectory, *config.data.also)
+    about = {
         "kind": "fit of collective variables",
         "trajectories": [str(path.resolve()) for path in paths],
         "frames": mapped.n_frames,
         "coordinates": list(model.names),
         "units": list(model.units),
         "estimator": mapped.estimate.describe(),
-        "parameters": sum(p.numel() for p in model.potential.parameters()),
-        "seconds": result.history[-1].seconds,
         "quality": {
             name: asdict(quality) | {"explained": quality.explained}
             for name, quality in zip(model.names, result.quality, strict=True)
         },
         "histogram": None if surface is None else asdict(agreement(surface)),
         "hashes": mapped.hashes,
-        "members": len(result.models),
-        "seed": result.config.training.seed,
-        "versions": versions(),
     }
-    write_json(folder / "run.json", content)
     figures = {"learning-curve": result.plot()}
     if surface is not None:
-        surface.save(folder / "surface.npz")
+        surface.save(config.output / "surface.npz")
         title = f"U of {' and '.join(model.names)}, {mapped.n_frames} frames"
         figures |= surface_figures(surface, title)
-    save_figures(figures, folder, result.config.figures)
+    write_results(config, result.models, result.history, about, figures)
 
 
 def _relative_floor(quality: tuple[Quality, ...]) -> float | None:

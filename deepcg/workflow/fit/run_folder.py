@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mdtraj
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
-from deepcg.potentials.collective_variables import CVPotential
+from deepcg.analysis.html import save_figures
 from deepcg.potentials.ensemble import member_folder
-from deepcg.potentials.model_file import Model
+from deepcg.potentials.model_file import CVModel, Model
 from deepcg.runtime.config import read_toml, to_flat, write_toml
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import (
@@ -23,21 +25,24 @@ from deepcg.runtime.files import (
     read_arrays,
     replacing,
     write_arrays,
+    write_json,
     write_whole,
     writing,
 )
 from deepcg.runtime.progress import Progress, silent
-from deepcg.training.loss import Trainable
+from deepcg.runtime.provenance import versions
 from deepcg.training.members import member_seed
 from deepcg.training.samples import ForceSamples, Inputs
-from deepcg.training.stacked import Records, train_stack
-from deepcg.training.trainer import Record, rows, train
+from deepcg.training.trainer import Record, Records, Stack, rows, run_training
 from deepcg.trajectory.frames import Frames
 from deepcg.workflow.dataset.beads import Beads
 from deepcg.workflow.fit.config import FitConfig, absolute
 
 COMPRESSION = "compressed.json"
 """What a run folder has that ``deepcg compress`` made: of which model, and how well."""
+
+START_FRAMES = 64
+"""Mapped frames that a run folder keeps for starting the sampler."""
 
 
 def check_folder(config: FitConfig) -> None:
@@ -81,77 +86,47 @@ def check_folder(config: FitConfig) -> None:
             )
 
 
-def _last_step(folder: Path) -> int:
-    """Return how far an interrupted fit was at its last record."""
-    try:
-        last = (folder / "metrics.jsonl").read_text().splitlines()[-1]
-        return int(json.loads(last)["step"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return 0
-
-
 def train_in_folder(
     config: FitConfig,
-    member: int,
-    potential: Trainable[Inputs],
+    members: Sequence[int],
+    stack: Stack[Inputs],
     samples: ForceSamples[Inputs],
     validation: ForceSamples[Inputs],
-    progress: Progress = silent,
-) -> list[Record]:
-    """Train a member, and keep the records and a checkpoint in its folder; return the records.
-
-    Raises
-    ------
-    TrainingError
-        As ``deepcg.training.trainer.train``.
-    """
-    folder, seed = member_folder(config.output, member), config.training.seed
-    make_folder(folder)
-    metrics = Metrics(folder, config.resume)
-    whole = train(
-        potential,
-        samples,
-        validation,
-        replace(config.training, seed=member_seed(seed, member)),
-        report=metrics.add,
-        checkpoint=folder / "checkpoint.pt",
-        resume=config.resume,
-        progress=progress,
-    )
-    metrics.write(whole)
-    return whole
-
-
-def train_stack_in_folder(
-    config: FitConfig,
-    members: Sequence[int],
-    potentials: Sequence[CVPotential],
-    samples: ForceSamples[Tensor],
-    validation: ForceSamples[Tensor],
     *,
-    drawn: Sequence[Tensor] | None,
+    drawn: Sequence[Tensor] | None = None,
     progress: Progress = silent,
-) -> tuple[list[CVPotential], list[list[Record]]]:
-    """Train several members at once; return them, and the records of each.
+) -> list[list[Record]]:
+    """Train the members of a stack, in place; return the records of each.
 
     Records are kept in the folder of each, a checkpoint of all in that of the first.
 
+    Parameters
+    ----------
+    members
+        Their numbers in the ensemble.
+    drawn
+        Which frames (n,) each member sees; ``None``: all see all.
+
     Raises
     ------
     TrainingError
-        As ``deepcg.training.trainer.train``.
+        As ``deepcg.training.trainer.run_training``.
     """
     folders = [member_folder(config.output, k) for k in members]
     for folder in folders:
         make_folder(folder)
-    metrics = [Metrics(folder, config.resume) for folder in folders]
+    files = [folder / "metrics.jsonl" for folder in folders]
+    if not config.resume:
+        for file in files:
+            file.unlink(missing_ok=True)
 
     def report(records: Records) -> None:
-        for of_member, record in zip(metrics, records, strict=True):
-            of_member.add(record)
+        for path, line in zip(files, _lines(records), strict=True):
+            with writing(path), path.open("a", encoding="utf-8") as file:
+                file.write(line)
 
-    trained, history = train_stack(
-        potentials,
+    history = run_training(
+        stack,
         samples,
         validation,
         config.training,
@@ -162,32 +137,39 @@ def train_stack_in_folder(
         resume=config.resume,
         progress=progress,
     )
-    whole = [list(column) for column in zip(*history, strict=True)]
-    for of_member, records in zip(metrics, whole, strict=True):
-        of_member.write(records)
-    return trained, whole
+    of_each = [list(column) for column in zip(*history, strict=True)]
+    # an interruption may have left lines that no checkpoint knows
+    for path, records in zip(files, of_each, strict=True):
+        write_whole(path, "".join(_lines(records)))
+    return of_each
 
 
-class Metrics:
-    """The records of a training as lines of a file, one by one as they come."""
+def write_results(
+    config: FitConfig,
+    models: Sequence[Model] | Sequence[CVModel],
+    history: Sequence[Record],
+    about: Mapping[str, Any],
+    figures: Mapping[str, Figure],
+) -> None:
+    """Write ``run.json``, and figures by their names.
 
-    def __init__(self, folder: Path, resume: bool) -> None:
-        self.path = folder / "metrics.jsonl"
-        if not resume:
-            self.path.unlink(missing_ok=True)
-
-    def add(self, record: Record) -> None:
-        """Add a line."""
-        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(record)) + "\n")
-
-    def write(self, records: list[Record]) -> None:
-        """Write all lines: an interruption may have left some that no checkpoint knows."""
-        write_whole(self.path, "".join(json.dumps(row) + "\n" for row in rows(records)))
-
-
-START_FRAMES = 64
-"""Mapped frames that a run folder keeps for starting the sampler."""
+    Parameters
+    ----------
+    models, history
+        The members, and the records of the first.
+    about
+        What is known of the data and the quality of this kind of fit.
+    """
+    content = {
+        **about,
+        "parameters": sum(p.numel() for p in models[0].potential.parameters()),
+        "seconds": history[-1].seconds,
+        "members": len(models),
+        "seed": config.training.seed,
+        "versions": versions(),
+    }
+    write_json(config.output / "run.json", content)
+    save_figures(figures, config.output, config.figures)
 
 
 def start_run(config: FitConfig, beads: Beads) -> None:
@@ -204,7 +186,7 @@ def start_run(config: FitConfig, beads: Beads) -> None:
 
 
 def save_topology(path: Path, frame: Frames, topology: mdtraj.Topology) -> None:
-    """Write one frame of beads as PDB."""
+    """Write a frame (1, n_beads, 3), nm, as PDB."""
     trajectory = mdtraj.Trajectory(frame.positions.numpy(), topology)
     if frame.box is not None:
         trajectory.unitcell_vectors = frame.box.numpy()
@@ -259,3 +241,16 @@ def starts(run: Path, model: Model, device: torch.device) -> tuple[Tensor, Tenso
     box = boxes[nearest]
     scaled = positions.double() @ torch.linalg.inv(boxes).to(device)
     return (scaled @ box.to(device)).to(dtype), box.to(device, dtype)
+
+
+def _last_step(folder: Path) -> int:
+    """Return how far an interrupted fit was at its last record."""
+    try:
+        last = (folder / "metrics.jsonl").read_text().splitlines()[-1]
+        return int(json.loads(last)["step"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return 0
+
+
+def _lines(records: Sequence[Record]) -> list[str]:
+    return [json.dumps(row) + "\n" for row in rows(records)]

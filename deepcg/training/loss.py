@@ -36,10 +36,12 @@ def squared_errors(
     chunk: int | None = None,
     as_trained: bool = False,
 ) -> Tensor:
-    """Return the squared error of each component, shaped as the forces, in units of the scale.
+    """Return the terms of the force-matching (MS-CG) loss, whose mean over all components it is.
 
-    ``chunk`` frames are evaluated at a time; ``None``: as many as have ``CHUNK`` components. Forces
-    are worked out in the fastest way, or ``as_trained``, in that of a step of training.
+    They are the squared errors of single components over the square of ``samples.scale``, shaped as
+    the forces, (n_frames, ...); for beads, whose scale is 1, in (kJ/mol/nm)^2. ``chunk`` frames are
+    evaluated at a time; ``None``: as many as have ``CHUNK`` components. Forces are worked out in
+    the fastest way, or ``as_trained``, in that of a step of training.
     """
     size = chunk or max(1, CHUNK * len(samples) // samples.forces.numel())
     errors = []
@@ -53,14 +55,20 @@ def squared_errors(
 def force_error(
     potential: Trainable[Inputs], samples: ForceSamples[Inputs], *, chunk: int | None = None
 ) -> Tensor:
-    """Return the squared force errors of each frame, (n_frames,), mean over components."""
+    """Return the squared force errors of each frame, (n_frames,), mean over components.
+
+    Their unit is that of `squared_errors`, which has ``chunk``, too.
+    """
     return squared_errors(potential, samples, chunk=chunk).flatten(1).mean(1)
 
 
 def matmul_change(
     potential: Trainable[Inputs], samples: ForceSamples[Inputs], matmul: str
 ) -> float:
-    """Return by how much of itself the mean force error changes with a precision of products."""
+    """Return by how much of itself the mean squared force error changes with ``matmul``.
+
+    It is a precision of matrix products, as in `deepcg.compute.matmul_precision`; 0.01 is 1 %.
+    """
     errors = []
     for precision in (EXACT, matmul):
         with multiplied_in(precision):

@@ -64,7 +64,10 @@ def member_seed(seed: int, member: int) -> int:
 
 
 def drawn_frames(lengths: Sequence[int], seed: int) -> Tensor:
-    """Return frames of trajectories in blocks drawn with replacement (Efron's bootstrap)."""
+    """Return numbers of frames, (about n,), in blocks drawn with replacement (Efron's bootstrap).
+
+    The n frames are those of trajectories of these lengths, joined; a block is of one of them.
+    """
     blocks = torch.from_numpy(block_labels(lengths, BLOCKS))
     frames_of = [torch.nonzero(blocks == k)[:, 0] for k in range(int(blocks.max()) + 1)]
     generator = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""The variance of the force that no function of the coarse coordinates explains.
+"""The irreducible noise: variance of the force that no function of coarse coordinates explains.
 
 An instantaneous force is F = f(x) + R: f is the mean force at the coarse coordinates x, and R,
 of mean 0 there, comes from what was left out. The mean square error of the best model is

@@ -100,11 +100,15 @@ def quality_of(
     Parameters
     ----------
     variance
-        Of a component of the force.
+        Of a component of the force, in ``unit`` squared, as all errors.
     on_training
         Mean square error of a component on frames that were trained on.
     held_out
         (n,), that of each of the other frames, in the order of time.
+    unit
+        Of the force.
+    close_frames
+        The noise floor without a model, where it is known.
     """
     errors = np.asarray(held_out, dtype=float)
     mean = block_average(errors[:, None]) if len(errors) >= 16 else None

@@ -38,7 +38,6 @@ WINGS = {  # data and model meet in the workflow alone
 WITHOUT = {"deepcg.networks": {"openmm", "mdtraj"}}  # libraries that a wing does not know
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 LATE = {"deepcg", "deepcg.cli.main"}  # name modules as text, to begin fast: see import_module
-TYPED = {"deepcg"}  # what it offers is imported for readers of types alone
 FILES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for package in PACKAGES
@@ -55,22 +54,10 @@ def layer(module: str) -> str:
     return whole
 
 
-def for_types_alone(module: str) -> list[ast.AST]:
-    """Return the nodes that never run: those below ``if TYPE_CHECKING``."""
-    blocks = [
-        node.body
-        for node in ast.walk(TREES[module])
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-    ]
-    return [inner for block in blocks for node in block for inner in ast.walk(node)]
-
-
 def all_imports(module: str) -> set[str]:
-    """Return all modules that a module imports when it runs, ours by the file that is imported."""
-    found, idle = set(), set(for_types_alone(module))
+    """Return all modules that a module imports, ours by the file that is imported."""
+    found = set()
     for node in ast.walk(TREES[module]):
-        if node in idle:
-            continue
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -113,10 +100,9 @@ def test_imports_make_no_circle():
     TopologicalSorter({module: imports(module) - {module} for module in FILES}).prepare()
 
 
-def test_only_what_begins_fast_names_modules_as_text_or_for_types_alone():
+def test_only_what_begins_fast_names_modules_as_text():
     by_name = {module for module, path in FILES.items() if "import_module" in path.read_text()}
     assert by_name == LATE
-    assert {module for module in FILES if for_types_alone(module)} == TYPED
 
 
 @pytest.mark.parametrize("module", sorted(FILES))

@@ -127,16 +127,16 @@ def test_all_that_is_offered_is_there_and_documented() -> None:
 
 
 def test_types_are_those_of_what_is_loaded() -> None:
-    tree = ast.parse(Path(deepcg.__file__).read_text())
-    block = next(node for node in ast.walk(tree) if isinstance(node, ast.If))
+    stub = ast.parse(Path(deepcg.__file__).with_suffix(".pyi").read_text())
     typed = {
         alias.asname or alias.name: (node.module, alias.name)
-        for node in block.body
+        for node in stub.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
     assert typed == deepcg._HOMES  # type: ignore[attr-defined]
-    assert set(deepcg.__all__) == {*typed, "__version__"}
+    offered = next(node for node in stub.body if isinstance(node, ast.Assign))
+    assert set(deepcg.__all__) == set(ast.literal_eval(offered.value))
 
 
 def test_the_lines_of_the_readme(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,7 +102,7 @@ def test_the_list_of_commands_loads_no_command():
 
 
 def test_the_version_is_printed(deepcg: Run):
-    assert deepcg("--version") == (0, "deepcg 0.1.0\n", "")
+    assert deepcg("--version") == (0, "deepcg 0.2.0\n", "")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from sphinx.application import Sphinx
 
 SECTION = re.compile(r"^-{3,}$")
 NAME = re.compile(r"(?<![`:\w])`([A-Za-z_][\w.]*)`(?!`)")
+ATTRIBUTES: dict[str, list[str]] = {}
+"""Docstrings of attributes on their way through napoleon, by the attribute's name."""
 
 
 def plain(
@@ -28,8 +30,17 @@ def plain(
         if is_formula and not before.strip():
             made += ["::", ""]
         made.append(line if is_formula else NAME.sub(lambda m: _linked(m[1], module), _safe(line)))
-    # napoleon takes what stands before a colon in the first line of an attribute for its type
-    lines[:] = ["", *made] if what in ("data", "attribute") else made
+    lines[:] = made
+    if what in ("data", "attribute"):
+        ATTRIBUTES[name] = made
+
+
+def restored(
+    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """Undo what napoleon did to an attribute: it takes the words before a colon for its type."""
+    del app, what, obj, options
+    lines[:] = ATTRIBUTES.pop(name, lines)
 
 
 def unlisted(
@@ -82,7 +93,8 @@ def _module_of(name: str, obj: object) -> str:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Listen to autodoc before napoleon does."""
+    """Listen to autodoc before and after napoleon does."""
     app.connect("autodoc-process-docstring", plain, priority=400)
+    app.connect("autodoc-process-docstring", restored, priority=600)
     app.connect("missing-reference", unlisted)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -47,8 +47,9 @@ def page(name: str, command: click.Command) -> str:
             words, _, default = text.partition("  [default: ")
             shown = f" *Default:* {_plain(default.removesuffix(']'))}." if default else ""
             lines += [f"`{option}`", f": {_plain(words)}{shown}", ""]
-    if command.epilog:
-        lines += ["## Examples", "", "```text", click.unstyle(command.epilog), "```", ""]
+    examples = getattr(command, "examples", ())
+    if examples:
+        lines += ["## Examples", "", "```text", *(f"{name} {e}" for e in examples), "```", ""]
     return "\n".join(lines)
 
 

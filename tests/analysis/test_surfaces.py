@@ -243,7 +243,7 @@ def test_two_trajectories_beside_one_another(data: Path, tmp_path: Path) -> None
 
 def test_surfaces_show_themselves_in_a_notebook(data: Path, tmp_path: Path) -> None:
     config = FesConfig(
-        data / "a.npz", on=ON, bins=12, output=tmp_path, names=("<a>",), figures=("png", "pdf")
+        data / "a.npz", cv=ON, bins=12, output=tmp_path, names=("<a>",), figures=("png", "pdf")
     )
     study = fes(config)
     written = {path.name for path in tmp_path.iterdir()}

@@ -168,7 +168,7 @@ def test_a_report_of_a_plane(plane: Path) -> None:
 
 
 def test_findings_show_themselves_in_a_notebook(plane: Path) -> None:
-    found = variance(VarianceConfig(plane, against=plane, figures=("svg",)))
+    found = variance(VarianceConfig(plane, reference=plane, figures=("svg",)))
     folder = plane / "variance"
     assert {path.suffix for path in folder.iterdir()} == {".svg", ".html", ".json", ".npz"}
     assert b"surface.npz" not in (folder / "variance-map.svg").read_bytes()

@@ -52,3 +52,5 @@ html_static_path = ["_static"]
 html_css_files = ["narrow.css"]
 html_copy_source = False
 html_show_sourcelink = False
+
+default_role = "code"  # single backticks in tables of docstrings

@@ -7,7 +7,6 @@ file               what it is
 ``surfaces/``      free-energy surfaces (potentials of mean force) and their errors
 ``uncertainty/``   the model deviation of an ensemble, and what it is worth
 ``templates/``     pages, and what notebooks show
-``arrays``         the types of arrays
 ``axes``           collective variables as axes of figures
 ``html``           pages, pictures, numbers with errors
 ``learning_curve`` the figure of a training

@@ -11,6 +11,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 
 SECTION = re.compile(r"^-{3,}$")
+RULER = re.compile(r"^=+( +=+)+$")
 NAME = re.compile(r"(?<![`:\w])`([A-Za-z_][\w.]*)`(?!`)")
 ATTRIBUTES: dict[str, list[str]] = {}
 """Docstrings of attributes on their way through napoleon, by the attribute's name."""
@@ -24,13 +25,21 @@ def plain(
     module = sys.modules.get(_module_of(name, obj))
     end = next((k for k, line in enumerate(lines) if SECTION.match(line)), len(lines) + 1) - 1
     made: list[str] = []
+    table: list[str] = []
     for k, line in enumerate(lines):
         before = lines[k - 1] if k else ""
+        if table or RULER.match(line):
+            if line.strip():
+                table.append(line)
+            else:
+                made += [*_listed(table, module), ""]
+                table = []
+            continue
         is_formula = line.startswith("    ") and k < end
         if is_formula and not before.strip():
             made += ["::", ""]
         made.append(line if is_formula else NAME.sub(lambda m: _linked(m[1], module), _safe(line)))
-    lines[:] = made
+    lines[:] = made + _listed(table, module)
     if what in ("data", "attribute"):
         ATTRIBUTES[name] = made
 
@@ -52,6 +61,28 @@ def unlisted(
     found = getattr(sys.modules.get(home), last, None)
     is_listed = inspect.isclass(found) and not last.startswith("_")
     return contnode if found is not None and not is_listed else None
+
+
+def _listed(table: list[str], module: Any) -> list[str]:
+    """Return a simple table as a list table, whose cells need no width when names become links."""
+    if not table:
+        return []
+    spans = [match.span() for match in re.finditer("=+", table[0])]
+    spans[-1] = (spans[-1][0], max(map(len, table)))
+    rulers = [k for k, line in enumerate(table) if RULER.match(line)]
+    rows: list[list[str]] = []
+    for line in (line for line in table if not RULER.match(line)):
+        cells = [line[start:end].strip() for start, end in spans]
+        if cells[0] or not rows:
+            rows.append(cells)
+        else:  # a row goes on
+            rows[-1] = [f"{old} {new}".strip() for old, new in zip(rows[-1], cells, strict=True)]
+    made = ["", ".. list-table::", f"   :header-rows: {int(len(rulers) > 2)}", ""]
+    for row in rows:
+        marks = ["   * - ", *["     - "] * (len(row) - 1)]
+        safe = [NAME.sub(lambda m: _linked(m[1], module), _safe(cell)) for cell in row]
+        made += [mark + cell for mark, cell in zip(marks, safe, strict=True)]
+    return made
 
 
 def _safe(line: str) -> str:

@@ -42,7 +42,7 @@ class Grid:
 
     @property
     def centers(self) -> tuple[Floats, ...]:
-        """Middles of the bins of each coordinate."""
+        """Middles of the bins (n_bins,) of each coordinate."""
         return tuple((edges[1:] + edges[:-1]) / 2 for edges in self.edges)
 
     @property
@@ -89,7 +89,7 @@ def grid_over(values: ArrayLike, periods: Sequence[float | None], n_bins: int) -
 
 
 def block_labels(lengths: Sequence[int], n_blocks: int) -> Integers:
-    """Return the number of the block of each frame: n_blocks contiguous ones in every series."""
+    """Return the block of each frame, (n_frames,): n_blocks contiguous ones in every series."""
     labels, first = [], 0
     for length in lengths:
         n = min(n_blocks, length)
@@ -194,7 +194,7 @@ def normalized(surfaces: ArrayLike, grid: Grid) -> Floats:
 
 
 def minus_log_density(counts: Floats, grid: Grid) -> Floats:
-    """Return -ln p of what is in each bin; p integrates to 1, NaN where there is nothing."""
+    """Return -ln p (*grid) of what is in each bin; p integrates to 1, NaN where nothing is."""
     if not counts.sum() > 0:
         return np.full(counts.shape, np.nan)
     energies: Floats = -np.log(_or_nan(counts) / (counts.sum() * grid.volume))

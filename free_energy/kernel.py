@@ -60,7 +60,7 @@ def kernel_energy(
     weights: ArrayLike | None = None,
     bandwidth: float | tuple[float, ...] | None = None,
 ) -> Estimate[Floats]:
-    """Return -ln p and its error, both of the grid's shape, in kT, as ``histogram_energy`` does.
+    """Return -ln p and its error, both (*grid), in kT, as ``histogram_energy`` does.
 
     Parameters
     ----------
@@ -78,10 +78,11 @@ def choose_bandwidth(
 ) -> tuple[float, ...]:
     """Return the bandwidth of each coordinate whose density fits that of other blocks best.
 
-    Of bandwidths from half a bin to 4 bins, the same number of bins in each coordinate, that with
-    the least squared error of the density of even blocks against odd ones and the reverse
-    (cross-validation: Bowman, Biometrika 71, 353 (1984)), scaled by 2^(-1/(d + 4)) to all of
-    the frames. Blocks, not frames, because correlated frames would ask for ever finer kernels.
+    Values are (n, d), the numbers of their blocks (n,). Of bandwidths from half a bin to 4 bins,
+    the same number of bins in each coordinate, that with the least squared error of the density of
+    even blocks against odd ones and the reverse (cross-validation: Bowman, Biometrika 71, 353
+    (1984)), scaled by 2^(-1/(d + 4)) to all of the frames. Blocks, not frames, because correlated
+    frames would ask for ever finer kernels.
     """
     count_blocks(blocks)
     counted, places = frame_weights(weights, len(blocks)), np.asarray(values, dtype=float)

@@ -22,7 +22,7 @@ EMPTY = 1e-10
 
 
 def jensen_shannon(p: ArrayLike, q: ArrayLike) -> float:
-    """Return the Jensen-Shannon divergence of two histograms, in nats (0 to ln 2).
+    """Return the Jensen-Shannon divergence of two histograms (...), in nats (0 to ln 2).
 
     Each is normalized to sum 1 first (Lin, IEEE Trans. Inf. Theory 37, 145 (1991)).
     """
@@ -32,7 +32,7 @@ def jensen_shannon(p: ArrayLike, q: ArrayLike) -> float:
 
 
 def shares(p: ArrayLike, q: ArrayLike) -> tuple[Floats, Floats]:
-    """Return two histograms of the same bins, each normalized to sum 1.
+    """Return two histograms of the same bins (...), each normalized to sum 1.
 
     Raises
     ------
@@ -51,8 +51,9 @@ def shares(p: ArrayLike, q: ArrayLike) -> tuple[Floats, Floats]:
 def surface_mse(p: ArrayLike, q: ArrayLike) -> float:
     """Return the mean of (ln p - ln q)^2 over the bins that both occupy, in kT^2; NaN if none.
 
-    The FES-MSE of Köhler, Chen, Krämer, Clementi and Noé, J. Chem. Theory Comput. 19, 942 (2023),
-    there in (kcal/mol)^2 on 60 x 60 bins of [-pi, pi]^2. Nothing is aligned.
+    Of histograms (...) of the same bins. The FES-MSE of Köhler, Chen, Krämer, Clementi and Noé,
+    J. Chem. Theory Comput. 19, 942 (2023), there in (kcal/mol)^2 on 60 x 60 bins of
+    [-pi, pi]^2. Nothing is aligned.
     """
     first, second = shares(p, q)
     both = (first > 0) & (second > 0)
@@ -64,8 +65,8 @@ def surface_mse(p: ArrayLike, q: ArrayLike) -> float:
 def pmf_error(p: ArrayLike, q: ArrayLike) -> float:
     """Return the mean of (ln p - ln q)^2 with weights (p + q) / 2, in kT^2.
 
-    Empty bins are given a probability of 1e-10. The PMF error of Chen and Zavadlav (arXiv
-    2602.10637), there on 100 x 100 bins of [-pi, pi]^2.
+    Of histograms (...) of the same bins. Empty ones are given a probability of 1e-10. The PMF error
+    of Chen and Zavadlav (arXiv 2602.10637), there on 100 x 100 bins of [-pi, pi]^2.
     """
     first, second = (np.where(share > 0, share, EMPTY) for share in shares(p, q))
     return float(np.average(np.log(first / second) ** 2, weights=first + second))
@@ -118,7 +119,7 @@ def sampling_floor(
     metric
         Of two histograms, the reference first: ``jensen_shannon``, ``surface_mse``, ``pmf_error``.
     probabilities
-        Of the bins: the best estimate of the reference.
+        Of the bins, (*grid): the best estimate of the reference.
     n_samples, n_reference
         Numbers of independent frames: divide those of frames by their statistical inefficiency.
         ``None``: the reference is ``probabilities`` without noise.

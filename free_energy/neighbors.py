@@ -24,7 +24,8 @@ def faces(grid: Grid, axis: int, known: Booleans) -> tuple[Integers, Integers]:
 def steps(grid: Grid, known: Booleans) -> tuple[Integers, Integers, NDArray[np.float64]]:
     """Return all pairs of known bins that touch, once each, and the lengths of the steps in bins.
 
-    A diagonal counts only between known corners, lest it slip through a thin wall.
+    Bins are numbers in the flat grid, all three are (n_pairs,); ``known`` is (*grid). A diagonal
+    counts only between known corners, lest it slip through a thin wall.
     """
     firsts, seconds, lengths = [], [], []
     for offset in product((-1, 0, 1), repeat=len(grid.shape)):

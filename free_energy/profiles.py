@@ -23,7 +23,7 @@ def profile(energies: ArrayLike, grid: Grid, axis: int) -> Floats:
 
 
 def probabilities(energies: ArrayLike) -> Floats:
-    """Return how probable each bin of a surface is, of sum 1; 0 where the surface is NaN."""
+    """Return how probable each bin of a surface (*grid), kT, is, of sum 1; 0 where this is NaN."""
     surface = np.asarray(energies, dtype=float)
     known = np.isfinite(surface)
     if not known.any():

@@ -35,11 +35,11 @@ class Replicates:
     inflation: float
 
     def estimate(self) -> Estimate[Floats]:
-        """Return the value and its standard error; NaN where any of the samples is NaN."""
+        """Return value and standard error, both (...); NaN where any of the samples is NaN."""
         return Estimate(self.value, self.inflation * self.samples.std(0))
 
     def map(self, function: Callable[[Floats], ArrayLike]) -> Replicates:
-        """Return a function of the quantity, with the error that follows from it."""
+        """Return a function, of any shape, of the quantity (...), with the error that follows."""
         samples = np.stack([np.asarray(function(sample), float) for sample in self.samples])
         return Replicates(np.asarray(function(self.value), float), samples, self.inflation)
 
@@ -64,7 +64,7 @@ def jackknife(
 
 
 def count_blocks(blocks: Integers) -> int:
-    """Return how many blocks there are.
+    """Return how many blocks there are; ``blocks`` (n_frames,) are numbered from 0.
 
     Raises
     ------

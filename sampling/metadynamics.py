@@ -102,10 +102,10 @@ class Metadynamics:
         return with_hills
 
     def get_state(self) -> dict[str, Tensor]:
-        """Return the bias and the number of steps taken."""
+        """Return coefficients of the bias on its grid (n_1, ..., n_k), and the steps taken, ()."""
         return {"coefficients": self.bias.coefficients, "taken": torch.tensor(self.taken)}
 
     def set_state(self, state: dict[str, Tensor]) -> None:
-        """Go on from a state of ``get_state``."""
+        """Go on from a state of ``get_state``, coefficients (n_1, ..., n_k) and a number ()."""
         self.bias = Spline(self.axes, state["coefficients"])
         self.taken = int(state["taken"])

@@ -20,9 +20,9 @@ class Method(Protocol):
         ...
 
     def get_state(self) -> dict[str, Tensor]:
-        """Return all that later steps depend on."""
+        """Return all that later steps depend on: tensors of any shape, by name."""
         ...
 
     def set_state(self, state: dict[str, Tensor]) -> None:
-        """Go on from a state of ``get_state``."""
+        """Go on from a state of ``get_state``: the same names and shapes."""
         ...

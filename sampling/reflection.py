@@ -61,7 +61,7 @@ class ReflectingLimit:
         return with_check
 
     def get_state(self) -> dict[str, Tensor]:
-        """Return where chains were at the last check, and the counts."""
+        """Return where chains were at the last check, shaped as in `SamplerState`; counts, ()."""
         memory = {"taken": torch.tensor(self.taken), "turned": self.turned}
         if self.kept is None:
             return memory
@@ -69,7 +69,7 @@ class ReflectingLimit:
         return memory | {name: getattr(self.kept, name) for name in names}
 
     def set_state(self, state: dict[str, Tensor]) -> None:
-        """Go on from a state of ``get_state``."""
+        """Go on from a state of ``get_state``: the same names and shapes."""
         self.taken, self.turned = int(state["taken"]), state["turned"]
         names = ("positions", "velocities", "forces", "energy")
         known = "positions" in state

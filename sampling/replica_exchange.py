@@ -81,7 +81,10 @@ class ReplicaExchange:
         return self._moved(state, lower, accept)
 
     def get_state(self) -> dict[str, Tensor]:
-        """Return which walker is where, the counts of swaps and the number of steps taken."""
+        """Return which walker is where, the counts of swaps and the number of steps taken.
+
+        (n_levels, n_ladders), twice (n_levels - 1,), and ().
+        """
         return {
             "walkers": self.walkers,
             "tried": self.tried,
@@ -90,7 +93,7 @@ class ReplicaExchange:
         }
 
     def set_state(self, state: dict[str, Tensor]) -> None:
-        """Go on from a state of ``get_state``."""
+        """Go on from a state of ``get_state``: the same names and shapes."""
         self.walkers, self.taken = state["walkers"], int(state["taken"])
         self.tried, self.accepted = state["tried"], state["accepted"]
 

@@ -77,7 +77,7 @@ class Axis:
         return torch.stack(copies, dim=-1)
 
     def holds(self, values: Tensor) -> Tensor:
-        """Return which values lie on the axis, bool."""
+        """Return which values (...) lie on the axis, bool (...)."""
         if self.periodic:
             return torch.isfinite(values)
         return (values >= self.low) & (values <= self.high)

@@ -14,7 +14,7 @@ StabilityCheck = Callable[[SamplerState, SamplerState], Tensor]
 
 
 def finite(good: SamplerState, state: SamplerState) -> Tensor:
-    """Return which chains have finite energy, forces and positions.
+    """Return which chains have finite energy, forces and positions, bool (n_chains,).
 
     Positions count for themselves: a site at NaN is near no other, and a force field of
     neighbors may find nothing wrong with it.

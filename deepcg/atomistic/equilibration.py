@@ -80,7 +80,7 @@ def fitting_cutoff(edge: float, asked: float | None, *, fixed: bool, what: str) 
 
 
 def minimize(thermostat: Thermostat, system: openmm.System, positions: Doubles) -> openmm.State:
-    """Return a state relaxed from positions in nm, with velocities of the temperature."""
+    """Return a state relaxed from positions (n_atoms, 3), nm, with velocities of ``thermostat``."""
     context = thermostat.context(system)
     context.setPositions(positions)
     context.applyConstraints(1e-7)

@@ -162,7 +162,7 @@ class BeadRestraint:
         return force
 
     def frequency(self, atoms: Frames, masses: Doubles) -> float:
-        """Return sqrt(k sum_a M_a^2 / m_a) of the lightest bead, 1/ps."""
+        """Return sqrt(k sum_a M_a^2 / m_a) of the lightest bead, 1/ps; masses (n_atoms,), Da."""
         del atoms
         weights = self.mapping.weights
         lightness = (weights**2) @ np.divide(1, masses, where=masses > 0, out=0 * masses)

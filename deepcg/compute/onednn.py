@@ -41,7 +41,7 @@ def tanh_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def apply(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
-    """Return the result, a tensor, of a function that brings its own derivatives."""
+    """Return the result, a tensor of any shape, of a function that brings its own derivatives."""
     result: Tensor = function.apply(*arguments)
     return result
 

@@ -19,7 +19,7 @@ class TensorCache(Generic[Made]):
         self._made: Made | None = None
 
     def get(self, tensors: Sequence[Tensor], number: int, make: Callable[[], Made]) -> Made:
-        """Return what ``make`` made of the tensors, which nobody has written to since, or makes."""
+        """Return what ``make`` made of tensors, of any shape, unwritten to since, or makes."""
         found = [(tensor, tensor._version) for tensor in tensors]
         same = len(found) == len(self._tensors) and number == self._number
         pairs = zip(found, self._tensors, strict=False)

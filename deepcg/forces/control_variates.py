@@ -81,7 +81,10 @@ class Rotors:
     moves: Booleans
 
     def columns(self, n_splines: int) -> tuple[Integers, int]:
-        """Return the first column of every ordered pair of kinds, or -1, and how many there are."""
+        """Return the first columns (n_kinds, n_kinds) of ordered pairs, and how many there are.
+
+        A pair that no rotation moves has none, -1.
+        """
         first = np.full((len(self.moves),) * 2, -1)
         total = 0
         for a, b in np.ndindex(*first.shape):

@@ -201,13 +201,17 @@ TABLES = (
 
 
 def no_labels(task: dict[str, Any], system: dict[str, NDArray[Any]]) -> MeanForceLabels:
-    """Return labels to which others can be added."""
+    """Return no labels, arrays (0,), to which others can be added."""
     empty = np.empty(0)
     return MeanForceLabels(task, system, empty, empty, empty, empty, empty, empty, None)
 
 
 def of_variables(variables: CollectiveVariables) -> dict[str, NDArray[Any]]:
-    """Return what a file of labels says of dihedrals, angles and distances."""
+    """Return what a file of labels says of d dihedrals, angles and distances.
+
+    ``names`` and ``kinds`` (d,), ``atoms`` (d, 4), or fewer, -1 where a variable has none, and
+    ``n_atoms`` (), of the molecules.
+    """
     kinds = {kind.function: name for name, kind in KINDS.items()}
     atoms = np.full((len(variables.variables), max(k.n_atoms for k in KINDS.values())), -1)
     for row, variable in zip(atoms, variables.variables, strict=True):
@@ -221,7 +225,10 @@ def of_variables(variables: CollectiveVariables) -> dict[str, NDArray[Any]]:
 
 
 def of_beads(mapping: LinearMapping) -> dict[str, NDArray[Any]]:
-    """Return what a file of labels says of beads."""
+    """Return what a file of labels says of beads.
+
+    ``types`` (n_beads,), ``type_names`` (n_types,) and ``masses`` (n_beads,), Da.
+    """
     return {
         "types": mapping.types.numpy(),
         "type_names": np.array(mapping.type_names),

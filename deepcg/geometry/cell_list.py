@@ -71,7 +71,10 @@ def kinds(index: Tensor, count: Tensor, types: Tensor) -> Tensor:
 def displacements(
     positions: Tensor, index: Tensor, shift: Tensor, count: Tensor, padding: float
 ) -> Tensor:
-    """Return what ``neighbors.environments`` does, without a way back to the positions."""
+    """Return displacements (n_frames, n_beads, width, 3), nm, with no way back to the positions.
+
+    As ``neighbor_list.environments`` of ``index``, ``shift`` and ``count`` of its pairs.
+    """
     use_torch_threads()
     out = torch.empty_like(shift)
     x, j, vector, n = (t.contiguous().numpy() for t in (positions, index, shift, count))

@@ -157,7 +157,8 @@ def find_pairs(positions: Tensor, box: Tensor | None, cutoff: float) -> PairList
 def environments(positions: Tensor, pairs: PairList, padding: float) -> Neighbors:
     """Return the displacements of listed pairs, differentiable in ``positions``.
 
-    Padding is put at the distance ``padding``, nm, which must lie beyond the cutoff.
+    They are (n_frames, n_beads, width, 3), nm, of positions (n_frames, n_beads, 3), nm. Padding is
+    put at the distance ``padding``, nm, which must lie beyond the cutoff.
     """
     if positions.device.type == "cpu" and not positions.requires_grad:
         listed = pairs.index, pairs.shift, pairs.count

@@ -29,7 +29,7 @@ def equivalent_atoms(graph: MoleculeGraph) -> Integers:
 
 
 def type_names(graph: MoleculeGraph, atoms: Sequence[int] | Integers) -> list[str]:
-    """Return the types of some atoms by element and bonded atoms, such as ``C(CH3)``.
+    """Return the types of some atoms (n,) by element and bonded atoms, such as ``C(CH3)``.
 
     It is the element alone, such as ``O``, where those that have it are all bonded alike. What is
     farther away a network sees by itself: with one more shell, alanine dipeptide has 13 types in

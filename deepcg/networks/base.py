@@ -23,7 +23,10 @@ class Network(Protocol):
         ...
 
     def standardize(self, neighbors: Neighbors, types: Tensor) -> None:
-        """Set the constants that scale the inputs, from a sample of environments."""
+        """Set the constants that scale the inputs, from a sample of environments.
+
+        Those of beads of ``types`` (n_beads,).
+        """
         ...
 
 

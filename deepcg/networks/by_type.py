@@ -37,7 +37,7 @@ class ByType:
         return x.transpose(0, 1).index_select(0, self.order).flatten(0, 1)
 
     def restored(self, rows: Tensor) -> Tensor:
-        """Undo ``rows``."""
+        """Undo ``rows``: return (n_frames * n_beads, ...) as (n_frames, n_beads, ...)."""
         n_frames, n_beads = self.shape
         if self.order is None:
             return rows.view(*self.shape, *rows.shape[1:])
@@ -46,7 +46,10 @@ class ByType:
         return by_bead.index_select(0, place).transpose(0, 1)
 
     def each(self, act: Callable[..., Tensor], rows: Tensor, *of_kind: Iterable[Any]) -> Tensor:
-        """Return what ``act`` makes of the rows of each type and of what belongs to that type."""
+        """Return what ``act`` makes of the rows of each type and of what belongs to that type.
+
+        From rows (n_frames * n_beads, ...) to as many rows (n_frames * n_beads, ...).
+        """
         return joined([act(*one) for one in zip(rows.split(self.counts), *of_kind, strict=True)])
 
     def split(self, parts: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
@@ -55,5 +58,5 @@ class ByType:
 
 
 def joined(parts: Sequence[Tensor]) -> Tensor:
-    """Concatenate rows; a single part is not copied."""
+    """Return parts (rows, ...) as one (all rows, ...); a single part is not copied."""
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))

@@ -45,13 +45,17 @@ class HasFastPath(Protocol):
     def fast_path(self, like: Tensor) -> FastPath | None:
         """Return what is faster for displacements of this dtype and device; ``None``: nothing is.
 
-        It is asked once for each dtype and device, not in every step.
+        The shape of ``like`` does not count. It is asked once for each dtype and device, not in
+        every step.
         """
         ...
 
 
 def evaluation(term: Energies, like: Tensor) -> Evaluation:
-    """Return how to train and how to infer by a term: its fast path, or else its definition."""
+    """Return how to train and how to infer by a term: its fast path, or else its definition.
+
+    For displacements of the dtype and on the device of ``like``, of any shape.
+    """
     path = term.fast_path(like) if isinstance(term, HasFastPath) else None
     energies, inference = term, None
     if path is not None:

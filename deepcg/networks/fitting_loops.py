@@ -51,7 +51,8 @@ def linear(
 ) -> None:
     """Set rows of ``out`` to bias + weights x, whose rows are of ``stride`` numbers, vectors each.
 
-    From ``at`` on, ``weights`` holds for each strip STRIP biases, and STRIP weights of each input.
+    x is flat (n_in, stride), ``out`` flat (n_strips * STRIP, stride). From ``at`` on, ``weights``
+    holds for each strip STRIP biases, and STRIP weights of each input.
     """
     for part in range(0, stride, LANES):
         for strip in range(n_strips):
@@ -97,7 +98,7 @@ def tanh(x: Vec) -> Vec:
 
 @njit(error_model="numpy")
 def scratch_for(sizes: Array, dtype: Any) -> Scratch:
-    """Return what ``fit`` writes to: a row for each hidden layer, and two more."""
+    """Return what ``fit`` writes to: (layers, wide), a row for each hidden layer, and two more."""
     wide = strips_of(sizes[1:].max()) * STRIP * LANES
     return np.empty((len(sizes) - 1, wide), dtype), np.empty(wide, dtype), np.empty(wide, dtype)
 
@@ -110,10 +111,10 @@ def strips_of(n: int) -> int:
 
 @njit(fastmath=True, error_model="numpy")
 def fit(inputs: Array, net: Net, scratch: Scratch, energies: Array) -> None:
-    """Set ``energies`` of LANES beads, and ``inputs`` to their gradient in these.
+    """Set ``energies`` (LANES,), kJ/mol, of beads, and ``inputs`` to their gradient in these.
 
-    ``inputs`` have room for a whole number of strips; ``net`` is that of ``fitting.PackedNets``,
-    with the weights of one type.
+    ``inputs``, flat (n, LANES), have room for a whole number of strips; ``net`` is that of
+    ``fitting.PackedNets``, with the weights of one type.
     """
     sizes, repeats, weights, places = net
     curves, x, slope = scratch

@@ -30,7 +30,10 @@ class Residual(nn.Module):
         return self._added(y, x)
 
     def forward_and_curve(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what ``forward`` does, and the slope of the new part in the sum inside tanh."""
+        """Return what ``forward`` does, and the slope of the new part in the sum inside tanh.
+
+        Both are (..., n_out).
+        """
         y = tanh_linear(x, self.linear.weight, self.linear.bias)
         curve = torch.addcmul(y.new_ones(()), y, y, value=-1)
         if self.timestep is not None:

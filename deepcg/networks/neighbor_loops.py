@@ -67,7 +67,7 @@ def near_neighbors(
 
 @njit(fastmath=True, error_model="numpy")
 def polar(away: Array, capacity: int, j: int) -> tuple[Vec, Vec, Vec, Vec, Vec]:
-    """Return u, r and 1/r of neighbors j to j + LANES."""
+    """Return u, r and 1/r of neighbors j to j + LANES in ``away`` (3 capacity,), nm."""
     x, y = load(away, j, LANES), load(away, capacity + j, LANES)
     z = load(away, 2 * capacity + j, LANES)
     r = sqrt(maximum(x * x + y * y + z * z, 1e-12))  # lanes without a neighbor hold anything
@@ -83,7 +83,10 @@ def capacity_for(width: int) -> int:
 
 @njit
 def lists_of(width: int, dtype: Any) -> tuple[Array, Array, Array]:
-    """Return arrays for up to ``width`` neighbors of a bead: displacements, types and slots."""
+    """Return arrays for up to ``width`` neighbors of a bead: displacements, types and slots.
+
+    (3 capacity,), (capacity,) and (capacity,).
+    """
     capacity = capacity_for(width)
     return (
         np.ones(3 * capacity, dtype),

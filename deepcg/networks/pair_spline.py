@@ -50,7 +50,7 @@ class PairSpline(nn.Module):
         return self._energies(reference_density, neighbors, types)
 
     def fast_path(self, like: Tensor) -> FastPath | None:
-        """Return the density by a compiled loop on the CPU."""
+        """Return the density by a compiled loop, if ``like``, of any shape, is on the CPU."""
         on_cpu = like.device.type == "cpu"
         return FastPath(partial(self._energies, density)) if on_cpu else None
 
@@ -62,4 +62,4 @@ class PairSpline(nn.Module):
         return energy
 
     def standardize(self, neighbors: Neighbors, types: Tensor) -> None:
-        """Do nothing: splines need no scaling."""
+        """Do nothing: splines need no scaling, of whatever ``types`` (n_beads,)."""

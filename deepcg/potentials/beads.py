@@ -86,7 +86,10 @@ class NetworkPotential(nn.Module):
         return energy if self.molecular is None else energy + self.molecular(positions)
 
     def environments(self, positions: Tensor, pairs: PairList) -> Neighbors:
-        """Return the environments that the terms see, from a list that may reach farther."""
+        """Return the environments that the terms see, from a list that may reach farther.
+
+        Of positions (n_frames, n_beads, 3), nm.
+        """
         return environments(positions, pairs, 2 * self.cutoff)
 
     def energy(self, neighbors: Neighbors) -> Tensor:
@@ -95,7 +98,7 @@ class NetworkPotential(nn.Module):
         return torch.stack([energies(neighbors, self.types) for energies, _ in terms]).sum((0, 2))
 
     def reference_energy(self, neighbors: Neighbors) -> Tensor:
-        """Return what ``energy`` does by the definitions of the terms: on every device, slower."""
+        """Return U (n_frames,), kJ/mol, by the definitions of the terms: everywhere, slower."""
         return torch.stack([term(neighbors, self.types) for term in self.terms]).sum((0, 2))
 
     def forces(self, neighbors: Neighbors, *, create_graph: bool = False) -> tuple[Tensor, Tensor]:

@@ -52,7 +52,8 @@ class Architecture:
     ) -> NetworkPotential:
         """Return the potential with fresh weights and no repulsion yet (onset 0).
 
-        Beads that ``molecular`` joins by a bond or an angle will not repel each other.
+        Beads are of ``types`` (n_beads,); those that ``molecular`` joins by a bond or an angle will
+        not repel each other.
 
         Raises
         ------

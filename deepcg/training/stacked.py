@@ -75,10 +75,11 @@ def train_stack(
     resume: bool = False,
     progress: Progress = silent,
 ) -> tuple[list[CVPotential], list[Records]]:
-    """Fit potentials of one shape to the forces at once; return them, trained, and the history.
+    """Fit potentials of one shape to the forces (n, d) at once; return them and the history.
 
-    Each is trained as ``deepcg.training.trainer.train`` would train it, to rounding. The options
-    are those of ``run_training`` there.
+    Samples are places (n, d), in the units of the collective variables. Each is trained as
+    ``deepcg.training.trainer.train`` would train it, to rounding. The options are those of
+    ``run_training`` there.
 
     Raises
     ------

@@ -16,7 +16,7 @@ _COLUMN = "bias_kJ_mol"
 
 
 def weights_beside(trajectory: Path, n_frames: int) -> Doubles | None:
-    """Return exp(bias / kT) of every frame, the largest being 1; ``None`` for an unbiased run.
+    """Return exp(bias / kT) (n_frames,), the largest being 1; ``None`` for an unbiased run.
 
     For ``X.dcd`` the bias is the column ``bias_kJ_mol`` of ``X.log.csv``, the temperature that in
     ``X.bias.npz``: these are there after ``deepcg simulate alanine --bias``.

@@ -67,7 +67,7 @@ class MoleculeGraph:
 
     @cached_property
     def molecules(self) -> list[Integers]:
-        """Atoms of each molecule (ascending), ordered by their first atoms.
+        """Atoms (n,) of each molecule, ascending; molecules are ordered by their first atoms.
 
         Molecules are the connected components of the graph of bonds.
         """
@@ -83,7 +83,7 @@ class MoleculeGraph:
 
     @cached_property
     def waters(self) -> list[Integers]:
-        """Atoms of each molecule of two hydrogens and one oxygen, virtual sites included."""
+        """Atoms (n,) of each molecule of two hydrogens and one oxygen, virtual sites included."""
         found = []
         for atoms in self.molecules:
             numbers = self.numbers[atoms]
@@ -163,7 +163,7 @@ def with_bonds(graph: MoleculeGraph, positions: Floats, box: Floats | None) -> M
 
 
 def guessed_topology(numbers: Integers, positions: Floats, box: Floats | None) -> mdtraj.Topology:
-    """Return a topology of atoms known by atomic number and place only.
+    """Return a topology of atoms known by atomic number (n_atoms,) and place (n_atoms, 3), nm.
 
     Where the atoms of each molecule follow each other, every molecule is a residue (HOH for
     water); otherwise all atoms are one residue, for MDTraj takes the atoms of a residue to be

@@ -36,7 +36,7 @@ def radial_name(type_names: tuple[str, ...], kind: tuple[int, int]) -> str:
 
 
 def radial_distributions(sample: Sample, edges: Doubles) -> list[Curve]:
-    """Return g(r) of every pair of types, in the order of ``type_pairs``.
+    """Return g(r) of every pair of types, in the order of ``type_pairs``; edges (n,) are in nm.
 
     g(r) = <V n(r)> / (P v(r)): n(r) pairs in a spherical shell of volume v(r), out of
     P = N (N - 1) / 2 pairs of like beads or N_a N_b of unlike ones, in the volume V, so that

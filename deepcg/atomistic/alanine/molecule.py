@@ -106,7 +106,7 @@ def solvated(
 ) -> tuple[app.Topology, Doubles]:
     """Return the peptide with exactly ``waters`` molecules of TIP3P in a cube of ``edge`` nm.
 
-    The peptide's atoms come first. It is a start to be minimized.
+    The peptide's atoms come first in the positions (n_atoms, 3), nm. It is a start to be minimized.
     """
     modeller = app.Modeller(topology, positions * unit.nanometer)
     modeller.addSolvent(_force_field(force_field, "explicit"), numAdded=waters)

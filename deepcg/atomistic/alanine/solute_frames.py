@@ -67,7 +67,7 @@ class SoluteFrames:
         phi: float,
         psi: float,
     ) -> None:
-        """Add a frame: nm, kJ/mol/nm, kJ/mol, rad."""
+        """Add a frame: (n_atoms, 3) in nm and in kJ/mol/nm, kJ/mol, and rad twice."""
         with writing(self.records), self.records.open("ab") as file:
             file.write(np.array((positions, forces, bias, phi, psi), self._kind).tobytes())
 

@@ -104,7 +104,7 @@ class CompressedDeepPotSE(EnvironmentModule):
         return energies_of(features, types, self.fitting, self.products)
 
     def fast_path(self, like: Tensor) -> FastPath | None:
-        """Return compiled loops, on the CPU, for inference."""
+        """Return compiled loops, for inference, if ``like``, of any shape, is on the CPU."""
         if self.plain or like.device.type != "cpu":
             return None
         return FastPath(self, self._energies_and_pair_gradients)

@@ -107,7 +107,10 @@ class Fitting:
     def energies_and_slopes(
         self, features: Tensor, types: Tensor, scale: float = 1.0
     ) -> tuple[Tensor, Tensor]:
-        """Return what ``energies_of`` does, and ``scale`` times its gradient in F."""
+        """Return what ``energies_of`` does, and ``scale`` times its gradient in F.
+
+        Energies (n_frames, n_beads), kJ/mol, and (n_frames * n_beads, 4, channels), kJ/mol.
+        """
         which = self.products.axis, self.products.triangular
         n_frames = len(features) // len(types)
         if self.packed is not None:

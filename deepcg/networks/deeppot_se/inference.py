@@ -64,7 +64,10 @@ class EvaluationPath:
     def energies_and_pair_gradients(
         self, neighbors: Neighbors, types: Tensor, scales: Scales, pairs: Pairs, g: Embedded
     ) -> tuple[Tensor, Tensor]:
-        """Return bead energies and dU/dr_ij, see ``DeepPotSE.fast_path``."""
+        """Return bead energies (n_frames, n_beads) and dU/dr_ij (n_frames, n_beads, width, 3).
+
+        kJ/mol and kJ/mol/nm; see ``DeepPotSE.fast_path``.
+        """
         d, width = neighbors.displacement.detach(), self.fitting.products.channels
         if self.basis is not None:
             value, slope = (linear(one, self.basis.T) for one in (g.value, g.slope))
@@ -84,7 +87,7 @@ class EvaluationPaths:
     high: float
 
     def at(self, s: Sequence[Tensor]) -> EvaluationPath:
-        """Return the way for these."""
+        """Return the way for these s (rows,), of each embedding net."""
         if self.few is None or any(len(some) and float(some.max()) > self.high for some in s):
             return self.whole
         return self.few

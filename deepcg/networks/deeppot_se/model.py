@@ -96,7 +96,10 @@ class DeepPotSE(EnvironmentModule):
         return energies_of(features, types, self.fitting, self._products)
 
     def fast_path(self, like: Tensor) -> FastPath | None:
-        """Return compiled loops over the pairs within the cutoff, on the CPU."""
+        """Return compiled loops over the pairs within the cutoff, if ``like`` is on the CPU.
+
+        The shape of ``like`` does not count.
+        """
         if self.plain or like.device.type != "cpu":
             return None
         return FastPath(self._energies_of_pairs, self._energies_and_pair_gradients)
@@ -120,7 +123,10 @@ class DeepPotSE(EnvironmentModule):
 
     @torch.no_grad()
     def standardize(self, neighbors: Neighbors, types: Tensor) -> None:
-        """Set mean and spread of R and, unless they were given, the numbers of neighbors."""
+        """Set mean and spread of R and, unless they were given, the numbers of neighbors.
+
+        From a sample of environments of beads of ``types`` (n_beads,).
+        """
         self.get_buffer("mean").zero_()
         self.get_buffer("spread").fill_(1)
         s, rows = self.scales.environment(neighbors, types)

@@ -92,7 +92,7 @@ class Rows:
 
     @classmethod
     def of(cls, pairs: Pairs, neighbors: Neighbors, types: Tensor, n_nets: int) -> Rows:
-        """Return the rows of pairs, of so many embedding nets."""
+        """Return the rows of pairs, of so many embedding nets; ``types`` is (n_beads,)."""
         total = len(pairs.slots)
         reverse_pairs, others, rows = torch.empty(3, total, dtype=torch.int64)
         reverse_pairs.fill_(-1)

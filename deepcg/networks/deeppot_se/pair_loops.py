@@ -159,7 +159,7 @@ def number_rows(
 
 @njit(inline="always")
 def longest(first: Array) -> int:
-    """Return the largest number of pairs of a bead."""
+    """Return the largest number of pairs of a bead; ``first`` is (beads + 1,)."""
     most = 0
     for bead in range(len(first) - 1):
         most = max(most, first[bead + 1] - first[bead])

@@ -45,7 +45,7 @@ class Knots:
         return self.intervals + 1
 
     def places(self, s: Tensor) -> tuple[Tensor, Tensor]:
-        """Return in which interval s is, and how far from its beginning, in widths."""
+        """Return in which interval s (...) is, and how far from its beginning, in widths."""
         x = (s - self.low) / self.width
         row = x.detach().floor().clamp(0, self.intervals)
         return row.long(), x - row
@@ -125,7 +125,7 @@ def packed(polynomial: Tensor) -> Tensor:
 
 
 def unpacked(table: Tensor, channels: int) -> Tensor:
-    """Undo ``packed``."""
+    """Undo ``packed``: return (rows, blocks, k, LANES) as (rows, k, channels)."""
     return table.transpose(1, 2).flatten(2)[:, :, :channels]
 
 

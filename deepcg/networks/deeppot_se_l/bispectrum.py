@@ -106,7 +106,10 @@ def reference_bispectrum(a: Tensor, l_max: int) -> Tensor:
 
 
 def bispectrum(a: Tensor, l_max: int) -> Tensor:
-    """Return ``reference_bispectrum``, on the CPU, by a compiled loop."""
+    """Return the bispectrum (beads, columns) of densities a (beads, (l_max + 1)^2, channels).
+
+    It is ``reference_bispectrum``, on the CPU, by a compiled loop.
+    """
     return apply(_Bispectrum, a, products_of(l_max, a.shape[2]))
 
 
@@ -157,6 +160,10 @@ def threefold_adjoint(g: Tensor, x: Tensor, y: Tensor, which: Products) -> Tenso
 
 
 def tables(which: Products, like: Tensor) -> tuple[NDArray[Any], ...]:
-    """Return what loops need to know of products of numbers like these."""
+    """Return what loops need to know of products, in the dtype of ``like``, of any shape.
+
+    ``ends`` (couplings + 1,), ``terms`` (terms, 3), ``factors`` (terms,) and ``columns``
+    (couplings, channels, channels, channels).
+    """
     factors = torch.from_numpy(which.factors).to(like.dtype).numpy()
     return which.ends, which.terms, factors, which.columns

@@ -120,7 +120,10 @@ def _uncoupled(
 
 @njit(error_model="numpy")
 def layout(terms: Array, ends: Array, columns: Array) -> tuple[Array, Array]:
-    """Return the first and one past the last m3 of each coupling, and which i, j have columns."""
+    """Return the first and one past the last m3 of each coupling, and which i, j have columns.
+
+    (couplings, 2), and bool, (couplings, channels, channels).
+    """
     n_couplings, n = columns.shape[:2]
     rows, wanted = np.zeros((n_couplings, 2), np.int64), np.zeros((n_couplings, n, n), np.bool_)
     for c in range(n_couplings):
@@ -149,7 +152,8 @@ def add_products(
 ) -> None:
     """Add the products of ``products`` to ``sums`` for LANES beads, which come last everywhere.
 
-    ``rows`` and ``wanted`` are those of ``layout``; ``s`` is as large as x, and written to.
+    x, y and z are flat (m, a, LANES), ``sums`` flat (columns, LANES). ``rows`` and ``wanted`` are
+    those of ``layout``; ``s`` is as large as x, and written to.
     """
     height = len(s) // (n * LANES)
     for c in range(len(ends) - 1):
@@ -187,7 +191,8 @@ def add_slopes(
 ) -> None:
     """Add the gradient of ``adjoint`` to ``sums`` for LANES beads, which come last everywhere.
 
-    ``s`` and ``back`` are as large as x, and written to.
+    x, y and ``sums`` are flat (m, a, LANES), g is flat (columns, LANES). ``s`` and ``back`` are as
+    large as x, and written to.
     """
     height = len(s) // (n * LANES)
     for c in range(len(ends) - 1):
@@ -253,7 +258,8 @@ def adjoint(
 ) -> None:
     """Add to ``out`` the gradient of sum(g products) in one factor, the others being x and y.
 
-    Summed over the three places of the factor; x comes before y in the places that are left.
+    Summed over the three places of the factor; x comes before y in the places that are left. These
+    and ``out`` are (i, m, a), g is (i, columns).
     """
     height, n = x.shape[1], x.shape[2]
     rows, wanted = layout(terms, ends, columns)

@@ -86,12 +86,18 @@ def reference_power_spectrum(a: Tensor, l_max: int, n_axis: int) -> Tensor:
 
 
 def density(displacement: Tensor, neighbor_types: Tensor, basis: Basis, n_types: int) -> Tensor:
-    """Return ``reference_density``, on the CPU, by a compiled loop."""
+    """Return ``reference_density`` (n_frames, n_beads, n_harmonics, n_types * n_splines).
+
+    On the CPU, by a compiled loop; displacements are (n_frames, n_beads, width, 3), nm.
+    """
     return apply(_Density, displacement, neighbor_types.to(torch.int32), basis, n_types)
 
 
 def power_spectrum(a: Tensor, l_max: int, n_axis: int) -> Tensor:
-    """Return ``reference_power_spectrum``, on the CPU, by a compiled loop."""
+    """Return the power spectrum (n, l_max + 1, n_axis, n_channels) of densities of n beads.
+
+    It is ``reference_power_spectrum``, on the CPU, by a compiled loop.
+    """
     return apply(_PowerSpectrum, a, l_max, n_axis)
 
 

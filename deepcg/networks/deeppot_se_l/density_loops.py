@@ -212,7 +212,7 @@ def add_neighbors(
 ) -> None:
     """Add B_k Y_c of listed neighbors to ``sums``: for every type MARGIN rows and one per spline.
 
-    A row has ``wide`` numbers, of which the first ``n`` are the harmonics'.
+    It is flat (rows, wide), and the first ``n`` numbers of a row are the harmonics'.
     """
     width = numbers[0]
     b, rows, _, y, _, turned, _, _ = scratch
@@ -324,7 +324,10 @@ def _write_rows(sums: Array, width: int, wide: int, out: Array) -> None:
 
 @compiled(fastmath=True)
 def density(d: Array, neighbor_types: Array, numbers: Numbers, n: int, rho: Array) -> None:
-    """Set ``rho`` to that of ``reference_density``: n harmonics, and the numbers of the basis."""
+    """Set ``rho`` (f, i, c, types * k) to that of ``reference_density``.
+
+    Of n harmonics c, and the numbers of the basis, at d (f, i, j, 3), nm.
+    """
     wide = padded(n)
     width, cutoff, n_beads = numbers[0], numbers[4], d.shape[1]
     n_types = rho.shape[3] // width
@@ -345,7 +348,7 @@ def density(d: Array, neighbor_types: Array, numbers: Numbers, n: int, rho: Arra
 def gradient(d: Array, neighbor_types: Array, numbers: Numbers, n: int, q: Array, g: Array) -> None:
     """Set the pair gradients g_ij to sum_kc q_ikc d(B_k Y_c)/d(r_ij).
 
-    Of n harmonics, and the numbers of the basis.
+    Of n harmonics c, and the numbers of the basis; g (f, i, j, 3) and q (f, i, c, types * k).
     """
     wide = padded(n)
     width, cutoff, n_beads = numbers[0], numbers[4], d.shape[1]
@@ -373,7 +376,7 @@ def gradient(d: Array, neighbor_types: Array, numbers: Numbers, n: int, q: Array
 def directional(
     d: Array, neighbor_types: Array, numbers: Numbers, n: int, v: Array, out: Array
 ) -> None:
-    """Set ``out`` to sum_j v_ij . d(B_k Y_c)/d(r_ij), for n harmonics."""
+    """Set ``out`` (f, i, c, types * k) to sum_j v_ij . d(B_k Y_c)/d(r_ij), for n harmonics c."""
     wide = padded(n)
     width, cutoff = numbers[0], numbers[4]
     n_beads, n_types = d.shape[1], out.shape[3] // width

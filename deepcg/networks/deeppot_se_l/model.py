@@ -158,7 +158,10 @@ class DeepPotSEL(nn.Module):
         return self._energies(REFERENCE, neighbors, types)
 
     def fast_path(self, like: Tensor) -> FastPath | None:
-        """Return compiled loops on the CPU; all in one for inference in single precision."""
+        """Return compiled loops on the CPU; all in one for inference in single precision.
+
+        Only device and dtype of ``like`` count, not its shape.
+        """
         if self.plain or like.device.type != "cpu":
             return None
         fused = like.dtype == torch.float32 and len(self._nets[0].layers) > 1
@@ -187,7 +190,10 @@ class DeepPotSEL(nn.Module):
 
     @torch.no_grad()
     def standardize(self, neighbors: Neighbors, types: Tensor) -> None:
-        """Center and scale densities and features by their spread in a sample."""
+        """Center and scale densities and features by their spread in a sample.
+
+        Of environments of beads of ``types`` (n_beads,).
+        """
         plain = self.fast_path(neighbors.displacement) is None
         invariants = REFERENCE if plain else LOOPS
         kinds, rows = self._densities(invariants, neighbors, types)

@@ -67,7 +67,10 @@ class Repulsion(nn.Module):
         return energy.sum(-1)
 
     def fast_path(self, like: Tensor) -> FastPath:
-        """Return the sum over the few pairs that are close; on the CPU by a compiled loop, too."""
+        """Return the sum over the few pairs that are close; on the CPU by a compiled loop, too.
+
+        Only the device of ``like`` counts, not its shape.
+        """
         loop = self._energies_and_pair_gradients if like.device.type == "cpu" else None
         return FastPath(self._energies_of_close_pairs, loop)
 

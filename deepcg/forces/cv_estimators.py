@@ -234,7 +234,12 @@ coordinate. ``least-noise``: the quietest mixture of all of these. They raise `I
 coordinate has no legal one, and say why."""
 
 _RENAMED = {"general": "inverse-gradient", "general-mass": "inverse-gradient-mass"}
-"""Names that files and commands of before have."""
+"""Names of before."""
+
+
+def estimator_name(name: str) -> str:
+    """Return the name of today of an estimator that files and commands may know by an older one."""
+    return _RENAMED.get(name, name)
 
 
 def variable_estimator(name: str) -> Build:
@@ -245,8 +250,7 @@ def variable_estimator(name: str) -> Build:
     InputError
         There is none; the message has the choices.
     """
-    table, name = VARIABLE_ESTIMATORS, _RENAMED.get(name, name)
-    return pick(table, name, "estimator of collective variables")
+    return pick(VARIABLE_ESTIMATORS, estimator_name(name), "estimator of collective variables")
 
 
 def _setting(

@@ -14,6 +14,7 @@ from paths import SHARED
 
 from deepcg.mapping.collective_variables import BY_TOPOLOGY, Variable, dihedral
 from deepcg.potentials.model_file import CVModel, load_any
+from deepcg.runtime.config import write_toml
 from deepcg.runtime.errors import InputError
 from deepcg.training.config import TrainingConfig
 from deepcg.units import thermal_energy
@@ -21,7 +22,8 @@ from deepcg.workflow.compare import CompareConfig, compare
 from deepcg.workflow.dataset.beads import DataConfig
 from deepcg.workflow.fit.collective_variables import CVFit
 from deepcg.workflow.fit.command import fit
-from deepcg.workflow.fit.config import SURFACE, FitConfig, with_preset
+from deepcg.workflow.fit.config import SURFACE, FitConfig, absolute, with_preset
+from deepcg.workflow.fit.run_folder import check_folder
 from deepcg.workflow.info import describe
 from deepcg.workflow.sample import SampleConfig, sample
 
@@ -184,6 +186,17 @@ def test_an_interrupted_fit_ends_bit_for_bit_alike(data: Path, tmp_path: Path) -
     assert all(torch.equal(saved[0][name], saved[1][name]) for name in saved[0])
     surfaces = [np.load(f / "surface.npz")["U_error"] for f in (whole, cut)]
     np.testing.assert_array_equal(*surfaces)
+
+
+def test_a_fit_is_resumed_by_a_new_name_of_its_estimator(data: Path, tmp_path: Path) -> None:
+    def named(estimator: str) -> FitConfig:
+        begun = config(data, tmp_path)
+        return replace(begun, data=replace(begun.data, estimator=estimator), resume=True)
+
+    write_toml(tmp_path / "config.toml", absolute(named("general")))
+    check_folder(named("inverse-gradient"))
+    with pytest.raises(InputError, match="fit with estimator = inverse-gradient, not rotation"):
+        check_folder(named("rotation"))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from deepcg.analysis.html import save_figures
+from deepcg.forces.cv_estimators import estimator_name
 from deepcg.potentials.ensemble import member_folder
 from deepcg.potentials.model_file import CVModel, Model
 from deepcg.runtime.config import read_toml, to_flat, write_toml
@@ -30,7 +31,7 @@ from deepcg.runtime.files import (
     writing,
 )
 from deepcg.runtime.progress import Progress, silent
-from deepcg.runtime.provenance import versions
+from deepcg.runtime.provenance import check_same_settings, versions
 from deepcg.training.members import member_seed
 from deepcg.training.samples import ForceSamples, Inputs
 from deepcg.training.trainer import Record, Records, Stack, rows, run_training
@@ -69,21 +70,20 @@ def check_folder(config: FitConfig) -> None:
         return
     if not (config.output / "config.toml").exists():
         return
-    old = to_flat(read_toml(config.output / "config.toml", FitConfig))
-    new = to_flat(absolute(config))
-    for name in new:
-        if name in ("output", "resume", "figures", "threads", "device"):
-            continue
-        if name == "ensemble" and new[name] >= old[name]:
-            continue  # members are added
-        # a file knows lists only, and keeps no order of options
-        if json.dumps(old[name], sort_keys=True, default=str) != json.dumps(
-            new[name], sort_keys=True, default=str
-        ):
-            raise InputError(
-                f"{config.output} is a fit with {name} = {old[name]}, not {new[name]}: "
-                f"resume it with the same settings, or give another --output"
-            )
+    old = _settings(read_toml(config.output / "config.toml", FitConfig))
+    new = _settings(absolute(config))
+    added = {"ensemble"} if new["ensemble"] >= old["ensemble"] else set()
+    check_same_settings(
+        old,
+        new,
+        found=f"{config.output} is a fit with",
+        way_out="resume it with the same settings, or give another --output",
+        free={"output", "resume", "figures", "threads", "device"} | added,
+    )
+
+
+def _settings(config: FitConfig) -> dict[str, Any]:
+    return to_flat(config) | {"estimator": estimator_name(config.data.estimator)}
 
 
 def train_in_folder(

@@ -15,12 +15,7 @@ from free_energy.basins import (
     region_of,
     region_of_bins,
 )
-from free_energy.blocks import (
-    block_average,
-    block_count,
-    mean_of_blocks,
-    statistical_inefficiency,
-)
+from free_energy.blocks import block_average, block_count, mean_of_blocks, statistical_inefficiency
 from free_energy.bootstrap import bootstrap, resampled, slowest_inefficiency, time_blocks
 from free_energy.combined import combined_surface
 from free_energy.estimate import Estimate

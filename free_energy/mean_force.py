@@ -87,11 +87,7 @@ def mean_force_integrator(grid: Grid, force: Estimate[Floats]) -> Callable[[Arra
 
 
 def mean_force_energy(
-    grid: Grid,
-    force: Estimate[Floats],
-    generator: np.random.Generator,
-    *,
-    n_samples: int = 200,
+    grid: Grid, force: Estimate[Floats], generator: np.random.Generator, *, n_samples: int = 200
 ) -> Integral:
     """Return the surface of a mean force (*grid, d), in kT per unit of the coordinates.
 

@@ -112,13 +112,7 @@ def band(
     """Draw the k-th curve, y (n,) at x (n,), with its error (n,) to either side."""
     color = COLORS[k % len(COLORS)]
     axes.fill_between(
-        x,
-        y - error,
-        y + error,
-        step="mid" if step else None,
-        color=color,
-        alpha=0.25,
-        linewidth=0,
+        x, y - error, y + error, step="mid" if step else None, color=color, alpha=0.25, linewidth=0
     )
     axes.plot(
         x,

@@ -18,13 +18,7 @@ import openmm
 from openmm import app, unit
 
 from deepcg import __version__
-from deepcg.atomistic.equilibration import (
-    Thermostat,
-    advance,
-    read_state,
-    restart,
-    state_of,
-)
+from deepcg.atomistic.equilibration import Thermostat, advance, read_state, restart, state_of
 from deepcg.atomistic.system import read_system
 from deepcg.runtime.config import to_flat
 from deepcg.runtime.errors import InputError

@@ -30,13 +30,7 @@ from deepcg.atomistic.production import (
     write_start,
 )
 from deepcg.atomistic.system import open_platform
-from deepcg.atomistic.water_box import (
-    WATER_MODELS,
-    box_edge,
-    density,
-    water_box,
-    water_system,
-)
+from deepcg.atomistic.water_box import WATER_MODELS, box_edge, density, water_box, water_system
 from deepcg.runtime.errors import InputError, pick
 from deepcg.runtime.files import to_disk
 from deepcg.runtime.locks import folder_locked

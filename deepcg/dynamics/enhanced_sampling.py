@@ -15,11 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepcg.mapping.collective_variables import (
-    CollectiveVariables,
-    Variable,
-    build_variables,
-)
+from deepcg.mapping.collective_variables import CollectiveVariables, Variable, build_variables
 from deepcg.runtime.errors import InputError, pick
 from deepcg.units import thermal_energy
 from sampling import (

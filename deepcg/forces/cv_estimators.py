@@ -159,12 +159,7 @@ def _rigid(setting: _Setting) -> list[list[Candidate] | InputError]:
     for index in range(len(setting.variables.variables)):
         try:
             forces = rigid_forces(
-                setting.variables,
-                index,
-                setting.sample,
-                setting.pairs,
-                setting.graph,
-                setting.kT,
+                setting.variables, index, setting.sample, setting.pairs, setting.graph, setting.kT
             )
         except InputError as error:
             found.append(error)

@@ -190,14 +190,7 @@ class MeanForceLabels:
         write_arrays(path, arrays | {"task": np.array(json.dumps(self.task))})
 
 
-TABLES = (
-    "coordinates",
-    "forces",
-    "errors",
-    "spring_forces",
-    "spring_errors",
-    "difference_errors",
-)
+TABLES = ("coordinates", "forces", "errors", "spring_forces", "spring_errors", "difference_errors")
 
 
 def no_labels(task: dict[str, Any], system: dict[str, NDArray[Any]]) -> MeanForceLabels:

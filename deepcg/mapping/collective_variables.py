@@ -234,9 +234,7 @@ def dihedrals(topology: mdtraj.Topology) -> tuple[Variable, ...]:
     return found
 
 
-BY_TOPOLOGY: dict[str, Callable[[mdtraj.Topology], tuple[Variable, ...]]] = {
-    "dihedrals": dihedrals,
-}
+BY_TOPOLOGY: dict[str, Callable[[mdtraj.Topology], tuple[Variable, ...]]] = {"dihedrals": dihedrals}
 """Sets of coordinates that are found in a topology, by name.
 
 A function of your own added here makes any differentiable coordinates known to all commands, as

@@ -41,9 +41,7 @@ class PackedNets:
     places: NDArray[np.int64]
 
     @property
-    def arrays(
-        self,
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], Numbers, NDArray[np.int64]]:
+    def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.int64], Numbers, NDArray[np.int64]]:
         """All of it, in this order: (layers + 1,), (layers,), (types, some) and (layers + 1, 3)."""
         return self.sizes, self.repeats, self.weights, self.places
 

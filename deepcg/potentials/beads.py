@@ -9,12 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from deepcg.geometry.cell_list import collected
-from deepcg.geometry.neighbor_list import (
-    Neighbors,
-    PairList,
-    environments,
-    find_pairs,
-)
+from deepcg.geometry.neighbor_list import Neighbors, PairList, environments, find_pairs
 from deepcg.networks.fast_path import Evaluation, evaluation
 from deepcg.potentials.priors import ForceField
 

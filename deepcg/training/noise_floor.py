@@ -74,11 +74,7 @@ class CrossFit:
 
 
 def cross_fit(
-    first: Callable[[S], Tensor],
-    second: Callable[[S], Tensor],
-    samples: S,
-    *,
-    chunk: int = 20,
+    first: Callable[[S], Tensor], second: Callable[[S], Tensor], samples: S, *, chunk: int = 20
 ) -> CrossFit:
     """Estimate the noise floor from two fits to disjoint halves of the data.
 

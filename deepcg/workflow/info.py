@@ -61,9 +61,7 @@ class InfoConfig:
 
 
 def info(
-    config: InfoConfig,
-    progress: Progress = silent,
-    tell: Callable[[str], None] = lambda line: None,
+    config: InfoConfig, progress: Progress = silent, tell: Callable[[str], None] = lambda line: None
 ) -> dict[str, Facts]:
     """Return, and tell, what is in each of the files; see ``describe``."""
     found = {

@@ -19,24 +19,14 @@ file               what it is
 """
 
 from deepcg.analysis.structure.comparison import Comparison, compare_structures
-from deepcg.analysis.structure.curve import (
-    Curve,
-    Distance,
-    distance,
-    expected_rms,
-    noise_floor,
-)
+from deepcg.analysis.structure.curve import Curve, Distance, distance, expected_rms, noise_floor
 from deepcg.analysis.structure.diffusion import (
     Diffusion,
     NotAvailable,
     diffusion,
     velocity_autocorrelation,
 )
-from deepcg.analysis.structure.local_order import (
-    angles,
-    averaged_steinhardt,
-    local_structure,
-)
+from deepcg.analysis.structure.local_order import angles, averaged_steinhardt, local_structure
 from deepcg.analysis.structure.observables import Agreement, Observable, Scalar
 from deepcg.analysis.structure.pairs import Bonds, Pairs, bonds_within, pairs_within
 from deepcg.analysis.structure.radial import (

@@ -12,15 +12,7 @@ from deepcg.analysis.structure.curve import Curve, support
 from deepcg.analysis.structure.diffusion import CM2_PER_S, Diffusion, NotAvailable
 from deepcg.analysis.structure.observables import Observable
 from deepcg.analysis.structure.trajectory_set import Sample
-from deepcg.analysis.style import (
-    COLORS,
-    band,
-    legend_above,
-    mathtext,
-    note,
-    panel,
-    panels,
-)
+from deepcg.analysis.style import COLORS, band, legend_above, mathtext, note, panel, panels
 
 BANDS = "bands: ± 1 standard error from blocks in time"
 

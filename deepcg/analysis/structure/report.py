@@ -10,12 +10,7 @@ from typing import Any
 
 from deepcg.analysis.html import Picture, render, save_pictures
 from deepcg.analysis.learning_curve import learning_curve_figure
-from deepcg.analysis.structure.comparison import (
-    CLOSE,
-    WITHIN_NOISE,
-    Comparison,
-    compare_structures,
-)
+from deepcg.analysis.structure.comparison import CLOSE, WITHIN_NOISE, Comparison, compare_structures
 from deepcg.analysis.structure.curve import Curve
 from deepcg.analysis.structure.diffusion import Diffusion, NotAvailable
 from deepcg.analysis.structure.figures import implied_radial_figure

@@ -212,9 +212,7 @@ def pair_identity(name: str, pairs: RadialForces, window: Window, kT: float) -> 
     """Return the identity of g = sum over pairs of w(r), along their distance, on both beads."""
     w, slope = window(pairs.distance)
     return Identity(
-        name,
-        -2 * pairs.sums(w * pairs.push),
-        2 * kT * pairs.sums(slope + 2 * w / pairs.distance),
+        name, -2 * pairs.sums(w * pairs.push), 2 * kT * pairs.sums(slope + 2 * w / pairs.distance)
     )
 
 

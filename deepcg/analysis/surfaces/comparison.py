@@ -193,11 +193,7 @@ def metrics_of(sampled: CVSamples, reference: CVSamples, *, seed: int = 0) -> tu
         # bins that few frames would visit are those beside visited ones
         smooth = gaussian_filter(p / p.sum() + q / q.sum(), 1.0, mode="wrap")
         floor = sampling_floor(
-            function,
-            smooth,
-            rng,
-            n_samples=sampled.independent,
-            n_reference=reference.independent,
+            function, smooth, rng, n_samples=sampled.independent, n_reference=reference.independent
         )
         found.append(Metric(name, unit, float(function(p, q)), floor))
     return tuple(found)

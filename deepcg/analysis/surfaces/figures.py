@@ -10,15 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from deepcg.analysis.axes import (
-    edges,
-    label,
-    levels,
-    padded,
-    set_up_map,
-    set_up_profile,
-    shown,
-)
+from deepcg.analysis.axes import edges, label, levels, padded, set_up_map, set_up_profile, shown
 from deepcg.analysis.style import band, note
 from deepcg.analysis.surfaces.surface import FreeEnergySurface, difference
 from deepcg.runtime.arrays import Doubles

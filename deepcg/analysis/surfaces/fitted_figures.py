@@ -14,10 +14,7 @@ from deepcg.analysis.surfaces.maps import map_panel, profile_panel
 def surface_figures(surface: FittedSurface, title: str) -> dict[str, Figure]:
     """Return the figures of a surface by the name of their file."""
     if len(surface.names) == 1:
-        return {
-            "surface": surface.plot(title),
-            "mean-force": mean_force_profile(surface, title),
-        }
+        return {"surface": surface.plot(title), "mean-force": mean_force_profile(surface, title)}
     return {
         "surface": surface.plot(title),
         "surface-error": error_figure(surface, title),

@@ -164,9 +164,7 @@ def load_landscape(path: Path) -> FreeEnergySurface:
             tuple(str(unit) for unit in file["units"]),
             grid,
             Replicates(
-                file["F"].astype(float),
-                file["replicates"].astype(float),
-                float(file["inflation"]),
+                file["F"].astype(float), file["replicates"].astype(float), float(file["inflation"])
             ),
             float(file["temperature"]),
             str(file["source"]),

@@ -11,15 +11,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from deepcg.analysis.axes import (
-    edges,
-    label,
-    levels,
-    padded,
-    set_up_map,
-    set_up_profile,
-    shown,
-)
+from deepcg.analysis.axes import edges, label, levels, padded, set_up_map, set_up_profile, shown
 from deepcg.analysis.style import COLORS, note
 from deepcg.analysis.surfaces.surface import FreeEnergySurface
 from deepcg.analysis.uncertainty.spread import BeadSpread, SurfaceDeviation

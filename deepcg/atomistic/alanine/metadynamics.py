@@ -25,13 +25,7 @@ from deepcg.atomistic.alanine.torsion_bias import (
     hill,
     tempered,
 )
-from deepcg.atomistic.equilibration import (
-    Thermostat,
-    advance,
-    parse_state,
-    restart,
-    state_of,
-)
+from deepcg.atomistic.equilibration import Thermostat, advance, parse_state, restart, state_of
 from deepcg.runtime.files import read_arrays, write_arrays
 from deepcg.runtime.progress import Progress
 

@@ -97,12 +97,7 @@ def torsions(positions: Floats) -> Doubles:
 
 
 def solvated(
-    force_field: str,
-    topology: app.Topology,
-    positions: Doubles,
-    *,
-    waters: int,
-    edge: float,
+    force_field: str, topology: app.Topology, positions: Doubles, *, waters: int, edge: float
 ) -> tuple[app.Topology, Doubles]:
     """Return the peptide with exactly ``waters`` molecules of TIP3P in a cube of ``edge`` nm.
 

@@ -11,13 +11,7 @@ from openmm import app
 
 from deepcg.atomistic.alanine.config import AlanineSimulation, check_settings, usual_step
 from deepcg.atomistic.alanine.metadynamics import MetadynamicsSettings, MetadynamicsState, fill
-from deepcg.atomistic.alanine.molecule import (
-    N_ATOMS,
-    alanine,
-    alanine_system,
-    solvated,
-    usual_edge,
-)
+from deepcg.atomistic.alanine.molecule import N_ATOMS, alanine, alanine_system, solvated, usual_edge
 from deepcg.atomistic.alanine.recorders import SoluteRecorder, WholeRecorder
 from deepcg.atomistic.alanine.solute_frames import SoluteFrames, records_of
 from deepcg.atomistic.alanine.torsion_bias import (
@@ -289,11 +283,7 @@ def _with_bias(system: openmm.System, table: Table | None) -> openmm.System:
 
 
 def _recorder(
-    job: _Job,
-    walker: _Walker,
-    system: openmm.System,
-    topology: app.Topology,
-    table: Table | None,
+    job: _Job, walker: _Walker, system: openmm.System, topology: app.Topology, table: Table | None
 ) -> Recorder:
     if walker.store == "all":
         every = job.plan.every

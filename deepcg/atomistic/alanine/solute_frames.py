@@ -60,12 +60,7 @@ class SoluteFrames:
             self.records.write_bytes(b"")
 
     def append(
-        self,
-        positions: Doubles,
-        forces: Doubles,
-        bias: float,
-        phi: float,
-        psi: float,
+        self, positions: Doubles, forces: Doubles, bias: float, phi: float, psi: float
     ) -> None:
         """Add a frame: (n_atoms, 3) in nm and in kJ/mol/nm, kJ/mol, and rad twice."""
         with writing(self.records), self.records.open("ab") as file:

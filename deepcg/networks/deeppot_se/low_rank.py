@@ -94,10 +94,7 @@ def widths_of(net: nn.Module) -> list[int]:
 
 @torch.no_grad()
 def basis_of(
-    nets: Sequence[nn.Module],
-    low: float,
-    high: float,
-    accuracy: float,
+    nets: Sequence[nn.Module], low: float, high: float, accuracy: float
 ) -> tuple[Tensor, float]:
     """Return an orthonormal basis V (channels, k) of the nets' G(s), and its error.
 

@@ -186,13 +186,7 @@ class _PairGradients(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        d: Tensor,
-        g: Tensor,
-        change: Tensor,
-        slopes: Tensor,
-        pairs: Pairs,
-        where: Rows,
+        ctx: Any, d: Tensor, g: Tensor, change: Tensor, slopes: Tensor, pairs: Pairs, where: Rows
     ) -> Tensor:
         ctx.save_for_backward(d, g, change, slopes)
         ctx.pairs, ctx.where = pairs, where

@@ -169,13 +169,7 @@ def _begin(k: int, first_net: int, of: Array, seen: Array, numbers: Numbers) -> 
 
 @njit(fastmath=True, error_model="numpy")
 def _add_up(
-    count: int,
-    first_net: int,
-    of: Array,
-    seen: Array,
-    table: Array,
-    numbers: Numbers,
-    f: Array,
+    count: int, first_net: int, of: Array, seen: Array, table: Array, numbers: Numbers, f: Array
 ) -> None:
     """Set ``f`` (4 wide,) to sum_j R_j G_j over listed neighbors."""
     capacity, wide = len(of), len(f) // 4

@@ -70,14 +70,7 @@ def _zeros(size: int, dtype: Any) -> Array:
 
 @njit(fastmath=True, error_model="numpy")
 def _coupled(
-    x: Array,
-    y: Array,
-    j: int,
-    n: int,
-    terms: Array,
-    factors: Array,
-    wanted: Array,
-    s: Array,
+    x: Array, y: Array, j: int, n: int, terms: Array, factors: Array, wanted: Array, s: Array
 ) -> None:
     """Set s_im3 to sum_m1m2 G_m1m2m3 x_m1i y_m2j, of those i that are wanted."""
     s[:] = 0
@@ -93,14 +86,7 @@ def _coupled(
 
 @njit(fastmath=True, error_model="numpy")
 def _uncoupled(
-    x: Array,
-    back: Array,
-    j: int,
-    n: int,
-    terms: Array,
-    factors: Array,
-    wanted: Array,
-    sums: Array,
+    x: Array, back: Array, j: int, n: int, terms: Array, factors: Array, wanted: Array, sums: Array
 ) -> None:
     """Add to sums the gradient of sum(back s) in both factors of s, at which x is."""
     height = len(back) // (n * LANES)

@@ -18,16 +18,7 @@ from deepcg.compute.loops import divisor, run_loop
 from deepcg.compute.onednn import apply
 from deepcg.networks.base import switch
 from deepcg.networks.deeppot_se_l import density_loops
-from deepcg.networks.deeppot_se_l.density_loops import (
-    S3,
-    S3_8,
-    S5,
-    S5_8,
-    S15,
-    S35,
-    S35_8,
-    Basis,
-)
+from deepcg.networks.deeppot_se_l.density_loops import S3, S3_8, S5, S5_8, S15, S35, S35_8, Basis
 
 Density = Callable[[Tensor, Tensor, Basis, int], Tensor]
 """From displacements, types of neighbors, a basis and the number of types to densities."""

@@ -20,11 +20,7 @@ from deepcg.compute.tensor_cache import TensorCache
 from deepcg.geometry.neighbor_list import Neighbors
 from deepcg.networks.by_type import ByType, joined
 from deepcg.networks.deeppot_se_l import fused
-from deepcg.networks.deeppot_se_l.bispectrum import (
-    bispectrum,
-    products_of,
-    reference_bispectrum,
-)
+from deepcg.networks.deeppot_se_l.bispectrum import bispectrum, products_of, reference_bispectrum
 from deepcg.networks.deeppot_se_l.density import (
     Density,
     density,

@@ -10,13 +10,7 @@ from itertools import combinations, product
 import torch
 from torch import Tensor
 
-from deepcg.geometry.internal_coordinates import (
-    angle,
-    dihedral,
-    length,
-    points_of,
-    signed_volume,
-)
+from deepcg.geometry.internal_coordinates import angle, dihedral, length, points_of, signed_volume
 from deepcg.potentials.priors.force_field import Table
 from deepcg.runtime.arrays import Integers
 

@@ -27,12 +27,7 @@ from deepcg.runtime.errors import InputError, nearest
 from deepcg.trajectory.formats.ase_files import open_dump, open_extxyz
 from deepcg.trajectory.formats.dcd import open_dcd
 from deepcg.trajectory.formats.deepmd import open_deepmd
-from deepcg.trajectory.formats.mdtraj_file import (
-    STREAMED,
-    WHOLE,
-    check_readable,
-    open_mdtraj,
-)
+from deepcg.trajectory.formats.mdtraj_file import STREAMED, WHOLE, check_readable, open_mdtraj
 from deepcg.trajectory.formats.numpy_files import NpyFile, open_npy, open_npz
 from deepcg.trajectory.formats.recording import Block, TrajectoryFile
 from deepcg.trajectory.formats.trr import open_trr

@@ -20,13 +20,7 @@ from deepcg.forces.bead_estimators import ESTIMATORS
 from deepcg.forces.constraints import Constraints, from_frames, from_system, from_water
 from deepcg.forces.cv_estimators import variable_estimator
 from deepcg.forces.force_map import project
-from deepcg.mapping.beads import (
-    MAPPINGS,
-    LinearMapping,
-    Mapping,
-    bead_topology,
-    build_mapping,
-)
+from deepcg.mapping.beads import MAPPINGS, LinearMapping, Mapping, bead_topology, build_mapping
 from deepcg.mapping.collective_variables import BY_TOPOLOGY, KINDS, is_collective
 from deepcg.runtime.errors import InputError, pick
 from deepcg.runtime.progress import Progress, silent

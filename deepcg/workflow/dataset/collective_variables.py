@@ -10,11 +10,7 @@ import numpy as np
 import torch
 
 from deepcg.atomistic.system import read_system
-from deepcg.forces.cv_estimators import (
-    VariableForces,
-    project_variables,
-    variable_estimator,
-)
+from deepcg.forces.cv_estimators import VariableForces, project_variables, variable_estimator
 from deepcg.mapping.collective_variables import CollectiveVariables, build_variables
 from deepcg.runtime.arrays import Doubles
 from deepcg.runtime.errors import InputError

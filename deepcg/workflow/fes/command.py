@@ -9,12 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from deepcg.analysis.style import check_formats
-from deepcg.analysis.surfaces.comparison import (
-    Distance,
-    distance,
-    distance_of_halves,
-    metrics_of,
-)
+from deepcg.analysis.surfaces.comparison import Distance, distance, distance_of_halves, metrics_of
 from deepcg.analysis.surfaces.estimates import CVSamples, landscape_of
 from deepcg.analysis.surfaces.ramachandran import AXES, BASINS, PATHS
 from deepcg.analysis.surfaces.report import Study, write_study
@@ -93,9 +88,7 @@ class FesConfig:
 
 
 def fes(
-    config: FesConfig,
-    progress: Progress = silent,
-    tell: Callable[[str], None] = lambda line: None,
+    config: FesConfig, progress: Progress = silent, tell: Callable[[str], None] = lambda line: None
 ) -> Study:
     """Write fes.npz, one file per surface, figures, fes.json and report.html; tell the distances.
 

@@ -32,10 +32,7 @@ from deepcg.training.stacked import StackOfSurfaces, train_stack
 from deepcg.training.trainer import Record, rows
 from deepcg.trajectory.frames import CVFrames
 from deepcg.units import thermal_energy
-from deepcg.workflow.dataset.collective_variables import (
-    MappedVariables,
-    map_variables,
-)
+from deepcg.workflow.dataset.collective_variables import MappedVariables, map_variables
 from deepcg.workflow.dataset.labels import variables_of_labels
 from deepcg.workflow.fit.config import DTYPES, FitConfig, absolute
 from deepcg.workflow.fit.run_folder import train_in_folder, write_results
@@ -89,9 +86,7 @@ class CVFit:
 
 
 def fit_variables(
-    config: FitConfig,
-    progress: Progress = silent,
-    tell: Callable[[str], None] = lambda line: None,
+    config: FitConfig, progress: Progress = silent, tell: Callable[[str], None] = lambda line: None
 ) -> CVFit:
     """Map, train, draw and save; see ``deepcg.workflow.fit.command.fit``, which calls this.
 

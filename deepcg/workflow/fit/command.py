@@ -14,9 +14,7 @@ from deepcg.workflow.fit.run_folder import check_folder
 
 
 def fit(
-    config: FitConfig,
-    progress: Progress = silent,
-    tell: Callable[[str], None] = lambda line: None,
+    config: FitConfig, progress: Progress = silent, tell: Callable[[str], None] = lambda line: None
 ) -> Fit | CVFit:
     """Label, map, train and save; return the model and how good it is.
 

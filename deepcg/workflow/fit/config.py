@@ -33,15 +33,7 @@ SURFACE: dict[str, Any] = {"steps": 1_000, "batch_size": 512, "learning_rate": 2
 """How to train on collective variables where the user does not say: frames are cheap there."""
 
 
-OF_BEADS = (
-    "network",
-    "network_size",
-    "cutoff",
-    "prior",
-    "repulsion",
-    "force_achiral",
-    "quality",
-)
+OF_BEADS = ("network", "network_size", "cutoff", "prior", "repulsion", "force_achiral", "quality")
 """Settings that fits on collective variables have no use for."""
 
 

@@ -8,12 +8,7 @@ import numpy as np
 
 from deepcg.atomistic.system import read_system
 from deepcg.mapping.beads import LinearMapping
-from deepcg.potentials.priors import (
-    ForceField,
-    statistical_tables,
-    system_tables,
-    water_table,
-)
+from deepcg.potentials.priors import ForceField, statistical_tables, system_tables, water_table
 from deepcg.runtime.arrays import Booleans
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.topology import MoleculeGraph

@@ -47,10 +47,7 @@ def learn(
 
 
 def _learn(
-    job: Job[Member, Data],
-    config: LearnConfig,
-    progress: Progress,
-    tell: Callable[[str], None],
+    job: Job[Member, Data], config: LearnConfig, progress: Progress, tell: Callable[[str], None]
 ) -> Learned[Member, Data]:
     # not before: a folder is begun when nothing is wrong with what is asked for
     write_toml(config.output / "learn.toml", absolute_paths(config))

@@ -140,10 +140,7 @@ class Job(Protocol[Member, Data]):
 
 
 def take_rounds(
-    job: Job[Member, Data],
-    config: LearnConfig,
-    progress: Progress,
-    tell: Callable[[str], None],
+    job: Job[Member, Data], config: LearnConfig, progress: Progress, tell: Callable[[str], None]
 ) -> Learned[Member, Data]:
     """Explore, ask and train until little is unknown; write all rounds, and what came of them.
 

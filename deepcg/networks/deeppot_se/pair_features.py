@@ -90,6 +90,11 @@ class Rows:
     rows: Tensor
     s: tuple[Tensor, ...]
 
+    @property
+    def places(self) -> pair_loops.Places:
+        """The three (pairs,), as the loops take them."""
+        return self.rows.numpy(), self.reverse_pairs.numpy(), self.others.numpy()
+
     @classmethod
     def of(cls, pairs: Pairs, neighbors: Neighbors, types: Tensor, n_nets: int) -> Rows:
         """Return the rows of pairs, of so many embedding nets; ``types`` is (n_beads,)."""
@@ -153,8 +158,8 @@ class _Features(torch.autograd.Function):
     def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor, None, None]:
         pairs, where = ctx.pairs, ctx.where
         back = slopes.new_empty(ctx.shape)
-        places = pairs.first, where.rows, where.reverse_pairs, where.others
-        run_loop(pair_loops.features_back, *places, pairs.geometry, slopes, back)
+        given = pairs.first, where.places, pairs.geometry, slopes
+        run_loop(pair_loops.features_back, *given, back)
         return back, None, None
 
 
@@ -197,17 +202,8 @@ class _PairGradients(torch.autograd.Function):
         d, g, change, slopes = ctx.saved_tensors
         pairs, where = ctx.pairs, ctx.where
         outs = torch.empty_like(g), torch.empty_like(g), slopes.new_empty(slopes.shape)
-        places = pairs.first, where.rows, where.reverse_pairs, where.others, pairs.slots
-        run_loop(
-            pair_loops.pulls_back,
-            *places,
-            pairs.geometry,
-            g,
-            change,
-            slopes,
-            v.flatten(0, 1),
-            *outs,
-        )
+        about = pairs.first, where.places, pairs.slots, pairs.geometry
+        run_loop(pair_loops.pulls_back, *about, g, change, slopes, v.flatten(0, 1), *outs)
         return d.new_full((), torch.nan).expand_as(d), *outs, None, None
 
 

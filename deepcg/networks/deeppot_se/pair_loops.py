@@ -45,7 +45,10 @@ NUMBERS = 8
 """Of a pair: s, q, ds/dr, dq/dr, q/r and the unit vector u; s and q are scaled."""
 
 Places = tuple[Array, Array, Array]
-"""Of pairs: rows of G, twins, and the beads j."""
+"""Of pairs, (pairs,): rows of G, twins, and the beads j."""
+
+Sums = tuple[Array, Array, Array]
+"""G and dG/ds (rows, channels) and dU/dF (beads, 4, channels), or gradients in these."""
 
 
 @compiled()
@@ -218,9 +221,7 @@ def _features_back_of(width: int) -> Loop:
         m: int,
         begin: int,
         end: int,
-        rows: Array,
-        reverse_pairs: Array,
-        others: Array,
+        places: Places,
         r: Array,
         twin_r: Array,
         slopes: Array,
@@ -228,6 +229,7 @@ def _features_back_of(width: int) -> Loop:
         at: int,
         back: Array,
     ) -> None:
+        rows, reverse_pairs, others = places
         f0, f1 = load(slopes, at + m, width), load(slopes, at + n + m, width)
         f2, f3 = load(slopes, at + 2 * n + m, width), load(slopes, at + 3 * n + m, width)
         for pair in range(begin, end):
@@ -261,16 +263,14 @@ def _pulls_back_of(width: int) -> Loop:
         dr: Array,
         twin_r: Array,
         twin_dr: Array,
-        given: tuple[Array, Array, Array],
+        given: Sums,
         n: int,
         at: int,
         nothing: Array,
-        back: Array,
-        back_g: Array,
-        back_dg: Array,
+        backs: Sums,
     ) -> None:
-        rows, reverse_pairs, others = places
-        g, dg, slopes = given
+        (rows, reverse_pairs, others), (g, dg, slopes) = places, given
+        back_g, back_dg, back = backs
         f0, f1 = load(slopes, at + m, width), load(slopes, at + n + m, width)
         f2, f3 = load(slopes, at + 2 * n + m, width), load(slopes, at + 3 * n + m, width)
         s0 = s1 = s2 = s3 = load(nothing, 0, width)
@@ -339,13 +339,7 @@ def _fill_twins_rows(begin: int, end: int, reverse_pairs: Array, geometry: Array
 
 @compiled(fastmath=True)
 def features_back(
-    first: Array,
-    rows: Array,
-    reverse_pairs: Array,
-    others: Array,
-    geometry: Array,
-    slopes: Array,
-    back: Array,
+    first: Array, places: Places, geometry: Array, slopes: Array, back: Array
 ) -> None:
     """Set ``back`` (rows, channels) to the gradient of sum(slopes F) in G."""
     n, capacity, n_beads = back.shape[1], longest(first), len(slopes)
@@ -356,8 +350,8 @@ def features_back(
         for bead in range(*share(chunk, n_beads)):
             begin, end, at = first[bead], first[bead + 1], 4 * n * bead
             fill_rows(begin, end, geometry, r)
-            _fill_twins_rows(begin, end, reverse_pairs, geometry, twin_r)
-            known = begin, end, rows, reverse_pairs, others, r, twin_r, given, n, at, target
+            _fill_twins_rows(begin, end, places[1], geometry, twin_r)
+            known = begin, end, places, r, twin_r, given, n, at, target
             for m in range(0, whole, LANES):
                 _features_back_many(m, *known)
             for m in range(whole, n):
@@ -454,14 +448,14 @@ def _fill_speeds(
     end: int,
     bead: int,
     slots: Array,
-    reverse_pairs: Array,
-    others: Array,
+    places: Places,
     geometry: Array,
     v: Array,
     dr: Array,
     twin_dr: Array,
 ) -> None:
     """Set ``dr`` (4, capacity) to v . dR/dr_ij of a bead's pairs, ``twin_dr`` to their twins'."""
+    _, reverse_pairs, others = places
     for pair in range(begin, end):
         twin = reverse_pairs[pair]
         _speed(geometry[pair], v[bead, slots[pair]], pair - begin, dr)
@@ -472,9 +466,7 @@ def _fill_speeds(
 @compiled(fastmath=True)
 def pulls_back(
     first: Array,
-    rows: Array,
-    reverse_pairs: Array,
-    others: Array,
+    places: Places,
     slots: Array,
     geometry: Array,
     g: Array,
@@ -488,22 +480,21 @@ def pulls_back(
     """Set the gradients of sum(v pulls) in G, dG/ds and the slopes; ``v`` (beads, width, 3)."""
     n, capacity, n_beads = g.shape[1], longest(first), len(slopes)
     whole, given = n - n % LANES, (g.ravel(), dg.ravel(), slopes.ravel())
-    on_g, on_dg, on_slopes = back_g.ravel(), back_dg.ravel(), back_slopes.ravel()
+    backs = back_g.ravel(), back_dg.ravel(), back_slopes.ravel()
     for chunk in prange(CHUNKS):
         r, dr = np.empty((4, capacity), g.dtype), np.empty((4, capacity), g.dtype)
         twin_r, twin_dr = np.empty((4, capacity), g.dtype), np.empty((4, capacity), g.dtype)
-        nothing, places = np.zeros(LANES, g.dtype), (rows, reverse_pairs, others)
+        nothing = np.zeros(LANES, g.dtype)
         for bead in range(*share(chunk, n_beads)):
             begin, end, at = first[bead], first[bead + 1], 4 * n * bead
             fill_rows(begin, end, geometry, r)
-            _fill_twins_rows(begin, end, reverse_pairs, geometry, twin_r)
-            _fill_speeds(begin, end, bead, slots, reverse_pairs, others, geometry, v, dr, twin_dr)
-            about = r, dr, twin_r, twin_dr, given, n, at
-            known = places, *about, nothing, on_slopes, on_g, on_dg
+            _fill_twins_rows(begin, end, places[1], geometry, twin_r)
+            _fill_speeds(begin, end, bead, slots, places, geometry, v, dr, twin_dr)
+            known = begin, end, places, r, dr, twin_r, twin_dr, given, n, at, nothing, backs
             for m in range(0, whole, LANES):
-                _pulls_back_many(m, begin, end, *known)
+                _pulls_back_many(m, *known)
             for m in range(whole, n):
-                _pulls_back_one(m, begin, end, *known)
+                _pulls_back_one(m, *known)
 
 
 @compiled(fastmath=True)

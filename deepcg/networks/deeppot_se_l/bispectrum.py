@@ -148,14 +148,14 @@ class _BispectrumGradient(torch.autograd.Function):
 def threefold(x: Tensor, y: Tensor, z: Tensor, which: Products) -> Tensor:
     """Return T(x, y, z) (beads, columns) of densities (beads, components, channels)."""
     out = x.new_zeros(len(x), which.n_columns)
-    run_loop(products, x, y, z, *tables(which, x), out)
+    run_loop(products, x, y, z, tables(which, x), out)
     return out
 
 
 def threefold_adjoint(g: Tensor, x: Tensor, y: Tensor, which: Products) -> Tensor:
     """Return the gradient of sum(g T) in one factor, the others x and y, shaped as these."""
     out = torch.zeros_like(x, memory_format=torch.contiguous_format)
-    run_loop(adjoint, g, x, y, *tables(which, x), out)
+    run_loop(adjoint, g, x, y, tables(which, x), out)
     return out
 
 

@@ -35,6 +35,12 @@ from numba import njit, prange
 from deepcg.compute.loops import Array, compiled, padded
 from deepcg.compute.simd import LANES, load, store, transpose
 
+Couplings = tuple[Array, ...]
+"""Ends, terms, factors and columns, see ``products``."""
+
+Threes = tuple[Array, Array, Array, Array, Array, Array]
+"""The same, and what ``layout`` adds to them."""
+
 
 @njit(error_model="numpy")
 def _gather(a: Array, start: int, out: Array) -> None:
@@ -105,11 +111,12 @@ def _uncoupled(
 
 
 @njit(error_model="numpy")
-def layout(terms: Array, ends: Array, columns: Array) -> tuple[Array, Array]:
-    """Return the first and one past the last m3 of each coupling, and which i, j have columns.
+def layout(couplings: Couplings) -> Threes:
+    """Add the first and one past the last m3 of each coupling, and which i, j have columns.
 
     (couplings, 2), and bool, (couplings, channels, channels).
     """
+    ends, terms, factors, columns = couplings
     n_couplings, n = columns.shape[:2]
     rows, wanted = np.zeros((n_couplings, 2), np.int64), np.zeros((n_couplings, n, n), np.bool_)
     for c in range(n_couplings):
@@ -118,29 +125,19 @@ def layout(terms: Array, ends: Array, columns: Array) -> tuple[Array, Array]:
         for i in range(n):
             for j in range(n):
                 wanted[c, i, j] = columns[c, i, j].max() >= 0
-    return rows, wanted
+    return ends, terms, factors, columns, rows, wanted
 
 
 @njit(fastmath=True, error_model="numpy")
 def add_products(
-    x: Array,
-    y: Array,
-    z: Array,
-    n: int,
-    ends: Array,
-    terms: Array,
-    factors: Array,
-    columns: Array,
-    rows: Array,
-    wanted: Array,
-    s: Array,
-    sums: Array,
+    x: Array, y: Array, z: Array, n: int, threes: Threes, s: Array, sums: Array
 ) -> None:
     """Add the products of ``products`` to ``sums`` for LANES beads, which come last everywhere.
 
-    x, y and z are flat (m, a, LANES), ``sums`` flat (columns, LANES). ``rows`` and ``wanted`` are
-    those of ``layout``; ``s`` is as large as x, and written to.
+    x, y and z are flat (m, a, LANES), ``sums`` flat (columns, LANES). ``threes`` are those
+    of ``layout``; ``s`` is as large as x, and written to.
     """
+    ends, terms, factors, columns, rows, wanted = threes
     height = len(s) // (n * LANES)
     for c in range(len(ends) - 1):
         part = slice(ends[c], ends[c + 1])
@@ -161,25 +158,14 @@ def add_products(
 
 @njit(fastmath=True, error_model="numpy")
 def add_slopes(
-    g: Array,
-    x: Array,
-    y: Array,
-    n: int,
-    ends: Array,
-    terms: Array,
-    factors: Array,
-    columns: Array,
-    rows: Array,
-    wanted: Array,
-    s: Array,
-    back: Array,
-    sums: Array,
+    g: Array, x: Array, y: Array, n: int, threes: Threes, s: Array, back: Array, sums: Array
 ) -> None:
     """Add the gradient of ``adjoint`` to ``sums`` for LANES beads, which come last everywhere.
 
     x, y and ``sums`` are flat (m, a, LANES), g is flat (columns, LANES). ``s`` and ``back`` are as
     large as x, and written to.
     """
+    ends, terms, factors, columns, rows, wanted = threes
     height = len(s) // (n * LANES)
     for c in range(len(ends) - 1):
         part = slice(ends[c], ends[c + 1])
@@ -201,24 +187,15 @@ def add_slopes(
 
 
 @compiled(fastmath=True)
-def products(
-    x: Array,
-    y: Array,
-    z: Array,
-    ends: Array,
-    terms: Array,
-    factors: Array,
-    columns: Array,
-    out: Array,
-) -> None:
+def products(x: Array, y: Array, z: Array, couplings: Couplings, out: Array) -> None:
     """Add T(x, y, z) of x, y and z (beads, components, channels) to ``out`` (beads, columns).
 
-    terms (n, 3) and factors (n,) list the coupled components and their coefficients, coupling c
-    from ends[c] up to ends[c + 1]; columns (couplings, n, n, n) says where a product of
-    channels goes, -1 for those that repeat others.
+    The couplings: terms (n, 3) and factors (n,) list the coupled components and their
+    coefficients, coupling c from ends[c] up to ends[c + 1]; columns (couplings, n, n, n) says
+    where a product of channels goes, -1 for those that repeat others.
     """
     height, n = x.shape[1], x.shape[2]
-    rows, wanted = layout(terms, ends, columns)
+    threes = layout(couplings)
     for block in prange((len(x) + LANES - 1) // LANES):
         start = block * LANES
         x_, y_ = _zeros(height * n, x.dtype), _zeros(height * n, x.dtype)
@@ -227,28 +204,19 @@ def products(
         _gather(y.reshape(len(x), -1), start, y_)
         _gather(z.reshape(len(x), -1), start, z_)
         sums = _zeros(out.shape[1], x.dtype)
-        add_products(x_, y_, z_, n, ends, terms, factors, columns, rows, wanted, s, sums)
+        add_products(x_, y_, z_, n, threes, s, sums)
         _scatter(sums, np.empty_like(sums), start, out)
 
 
 @compiled(fastmath=True)
-def adjoint(
-    g: Array,
-    x: Array,
-    y: Array,
-    ends: Array,
-    terms: Array,
-    factors: Array,
-    columns: Array,
-    out: Array,
-) -> None:
+def adjoint(g: Array, x: Array, y: Array, couplings: Couplings, out: Array) -> None:
     """Add to ``out`` the gradient of sum(g products) in one factor, the others being x and y.
 
     Summed over the three places of the factor; x comes before y in the places that are left. These
     and ``out`` are (i, m, a), g is (i, columns).
     """
     height, n = x.shape[1], x.shape[2]
-    rows, wanted = layout(terms, ends, columns)
+    threes = layout(couplings)
     for block in prange((len(x) + LANES - 1) // LANES):
         start = block * LANES
         x_, y_ = _zeros(height * n, x.dtype), _zeros(height * n, x.dtype)
@@ -258,6 +226,5 @@ def adjoint(
         _gather(x.reshape(len(x), -1), start, x_)
         _gather(y.reshape(len(x), -1), start, y_)
         _gather(g, start, slopes)
-        known = ends, terms, factors, columns, rows, wanted
-        add_slopes(slopes, x_, y_, n, *known, s, back, sums)
+        add_slopes(slopes, x_, y_, n, threes, s, back, sums)
         _scatter(sums, np.empty_like(sums), start, out.reshape(len(x), -1))

@@ -38,7 +38,13 @@ from numba import njit, prange
 
 from deepcg.compute.loops import Array, compiled, padded
 from deepcg.compute.simd import LANES, load, store, transpose
-from deepcg.networks.deeppot_se_l.bispectrum_loops import add_products, add_slopes, layout
+from deepcg.networks.deeppot_se_l.bispectrum_loops import (
+    Couplings,
+    Threes,
+    add_products,
+    add_slopes,
+    layout,
+)
 from deepcg.networks.deeppot_se_l.density_loops import (
     MARGIN,
     Numbers,
@@ -48,12 +54,6 @@ from deepcg.networks.deeppot_se_l.density_loops import (
 )
 from deepcg.networks.fitting_loops import STRIP, Net, fit, linear, scratch_for, strips_of
 from deepcg.networks.neighbor_loops import capacity_for, near_neighbors
-
-Couplings = tuple[Array, ...]
-"""Ends, terms, factors and columns, see ``bispectrum_loops``."""
-
-Threes = tuple[Array, Array, Array, Array, Array, Array]
-"""The same, and what ``layout`` makes of them."""
 
 
 @njit(fastmath=True, error_model="numpy")
@@ -136,7 +136,7 @@ def _energies_and_slopes(
     s, t, slopes = np.empty_like(some), np.empty_like(some), np.zeros_like(some)
     if n_some:
         _copy(x, n, some, n_some, n_l * n_l)
-        add_products(some, some, some, n_some, *threes, s, inputs[first:])
+        add_products(some, some, some, n_some, threes, s, inputs[first:])
     # U, and dU/d(features) in place of these
     energies = np.empty(LANES, dtype)
     fit(inputs, net, scratch_for(sizes, dtype), energies)
@@ -144,7 +144,7 @@ def _energies_and_slopes(
     _power_spectrum_slopes(x, n_l, n_axis, n, inputs, n, back)
     _add_copy(inputs, n, back, n, 1)
     if n_some:
-        add_slopes(inputs[first:], some, some, n_some, *threes, s, t, slopes)
+        add_slopes(inputs[first:], some, some, n_some, threes, s, t, slopes)
         _add_copy(slopes, n_some, back, n, n_l * n_l)
     return energies
 
@@ -189,8 +189,7 @@ def energies_and_pulls(
     width, cutoff, n_beads, n, dtype = numbers[0], numbers[4], d.shape[1], channels[0], d.dtype
     mix, unmix, offset = mixing
     sizes, repeats, weights, places = net
-    ends, terms, factors, columns = couplings
-    threes = (ends, terms, factors, columns, *layout(terms, ends, columns))
+    threes = layout(couplings)
     n_rows, strips = len(offset) * (width + MARGIN), strips_of(n)
     back_strips = strips_of(n_rows)
     for group in prange(len(beads)):

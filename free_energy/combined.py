@@ -23,8 +23,6 @@ from free_energy.integration import difference_solver, largest_part
 from free_energy.neighbors import faces
 from free_energy.replicates import jackknife
 
-_LEAST = 1e-3  # of the median variance: an error of zero among others is that of few frames
-
 
 def combined_surface(
     grid: Grid,

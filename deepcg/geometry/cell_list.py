@@ -36,7 +36,7 @@ import torch
 from numba import njit, prange
 from torch import Tensor
 
-from deepcg.compute.loops import CHUNKS, Array, compiled, share
+from deepcg.compute.loops import CHUNKS, Array, compiled, run_loop, share
 from deepcg.compute.simd import LANES, Vec, floor, load, put, store
 from deepcg.compute.threads import use_torch_threads
 
@@ -62,10 +62,9 @@ def search(positions: Tensor, box: Tensor | None, cutoff: float) -> tuple[Tensor
 
 def kinds(index: Tensor, count: Tensor, types: Tensor) -> Tensor:
     """Return the types (n_frames, n_beads, width) of listed neighbors, -1 in padding."""
-    use_torch_threads()
-    out = np.empty(index.shape, np.int32)
-    _look_up(index.contiguous().numpy(), count.contiguous().numpy(), types.numpy(), out)
-    return torch.from_numpy(out)
+    out = torch.empty(index.shape, dtype=torch.int32)
+    run_loop(_look_up, index, count, types, out)
+    return out
 
 
 def displacements(
@@ -75,20 +74,15 @@ def displacements(
 
     As ``neighbor_list.environments`` of ``index``, ``shift`` and ``count`` of its pairs.
     """
-    use_torch_threads()
     out = torch.empty_like(shift)
-    x, j, vector, n = (t.contiguous().numpy() for t in (positions, index, shift, count))
-    _displace(x, j, vector, n, padding, out.numpy())
+    run_loop(_displace, positions, index, shift, count, padding, out)
     return out
 
 
 def collected(pair_gradient: Tensor, index: Tensor, count: Tensor) -> Tensor:
     """Return the forces (n_frames, n_beads, 3) of pair gradients dU/d(r_j - r_i), kJ/mol/nm."""
-    use_torch_threads()
-    f, n, _, _ = pair_gradient.shape
-    out = pair_gradient.new_zeros(f, n, 3)
-    g, j, many = (t.contiguous().numpy() for t in (pair_gradient, index, count))
-    _collect(g, j, many, out.numpy())
+    out = pair_gradient.new_zeros(*index.shape[:2], 3)
+    run_loop(_collect, pair_gradient, index, count, out)
     return out
 
 

@@ -15,6 +15,7 @@ from deepcg.networks import COMPRESSED, NETWORKS
 from deepcg.potentials.beads import NetworkPotential
 from deepcg.potentials.collective_variables import CVPotential
 from deepcg.potentials.priors import KINDS, ForceField, Repulsion, Table
+from deepcg.runtime.config import plain
 from deepcg.runtime.errors import InputError, pick
 from deepcg.runtime.files import read_tensors, write_tensors
 from deepcg.units import thermal_energy
@@ -171,7 +172,7 @@ def _bead_content(model: Model) -> dict[str, Any]:
         # an earlier version would leave out a force field without a word
         "format": BEADS if model.potential.molecular is None else MOLECULES,
         "network": architecture.network,
-        "options": _plain(architecture.options),
+        "options": plain(architecture.options),
         "cutoff": architecture.cutoff,
         "n_types": architecture.n_types,
         "repulsion": architecture.repulsion,
@@ -229,10 +230,6 @@ def _force_field(state: dict[str, Tensor]) -> ForceField:
 def _fill(potential: torch.nn.Module, state: dict[str, Tensor], device: torch.device | str) -> None:
     potential.to(device, next(v.dtype for v in state.values() if v.is_floating_point()))
     potential.load_state_dict(state)
-
-
-def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
 
 
 _LOADERS: dict[int, Callable[[dict[str, Any], torch.device | str], Model | CVModel]] = {

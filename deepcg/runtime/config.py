@@ -188,7 +188,7 @@ def write_toml(path: Path, config: object) -> None:
     """Write a config such that ``read_toml`` returns it again; ``None`` is left out."""
     defaults = {setting.name: setting.default for setting in flat_fields(type(config))}
     values = {
-        name: "none" if value is None else _plain(value)
+        name: "none" if value is None else plain(value)
         for name, value in to_flat(config).items()
         if value is not None or defaults[name] is not None
     }
@@ -296,10 +296,10 @@ def _truth(text: str) -> bool:
     return truths[text.lower()]
 
 
-def _plain(value: Any) -> Any:
-    """Return a value as TOML knows it."""
+def plain(value: Any) -> Any:
+    """Return a value as TOML knows it: paths as texts, tuples as lists, and what is in these."""
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return {k: _plain(v) for k, v in value.items()} if isinstance(value, dict) else value
+        return [plain(item) for item in value]
+    return {k: plain(v) for k, v in value.items()} if isinstance(value, Mapping) else value

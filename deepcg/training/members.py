@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from deepcg.potentials.beads import NetworkPotential
 from deepcg.potentials.collective_variables import CVPotential
 from deepcg.potentials.ensemble import load_members
 from deepcg.potentials.model_file import Architecture, CVModel, Model
+from deepcg.runtime.config import plain
 from deepcg.runtime.errors import InputError
 from free_energy import block_labels
 
@@ -131,17 +132,11 @@ def _check_same(old: Architecture, new: Architecture, run: Path) -> None:
     if old.network in COMPRESSED:
         raise InputError(f"{run} is compressed, for inference only: start from what it was made of")
     for name in ("network", "options", "cutoff", "n_types"):
-        one, other = getattr(old, name), getattr(new, name)
-        if name == "options":
-            one, other = _as_lists(one), _as_lists(other)
+        one, other = plain(getattr(old, name)), plain(getattr(new, name))
         if one != other:
             raise InputError(
                 f"{run} has the {name} {one} of the network, this fit has {other}: give the same"
             )
-
-
-def _as_lists(options: Mapping[str, object]) -> dict[str, object]:
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
 
 
 def _hold(potential: NetworkPotential | CVPotential, config: MembersConfig) -> None:

@@ -162,16 +162,8 @@ def pair_gradients_of(
 ) -> Tensor:
     """Return sum_kc q_ikc d(B_k Y_c)/d(r_ij), shaped as the displacements, detached."""
     gradients = torch.empty_like(displacement, memory_format=torch.contiguous_format)
-    numbers, n = basis.numbers, basis.n_harmonics
-    run_loop(
-        density_loops.gradient,
-        displacement,
-        neighbor_types.to(torch.int32),
-        numbers,
-        n,
-        q,
-        gradients,
-    )
+    given = neighbor_types.to(torch.int32), basis.numbers, basis.n_harmonics, q
+    run_loop(density_loops.gradient, displacement, *given, gradients)
     return gradients
 
 

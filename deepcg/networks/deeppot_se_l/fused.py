@@ -71,10 +71,8 @@ def run(
 ) -> tuple[Tensor, Tensor]:
     """Return bead energies (frames, beads) and dU/dr_ij, shaped as the displacements."""
     use_torch_threads()
-    energy, gradients = (
-        displacement.new_empty(displacement.shape[:2]),
-        torch.empty_like(displacement),
-    )
+    energy = displacement.new_empty(displacement.shape[:2])
+    gradients = torch.empty_like(displacement)
     energies_and_pulls(
         displacement.numpy(),
         neighbor_types.numpy(),

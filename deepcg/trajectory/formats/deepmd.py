@@ -64,11 +64,6 @@ class DeepmdFolder:
         return np.concatenate(parts)
 
 
-def is_deepmd(path: Path) -> bool:
-    """Whether a folder is a DeePMD system or holds some."""
-    return bool(_systems(path))
-
-
 def open_deepmd(path: Path, units: FileUnits) -> DeepmdFolder:
     """Open a DeePMD system, or a folder of systems whose atoms are the same.
 

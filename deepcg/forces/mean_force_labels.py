@@ -202,8 +202,8 @@ def no_labels(task: dict[str, Any], system: dict[str, NDArray[Any]]) -> MeanForc
 def of_variables(variables: CollectiveVariables) -> dict[str, NDArray[Any]]:
     """Return what a file of labels says of d dihedrals, angles and distances.
 
-    ``names`` and ``kinds`` (d,), ``atoms`` (d, 4), or fewer, -1 where a variable has none, and
-    ``n_atoms`` (), of the molecules.
+    ``names`` and ``kinds`` (d,), ``atoms`` (d, 4), -1 behind those of a variable of fewer, and
+    ``n_atoms`` (), how many there are in all.
     """
     kinds = {kind.function: name for name, kind in KINDS.items()}
     atoms = np.full((len(variables.variables), max(k.n_atoms for k in KINDS.values())), -1)

@@ -90,11 +90,6 @@ class Rows:
     rows: Tensor
     s: tuple[Tensor, ...]
 
-    @property
-    def places(self) -> pair_loops.Places:
-        """The three (pairs,), as the loops take them."""
-        return self.rows.numpy(), self.reverse_pairs.numpy(), self.others.numpy()
-
     @classmethod
     def of(cls, pairs: Pairs, neighbors: Neighbors, types: Tensor, n_nets: int) -> Rows:
         """Return the rows of pairs, of so many embedding nets; ``types`` is (n_beads,)."""
@@ -158,8 +153,8 @@ class _Features(torch.autograd.Function):
     def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor, None, None]:
         pairs, where = ctx.pairs, ctx.where
         back = slopes.new_empty(ctx.shape)
-        given = pairs.first, where.places, pairs.geometry, slopes
-        run_loop(pair_loops.features_back, *given, back)
+        places = pairs.first, where.rows, where.reverse_pairs, where.others
+        run_loop(pair_loops.features_back, *places, pairs.geometry, slopes, back)
         return back, None, None
 
 
@@ -202,8 +197,17 @@ class _PairGradients(torch.autograd.Function):
         d, g, change, slopes = ctx.saved_tensors
         pairs, where = ctx.pairs, ctx.where
         outs = torch.empty_like(g), torch.empty_like(g), slopes.new_empty(slopes.shape)
-        about = pairs.first, where.places, pairs.slots, pairs.geometry
-        run_loop(pair_loops.pulls_back, *about, g, change, slopes, v.flatten(0, 1), *outs)
+        places = pairs.first, where.rows, where.reverse_pairs, where.others, pairs.slots
+        run_loop(
+            pair_loops.pulls_back,
+            *places,
+            pairs.geometry,
+            g,
+            change,
+            slopes,
+            v.flatten(0, 1),
+            *outs,
+        )
         return d.new_full((), torch.nan).expand_as(d), *outs, None, None
 
 

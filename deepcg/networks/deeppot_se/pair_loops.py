@@ -45,10 +45,7 @@ NUMBERS = 8
 """Of a pair: s, q, ds/dr, dq/dr, q/r and the unit vector u; s and q are scaled."""
 
 Places = tuple[Array, Array, Array]
-"""Of pairs, (pairs,): rows of G, twins, and the beads j."""
-
-Sums = tuple[Array, Array, Array]
-"""G and dG/ds (rows, channels) and dU/dF (beads, 4, channels), or gradients in these."""
+"""Of pairs: rows of G, twins, and the beads j."""
 
 
 @compiled()
@@ -221,7 +218,9 @@ def _features_back_of(width: int) -> Loop:
         m: int,
         begin: int,
         end: int,
-        places: Places,
+        rows: Array,
+        reverse_pairs: Array,
+        others: Array,
         r: Array,
         twin_r: Array,
         slopes: Array,
@@ -229,7 +228,6 @@ def _features_back_of(width: int) -> Loop:
         at: int,
         back: Array,
     ) -> None:
-        rows, reverse_pairs, others = places
         f0, f1 = load(slopes, at + m, width), load(slopes, at + n + m, width)
         f2, f3 = load(slopes, at + 2 * n + m, width), load(slopes, at + 3 * n + m, width)
         for pair in range(begin, end):
@@ -263,14 +261,16 @@ def _pulls_back_of(width: int) -> Loop:
         dr: Array,
         twin_r: Array,
         twin_dr: Array,
-        given: Sums,
+        given: tuple[Array, Array, Array],
         n: int,
         at: int,
         nothing: Array,
-        backs: Sums,
+        back: Array,
+        back_g: Array,
+        back_dg: Array,
     ) -> None:
-        (rows, reverse_pairs, others), (g, dg, slopes) = places, given
-        back_g, back_dg, back = backs
+        rows, reverse_pairs, others = places
+        g, dg, slopes = given
         f0, f1 = load(slopes, at + m, width), load(slopes, at + n + m, width)
         f2, f3 = load(slopes, at + 2 * n + m, width), load(slopes, at + 3 * n + m, width)
         s0 = s1 = s2 = s3 = load(nothing, 0, width)
@@ -339,7 +339,13 @@ def _fill_twins_rows(begin: int, end: int, reverse_pairs: Array, geometry: Array
 
 @compiled(fastmath=True)
 def features_back(
-    first: Array, places: Places, geometry: Array, slopes: Array, back: Array
+    first: Array,
+    rows: Array,
+    reverse_pairs: Array,
+    others: Array,
+    geometry: Array,
+    slopes: Array,
+    back: Array,
 ) -> None:
     """Set ``back`` (rows, channels) to the gradient of sum(slopes F) in G."""
     n, capacity, n_beads = back.shape[1], longest(first), len(slopes)
@@ -350,8 +356,8 @@ def features_back(
         for bead in range(*share(chunk, n_beads)):
             begin, end, at = first[bead], first[bead + 1], 4 * n * bead
             fill_rows(begin, end, geometry, r)
-            _fill_twins_rows(begin, end, places[1], geometry, twin_r)
-            known = begin, end, places, r, twin_r, given, n, at, target
+            _fill_twins_rows(begin, end, reverse_pairs, geometry, twin_r)
+            known = begin, end, rows, reverse_pairs, others, r, twin_r, given, n, at, target
             for m in range(0, whole, LANES):
                 _features_back_many(m, *known)
             for m in range(whole, n):
@@ -448,14 +454,14 @@ def _fill_speeds(
     end: int,
     bead: int,
     slots: Array,
-    places: Places,
+    reverse_pairs: Array,
+    others: Array,
     geometry: Array,
     v: Array,
     dr: Array,
     twin_dr: Array,
 ) -> None:
     """Set ``dr`` (4, capacity) to v . dR/dr_ij of a bead's pairs, ``twin_dr`` to their twins'."""
-    _, reverse_pairs, others = places
     for pair in range(begin, end):
         twin = reverse_pairs[pair]
         _speed(geometry[pair], v[bead, slots[pair]], pair - begin, dr)
@@ -466,7 +472,9 @@ def _fill_speeds(
 @compiled(fastmath=True)
 def pulls_back(
     first: Array,
-    places: Places,
+    rows: Array,
+    reverse_pairs: Array,
+    others: Array,
     slots: Array,
     geometry: Array,
     g: Array,
@@ -480,21 +488,22 @@ def pulls_back(
     """Set the gradients of sum(v pulls) in G, dG/ds and the slopes; ``v`` (beads, width, 3)."""
     n, capacity, n_beads = g.shape[1], longest(first), len(slopes)
     whole, given = n - n % LANES, (g.ravel(), dg.ravel(), slopes.ravel())
-    backs = back_g.ravel(), back_dg.ravel(), back_slopes.ravel()
+    on_g, on_dg, on_slopes = back_g.ravel(), back_dg.ravel(), back_slopes.ravel()
     for chunk in prange(CHUNKS):
         r, dr = np.empty((4, capacity), g.dtype), np.empty((4, capacity), g.dtype)
         twin_r, twin_dr = np.empty((4, capacity), g.dtype), np.empty((4, capacity), g.dtype)
-        nothing = np.zeros(LANES, g.dtype)
+        nothing, places = np.zeros(LANES, g.dtype), (rows, reverse_pairs, others)
         for bead in range(*share(chunk, n_beads)):
             begin, end, at = first[bead], first[bead + 1], 4 * n * bead
             fill_rows(begin, end, geometry, r)
-            _fill_twins_rows(begin, end, places[1], geometry, twin_r)
-            _fill_speeds(begin, end, bead, slots, places, geometry, v, dr, twin_dr)
-            known = begin, end, places, r, dr, twin_r, twin_dr, given, n, at, nothing, backs
+            _fill_twins_rows(begin, end, reverse_pairs, geometry, twin_r)
+            _fill_speeds(begin, end, bead, slots, reverse_pairs, others, geometry, v, dr, twin_dr)
+            about = r, dr, twin_r, twin_dr, given, n, at
+            known = places, *about, nothing, on_slopes, on_g, on_dg
             for m in range(0, whole, LANES):
-                _pulls_back_many(m, *known)
+                _pulls_back_many(m, begin, end, *known)
             for m in range(whole, n):
-                _pulls_back_one(m, *known)
+                _pulls_back_one(m, begin, end, *known)
 
 
 @compiled(fastmath=True)

@@ -2,6 +2,26 @@
 
 Energies are in kT, coordinates in any unit. Axes of surfaces are in the order of the coordinates.
 MBAR is in ``free_energy.mbar``.
+
+=========== ========================================================================================
+arrays      types of arrays in signatures
+estimate    a number and how well it is known
+blocks      errors of averages of correlated series
+bootstrap   errors from blocks drawn anew
+replicates  errors of whatever is computed from frames
+histogram   free energies and conditional means on a grid
+kernel      smooth surfaces, every frame a Gaussian
+mean_force  a surface from its mean force
+integration surfaces from differences of neighboring bins
+combined    a surface from places and forces together
+mbar        frames of several biased runs as one sample
+profiles    free energies of fewer coordinates
+basins      regions, their populations and free energies
+watershed   basins found from the surface itself
+barriers    lowest passes between basins
+neighbors   which bins touch, across periods too
+metrics     how far two surfaces are apart
+=========== ========================================================================================
 """
 
 from free_energy.barriers import Path, barriers, lowest_path, lowest_point

@@ -1,4 +1,21 @@
-"""Samplers of exp(-U/kT) that know U only as a function of positions."""
+"""Samplers of exp(-U/kT) that know U only as a function of positions.
+
+================ ===================================================================================
+state            what a sampler carries from step to step, and how it begins
+run              the loop over steps
+langevin         Langevin dynamics with inertia: BAOAB
+overdamped       Langevin dynamics without inertia
+stability        when a chain counts as blown up
+reflection       chains kept where a measure is below a limit
+replica_exchange replica exchange in temperature
+bias             forces with a bias on coordinates
+metadynamics     well-tempered metadynamics of many chains
+umbrella         harmonic windows
+spline           energies on a grid as B-splines
+method           what a method remembers beside the chains
+checkpoint       all that a run needs to go on bit for bit
+================ ===================================================================================
+"""
 
 from sampling.bias import Bias, Biased, Coordinates
 from sampling.checkpoint import Checkpoint, load, pack, save, unpack

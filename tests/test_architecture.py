@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -118,3 +119,11 @@ def test_signatures_name_all_their_options(module: str):
     for function in ast.walk(TREES[module]):
         if isinstance(function, ast.FunctionDef | ast.Lambda):
             assert function.args.kwarg is None, f"{module}, line {function.lineno}: **kwargs"
+
+
+@pytest.mark.parametrize("package", sorted(m for m, p in FILES.items() if p.name == "__init__.py"))
+def test_a_folder_says_what_is_in_it(package: str):
+    said = ast.get_docstring(TREES[package]) or ""
+    inside = {path.stem for path in FILES[package].parent.glob("*.py")} - {"__init__", "__main__"}
+    if package != "deepcg":
+        assert not [name for name in inside if not re.search(rf"\b{name}\b", said)], package

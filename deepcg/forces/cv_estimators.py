@@ -22,7 +22,7 @@ from torch import Tensor
 
 from deepcg.forces.constraints import Constraints, held_pairs
 from deepcg.forces.force_map import forces_of
-from deepcg.forces.inverse_gradient import GeneralForces, general_forces
+from deepcg.forces.inverse_gradient import InverseGradientForces, inverse_gradient_forces
 from deepcg.forces.rigid_motions import RigidForce, rigid_forces
 from deepcg.mapping.collective_variables import CollectiveVariables
 from deepcg.runtime.arrays import Doubles, Integers
@@ -69,7 +69,7 @@ class Candidate:
     ``noise`` is the rms of the force over the sample.
     """
 
-    forces: RigidForce | GeneralForces
+    forces: RigidForce | InverseGradientForces
     column: int
     noise: float
     label: str
@@ -182,7 +182,7 @@ def _of_metric(
 ) -> list[list[Candidate] | InputError]:
     d = len(setting.variables.variables)
     try:
-        forces = general_forces(
+        forces = inverse_gradient_forces(
             setting.variables,
             setting.sample,
             setting.constraints,
@@ -275,7 +275,7 @@ def _setting(
 
 
 def _candidate(
-    forces: RigidForce | GeneralForces, column: int, setting: _Setting, label: str
+    forces: RigidForce | InverseGradientForces, column: int, setting: _Setting, label: str
 ) -> Candidate:
     found = Candidate(forces, column, 0.0, label)
     noise = float(np.sqrt((_values(found, setting.sample) ** 2).mean()))
@@ -287,7 +287,7 @@ def _values(candidate: Candidate, frames: Frames) -> Doubles:
     return column
 
 
-def _columns(forces: RigidForce | GeneralForces, atoms: Frames) -> Tensor:
+def _columns(forces: RigidForce | InverseGradientForces, atoms: Frames) -> Tensor:
     values = forces(atoms)
     return values if values.ndim == 2 else values[:, None]
 

@@ -45,7 +45,7 @@ _SINGULAR = 1e-6  # of the smallest eigenvalue of J A J^T, rows scaled to length
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class GeneralForces:
+class InverseGradientForces:
     """The estimator for given coordinates and constraints.
 
     Parameters
@@ -126,7 +126,7 @@ class GeneralForces:
         return [rows[k] for k in range(len(atoms))]
 
 
-def general_forces(
+def inverse_gradient_forces(
     variables: CollectiveVariables,
     sample: Frames,
     constraints: Constraints,
@@ -134,7 +134,7 @@ def general_forces(
     masses: Doubles,
     metric: Doubles,
     kT: float,
-) -> GeneralForces:
+) -> InverseGradientForces:
     """Return the estimator with those of the held ``pairs`` that couple to the coordinates.
 
     ``pairs`` (c, 2) are atoms; ``masses``, Da, and ``metric`` (n_atoms,); kT in kJ/mol.
@@ -147,11 +147,11 @@ def general_forces(
     touched = set(variables.atoms.tolist())
     near = {atom for group in constraints if touched & group for atom in group}
     pairs = pairs[[int(i) in near for i, _ in pairs]]
-    free = GeneralForces(variables, np.empty((0, 2), np.int64), metric, masses, kT)
+    free = InverseGradientForces(variables, np.empty((0, 2), np.int64), metric, masses, kT)
     _check_independent(free, sample, "they depend on one another: leave some out")
     if not len(pairs):
         return free
-    held = GeneralForces(variables, pairs, metric, masses, kT)
+    held = InverseGradientForces(variables, pairs, metric, masses, kT)
     gradients = dense(held.rows(sample[:1]), len(held.atoms))[0, len(variables.variables) :]
     held = replace(held, pairs=pairs[_independent(gradients)])
     _check_independent(held, sample, "constraints hold them, in part or whole: choose others")
@@ -212,7 +212,7 @@ def _manifold(rows: list[Row], gradients: Tensor, masses: Tensor, b: Tensor) -> 
     return total
 
 
-def _check_independent(estimate: GeneralForces, sample: Frames, otherwise: str) -> None:
+def _check_independent(estimate: InverseGradientForces, sample: Frames, otherwise: str) -> None:
     gradients = dense(estimate.rows(sample), len(estimate.atoms)).double()
     lengths = gradients.norm(dim=-1, keepdim=True)
     unit = gradients / lengths

@@ -44,6 +44,10 @@ All of them: ``test_laws`` (the definition and each fast path obey the physics),
 ``test_same_structure`` (what is sampled), ``potentials/test_torch_compile`` (the compiled
 definition against the fast path).
 
+Beside the two folders and ``pair_spline.py``: ``base`` (what a network is), ``layers``, ``by_type``
+(beads sorted by type), ``fitting`` and ``fitting_loops`` (fitting nets on the CPU), ``fast_path``,
+``neighbor_loops`` (how every loop over neighbors begins).
+
 A new kind is one file with an ``nn.Module`` as ``base.Network`` says, and one line in ``NETWORKS``.
 """
 

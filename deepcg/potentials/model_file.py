@@ -163,6 +163,8 @@ def load_any(path: Path, device: torch.device | str = "cpu") -> Model | CVModel:
         return _LOADERS[version](saved, device)
     except Exception as error:  # whatever a file from elsewhere makes of the parts of a model
         reason = " ".join(str(error).split())[:150]
+        if reason.startswith("unknown network"):
+            reason += "; import the file that registers a network of your own first"
         raise InputError(f"{path} does not describe a model of deepcg: {reason}") from error
 
 

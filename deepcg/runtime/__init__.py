@@ -5,6 +5,7 @@ file            what is in it
 =============== ==================================================================================
 errors          `InputError`, one clear line for the user; look-up in registries with the nearest
                 right name
+arrays          types of NumPy arrays in signatures
 config          configs as flat tables: TOML files, settings from docstrings, old names of settings
 files           writing such that a power cut leaves the old file or the new one; reading that
                 refuses what is damaged and never runs what it reads

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Frames:
     """A batch of configurations of the same sites (atoms or CG beads).
 
@@ -54,6 +54,11 @@ class Frames:
             value = getattr(self, name)
             if value is not None and tuple(value.shape) != shape:
                 raise ValueError(f"Frames.{name} has shape {tuple(value.shape)}, not {shape}")
+
+    def __repr__(self) -> str:
+        box = "open" if self.box is None else "periodic"
+        forces = "no forces" if self.forces is None else "forces"
+        return f"<Frames: {len(self)} of {self.positions.shape[1]} sites, {box}, {forces}>"
 
     def __len__(self) -> int:
         return len(self.positions)

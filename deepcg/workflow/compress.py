@@ -134,7 +134,7 @@ def _compressed(
 ) -> tuple[Model, Compression]:
     potential, network = model.potential, model.potential.terms[0]
     assert isinstance(network, DeepPotSE)
-    parts = [_surroundings(potential, some, box) for some in frames.split(CHUNK)]
+    parts = [_environments(potential, some, box) for some in frames.split(CHUNK)]
     closest = config.min_distance or _smallest(parts, network.cutoff) / 2
     if closest >= network.cutoff:
         raise InputError(
@@ -157,7 +157,7 @@ def _compressed(
     return replace(model, architecture=architecture, potential=other), compression
 
 
-def _surroundings(potential: NetworkPotential, frames: Tensor, box: Tensor | None) -> Neighbors:
+def _environments(potential: NetworkPotential, frames: Tensor, box: Tensor | None) -> Neighbors:
     boxes = None if box is None else box.expand(len(frames), 3, 3)
     return potential.environments(frames, find_pairs(frames, boxes, potential.cutoff))
 

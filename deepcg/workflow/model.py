@@ -86,6 +86,8 @@ class BeadModel:
     ) -> tuple[Array, Array]:
         """Return U () or (n_frames,), kJ/mol, and -dU/dR, kJ/mol/nm, shaped as positions.
 
+        Both are detached: for gradients in the positions take the forces.
+
         Parameters
         ----------
         positions
@@ -326,9 +328,9 @@ def _numbers(values: ArrayLike | Tensor, what: str) -> Tensor:
     try:
         table = values if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
     except (TypeError, ValueError) as error:
-        raise InputError(f"{what} are not an array of numbers: {error}") from error
+        raise InputError(f"{what} are not an array of numbers") from error
     table = table.detach().clone()
-    if not table.is_floating_point():
+    if table.dtype not in (torch.float32, torch.float64):  # whole numbers, or too few digits
         table = table.double()
     if not table.isfinite().all():
         raise InputError(f"{what} are not finite")

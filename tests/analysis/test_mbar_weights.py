@@ -12,7 +12,7 @@ import torch
 from five_atoms import five_atoms
 from numpy.typing import NDArray
 
-from deepcg.analysis.surfaces.estimates import CVSamples, landscape_of
+from deepcg.analysis.surfaces.estimates import CVSamples, free_energy_surface_of
 from deepcg.analysis.surfaces.mbar_weights import bias_at, pooled
 from deepcg.analysis.surfaces.surface import FreeEnergySurface, difference
 from deepcg.atomistic.alanine.torsion_bias import axis
@@ -77,7 +77,7 @@ TABLES = (table_of(-0.9), table_of(-0.3))
 def test_runs_under_two_biases_give_the_surface_and_its_error(forces: bool):
     """z of some 300 bins, known to 10 % or so; each run's own weights are far from it."""
     parts = [frames(6000, k, table, forces=forces) for k, table in enumerate(TABLES)]
-    assert 0.7 < squares(landscape_of(sampled(parts, TABLES), exact().grid)) < 1.35
+    assert 0.7 < squares(free_energy_surface_of(sampled(parts, TABLES), exact().grid)) < 1.35
 
 
 def test_a_run_that_saw_one_well_does_not_count_for_both():

@@ -20,9 +20,9 @@ from deepcg.analysis.surfaces.comparison import (
     distance_of_halves,
     metrics_of,
 )
-from deepcg.analysis.surfaces.estimates import CVSamples, landscape_of
+from deepcg.analysis.surfaces.estimates import CVSamples, free_energy_surface_of
 from deepcg.analysis.surfaces.ramachandran import BASINS
-from deepcg.analysis.surfaces.surface import FreeEnergySurface, difference, load_landscape
+from deepcg.analysis.surfaces.surface import FreeEnergySurface, difference, load_free_energy_surface
 from deepcg.runtime.errors import InputError
 from deepcg.training.config import TrainingConfig
 from deepcg.trajectory.frames import CVFrames
@@ -92,7 +92,7 @@ def test_surfaces_of_frames_and_their_errors(biased: bool, forces: bool) -> None
     squares = []
     for seed in range(2):
         parts = [frames(6000, 10 * seed + k, biased=biased, forces=forces) for k in range(2)]
-        found = landscape_of(sampled("it", *parts), grid(24))
+        found = free_energy_surface_of(sampled("it", *parts), grid(24))
         apart = difference(found, known(24), 12.0)
         low = exact(24) < 12
         assert low.sum() > 150
@@ -103,14 +103,14 @@ def test_surfaces_of_frames_and_their_errors(biased: bool, forces: bool) -> None
 def test_forces_make_errors_smaller() -> None:
     low = exact(24) < 12
     errors = [
-        np.sqrt(np.nanmean(landscape_of(sampled("it", part), grid(24)).error[low] ** 2))
+        np.sqrt(np.nanmean(free_energy_surface_of(sampled("it", part), grid(24)).error[low] ** 2))
         for part in (frames(6000, 1, biased=True), frames(6000, 1, biased=True, forces=True))
     ]
     assert errors[1] < 0.7 * errors[0]
 
 
 def test_the_first_coordinate_is_the_first_axis(tmp_path: Path) -> None:
-    found = landscape_of(sampled("it", frames(20_000, 3)), grid(12))
+    found = free_energy_surface_of(sampled("it", frames(20_000, 3)), grid(12))
     low = exact(12) < 10
     assert np.abs(found.value - exact(12))[low].max() < np.abs(found.value - exact(12).T)[low].max()
     found.save(tmp_path / "it.fes.npz")
@@ -121,17 +121,17 @@ def test_the_first_coordinate_is_the_first_axis(tmp_path: Path) -> None:
 
 
 def test_a_surface_is_read_as_it_was_written(tmp_path: Path) -> None:
-    found = landscape_of(sampled("it", frames(500, 3)), grid(12))
+    found = free_energy_surface_of(sampled("it", frames(500, 3)), grid(12))
     assert np.isnan(found.value).any()  # nothing breaks where there are no frames
     found.save(tmp_path / "it.fes.npz")
-    read = load_landscape(tmp_path / "it.fes.npz")
+    read = load_free_energy_surface(tmp_path / "it.fes.npz")
     np.testing.assert_allclose(read.value, found.value)
     np.testing.assert_allclose(read.error, found.error, rtol=1e-4)
     assert (read.name, read.names, read.units) == ("it", NAMES, UNITS)
     assert read.grid.periods == (PERIOD, PERIOD)
     (tmp_path / "bad.fes.npz").write_bytes(b"PK nothing")
     with pytest.raises(InputError, match="not a free-energy surface"):
-        load_landscape(tmp_path / "bad.fes.npz")
+        load_free_energy_surface(tmp_path / "bad.fes.npz")
 
 
 def test_a_shifted_basin_is_told() -> None:

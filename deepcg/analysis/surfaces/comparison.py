@@ -11,7 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.ndimage import gaussian_filter
 
-from deepcg.analysis.surfaces.estimates import CVSamples, landscape_of, periods_span_a_turn
+from deepcg.analysis.surfaces.estimates import (
+    CVSamples,
+    free_energy_surface_of,
+    periods_span_a_turn,
+)
 from deepcg.analysis.surfaces.surface import FreeEnergySurface, difference
 from deepcg.runtime.arrays import Doubles
 from deepcg.units import thermal_energy
@@ -168,7 +172,7 @@ def distance(
 
 def distance_of_halves(sampled: CVSamples, grid: Grid, regions: Regions) -> Distance:
     """Compare the surfaces of an ensemble's two halves: the errors should explain all of it."""
-    one, other = (landscape_of(half, grid) for half in sampled.halves())
+    one, other = (free_energy_surface_of(half, grid) for half in sampled.halves())
     return distance(replace(other, name=f"{sampled.name}, two halves"), one, regions)
 
 

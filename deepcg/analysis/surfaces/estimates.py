@@ -129,7 +129,7 @@ class CVSamples:
         return counts.astype(float).reshape(grid.shape)
 
 
-def landscape_of(sampled: CVSamples, grid: Grid, *, seed: int = 0) -> FreeEnergySurface:
+def free_energy_surface_of(sampled: CVSamples, grid: Grid, *, seed: int = 0) -> FreeEnergySurface:
     """Return F on a grid from the density of frames, and from their forces where these are known.
 
     Errors are those of blocks of frames drawn anew, longer than the correlations.

@@ -143,7 +143,7 @@ class FreeEnergySurface:
         return short if len(set(short)) == len(short) else self.names
 
 
-def load_landscape(path: Path) -> FreeEnergySurface:
+def load_free_energy_surface(path: Path) -> FreeEnergySurface:
     """Return what `FreeEnergySurface.save` wrote.
 
     Raises

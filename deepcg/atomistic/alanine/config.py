@@ -114,8 +114,8 @@ class AlanineSimulation:
     friction
         Friction of the Langevin thermostat, 1/ps.
     dt_fs
-        Time step, fs: by default 2, with rigid bonds to hydrogen 4; at most 4; half of all that
-        with hydrogens lighter than 2.9 Da.
+        Time step, fs, at most 4, or 2 with hydrogens lighter than 2.9 Da; by default half of
+        that, or all of it with rigid bonds to hydrogen.
     interval_ps
         Time between frames, ps.
     equilibration_ps

@@ -122,7 +122,7 @@ class CompressedDeepPotSE(EnvironmentModule):
         fitting = self._kept.get(list(self.fitting.parameters()), 0, self._packed)
         energies, slopes = fitting.energies_and_slopes(features, types)
         gradients = d.new_empty(d.shape)
-        run_loop(table_loops.pulls, *known, slopes, gradients.flatten(0, 1))
+        run_loop(table_loops.pair_gradients, *known, slopes, gradients.flatten(0, 1))
         return energies, gradients
 
     def _packed(self) -> Fitting:

@@ -97,7 +97,7 @@ class Rows:
         reverse_pairs, others, rows = torch.empty(3, total, dtype=torch.int64)
         reverse_pairs.fill_(-1)
         given = pairs.first, pairs.slots, types, neighbors.index
-        run_loop(pair_loops.find_twins, *given, others.numpy(), reverse_pairs)
+        run_loop(pair_loops.find_reverse_pairs, *given, others.numpy(), reverse_pairs)
         s, ends = np.empty(total, pairs.geometry.numpy().dtype), np.zeros(n_nets, np.int64)
         run_loop(pair_loops.number_rows, pairs.nets, reverse_pairs, pairs.geometry, s, ends, rows)
         parts = torch.from_numpy(s[: ends[-1]]).tensor_split(torch.from_numpy(ends[:-1]))
@@ -124,7 +124,7 @@ def pair_gradients_of_features(
     """Return dU/dr_ij, of the shape of the displacements, from dU/dF (beads, 4, channels)."""
     out = slopes.new_empty(shape)
     given = pairs.first, g.where.rows, pairs.slots, pairs.geometry, g.value, g.slope, slopes
-    run_loop(pair_loops.pulls, *given, out.flatten(0, 1))
+    run_loop(pair_loops.pair_gradients, *given, out.flatten(0, 1))
     return out
 
 
@@ -199,7 +199,7 @@ class _PairGradients(torch.autograd.Function):
         outs = torch.empty_like(g), torch.empty_like(g), slopes.new_empty(slopes.shape)
         places = pairs.first, where.rows, where.reverse_pairs, where.others, pairs.slots
         run_loop(
-            pair_loops.pulls_back,
+            pair_loops.pair_gradients_back,
             *places,
             pairs.geometry,
             g,

@@ -18,7 +18,7 @@ G_m, dG_m/ds               g, dg                    (rows, m)           1
 F_cm                       features, out            (i, 4, m)           1
 dU/dF_cm                   slopes                   (i, 4, m)           kJ/mol
 dU/dG_m                    back                     (rows, m)           kJ/mol
-dU/dr_ij                   out of pulls             (i, j, 3)           kJ/mol/nm
+dU/dr_ij                   out of pair_gradients    (i, j, 3)           kJ/mol/nm
 v_ij                       v                        (i, j, 3)           any
 v . dR_c/dr_ij             dr, twin_dr              (4, capacity)       any
 n, neighbors missing       slots, absent            (types,)            1
@@ -111,7 +111,7 @@ def fill_pairs(
 
 
 @compiled()
-def find_twins(
+def find_reverse_pairs(
     first: Array, slots: Array, types: Array, index: Array, others: Array, reverse_pairs: Array
 ) -> None:
     """Set ``reverse_pairs`` (pairs,), where it is -1, to the pair of j and i for that of i and j.
@@ -249,7 +249,7 @@ def _features_back_of(width: int) -> Loop:
 
 
 def _pulls_back_of(width: int) -> Loop:
-    """Return the way back of ``pulls`` for ``width`` channels of a bead from m on."""
+    """Return the way back of ``pair_gradients`` for ``width`` channels of a bead from m on."""
 
     @njit(fastmath=True, error_model="numpy")
     def block(
@@ -396,7 +396,7 @@ def _set_pair_gradient(own: Array, ds: float, b1: float, b2: float, b3: float, o
 
 
 @compiled(fastmath=True)
-def pulls(
+def pair_gradients(
     first: Array,
     rows: Array,
     slots: Array,
@@ -470,7 +470,7 @@ def _fill_speeds(
 
 
 @compiled(fastmath=True)
-def pulls_back(
+def pair_gradients_back(
     first: Array,
     rows: Array,
     reverse_pairs: Array,

@@ -21,7 +21,7 @@ coefficients of G_m     table; c2 ... c5            (.., 6, LANES)         1
 G_m, dG_m/dx            g, dg                       LANES channels         1
 F_cm; dU/dF_cm          f                           (4 m,)                 1; kJ/mol
 n, s G(s) at infinity   slots, far                  (types,), (.., m)      1
-dU/dr_ij                out of pulls                (i, j, 3)              kJ/mol/nm
+dU/dr_ij                out of pair_gradients       (i, j, 3)              kJ/mol/nm
 ======================  ==========================  =====================  ==========
 
 F is defined by ``deepcg.networks.deeppot_se.environment.reference_features``, G by
@@ -89,7 +89,7 @@ def features(
 
 
 @compiled(fastmath=True)
-def pulls(
+def pair_gradients(
     d: Array,
     neighbor_types: Array,
     types: Array,

@@ -10,7 +10,7 @@ import numpy as np
 
 from deepcg.analysis.style import check_formats
 from deepcg.analysis.surfaces.comparison import Distance, distance, distance_of_halves, metrics_of
-from deepcg.analysis.surfaces.estimates import CVSamples, landscape_of
+from deepcg.analysis.surfaces.estimates import CVSamples, free_energy_surface_of
 from deepcg.analysis.surfaces.ramachandran import AXES, BASINS, PATHS
 from deepcg.analysis.surfaces.report import Study, write_study
 from deepcg.analysis.surfaces.surface import FreeEnergySurface
@@ -19,7 +19,7 @@ from deepcg.runtime.files import check_place
 from deepcg.runtime.progress import Progress, silent
 from deepcg.workflow.fes.sources import (
     Coordinates,
-    any_landscape,
+    any_free_energy_surface,
     default_grid,
     is_surface_run,
     microscopic,
@@ -105,7 +105,7 @@ def fes(
     landscapes: list[FreeEnergySurface] = [] if reference is None else [reference[0]]
     frames: list[CVSamples | None] = [] if reference is None else [reference[1]]
     for k, path in enumerate((config.run, *config.also)):
-        landscape, sampled = any_landscape(path, given, grid, config.bins, progress)
+        landscape, sampled = any_free_energy_surface(path, given, grid, config.bins, progress)
         if k < len(config.names):
             landscape = replace(landscape, name=config.names[k])
         landscapes.append(landscape)
@@ -134,7 +134,7 @@ def _reference(
     """Return the first surface: the one given, that of the data of a run, or none."""
     paths = config.reference
     if len(paths) == 1 and paths[0].name.endswith("fes.npz"):
-        return any_landscape(paths[0], given, None, config.bins, progress)
+        return any_free_energy_surface(paths[0], given, None, config.bins, progress)
     if paths:
         sampled = replace(trajectories(paths, given, progress), name="microscopic")
     elif (config.run / "config.toml").is_file():
@@ -144,14 +144,14 @@ def _reference(
     bins = config.bins
     if is_surface_run(config.run) or any(is_surface_run(one) for one in config.also):
         bins = _bins_of_surfaces(config, given)
-    return landscape_of(sampled, default_grid(sampled, bins)), sampled
+    return free_energy_surface_of(sampled, default_grid(sampled, bins)), sampled
 
 
 def _bins_of_surfaces(config: FesConfig, given: Coordinates) -> int:
     """Return the number of bins of the fitted surfaces, which have their own."""
     for path in (config.run, *config.also):
         if is_surface_run(path):
-            n = any_landscape(path, given, None, config.bins)[0].grid.shape[0]
+            n = any_free_energy_surface(path, given, None, config.bins)[0].grid.shape[0]
             if config.bins not in (n, BINS):
                 raise InputError(f"{path} has a surface of {n} bins, not {config.bins}")
             return n

@@ -9,9 +9,13 @@ import mdtraj
 import numpy as np
 import torch
 
-from deepcg.analysis.surfaces.estimates import CVSamples, landscape_of, periods_span_a_turn
+from deepcg.analysis.surfaces.estimates import (
+    CVSamples,
+    free_energy_surface_of,
+    periods_span_a_turn,
+)
 from deepcg.analysis.surfaces.mbar_weights import bias_at
-from deepcg.analysis.surfaces.surface import FreeEnergySurface, edges_of, load_landscape
+from deepcg.analysis.surfaces.surface import FreeEnergySurface, edges_of, load_free_energy_surface
 from deepcg.atomistic.alanine.torsion_bias import checked_table
 from deepcg.dynamics.samples import read_samples, trajectories_in
 from deepcg.geometry.periodic import shortest
@@ -133,7 +137,7 @@ def is_surface_run(path: Path) -> bool:
     return model.is_file() and isinstance(load_any(model), CVModel)
 
 
-def any_landscape(
+def any_free_energy_surface(
     path: Path, given: Coordinates, grid: Grid | None, n_bins: int, progress: Progress = silent
 ) -> tuple[FreeEnergySurface, CVSamples | None]:
     """Return the surface of a run folder, of a file of a surface or of a trajectory.
@@ -148,10 +152,10 @@ def any_landscape(
     if path.is_dir() and (path / "config.toml").is_file():
         sampled = samples(path, given.cv)
     elif path.name.endswith("fes.npz"):
-        return load_landscape(path), None
+        return load_free_energy_surface(path), None
     else:
         sampled = trajectories((path,), given, progress)
-    return landscape_of(sampled, grid or default_grid(sampled, n_bins)), sampled
+    return free_energy_surface_of(sampled, grid or default_grid(sampled, n_bins)), sampled
 
 
 def default_grid(sampled: CVSamples, n_bins: int) -> Grid:

@@ -7,6 +7,7 @@
 `equilibration`         minimization, volume, temperature
 `production`            frames into files, in runs that can be resumed
 `labels`                forces computed for the frames of a trajectory
+`pressure`              that of a System, frame by frame
 `restraints`            springs on coarse coordinates, and the mean force from them
 `restrained_dynamics`   dynamics under these springs
 `alanine`               ``deepcg simulate alanine``

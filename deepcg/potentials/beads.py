@@ -111,12 +111,39 @@ class NetworkPotential(nn.Module):
 
     def _detached_forces(self, neighbors: Neighbors) -> tuple[Tensor, Tensor]:
         """Return what ``forces`` does, without autograd where a term can do without."""
+        energy, gradient = self._pair_gradients(neighbors)
+        return energy.sum(1), _gathered(gradient, neighbors)
+
+    def _pair_gradients(self, neighbors: Neighbors) -> tuple[Tensor, Tensor]:
+        """Return bead energies (n_frames, n_beads) and dU/d(r_j - r_i), detached."""
         (_, first), *others = self._evaluations(neighbors.displacement)
         energy, gradient = first(neighbors, self.types)
         for _, infer in others:
             more, another = infer(neighbors, self.types)
             energy, gradient = energy + more, gradient.add_(another)
-        return energy.sum(1), _gathered(gradient, neighbors)
+        return energy, gradient
+
+    def virial(self, positions: Tensor, box: Tensor) -> Tensor:
+        """Return -dU/d ln(lambda) (n_frames,), kJ/mol, for lengths and boxes scaled by lambda.
+
+        From the gradients in the vectors between beads, sum_ij -dU/dr_ij . r_ij, which is the sum
+        of r . F that a periodic box leaves undefined. The pressure is (N kT + virial / 3) / V.
+
+        Parameters
+        ----------
+        positions
+            (n_frames, n_beads, 3), nm; molecules whole where there is a molecular force field.
+        box
+            (n_frames, 3, 3), nm.
+        """
+        near = self.environments(positions.detach(), find_pairs(positions, box, self.cutoff))
+        _, gradient = self._pair_gradients(near)
+        each = (gradient * near.displacement).sum(-1)
+        total = -each.masked_fill(~near.mask, 0.0).sum((1, 2))
+        if self.molecular is None:
+            return total
+        _, forces = self.molecular.forces(positions)
+        return total + (forces * positions).sum((1, 2))
 
     def _evaluations(self, like: Tensor) -> list[Evaluation]:
         """Return how each term is evaluated for displacements of this dtype and device."""

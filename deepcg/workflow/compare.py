@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from deepcg.analysis.structure import Comparison, TrajectorySet, compare_structures
+from deepcg.analysis.structure import (
+    Comparison,
+    Scalar,
+    TrajectorySet,
+    compare_structures,
+    model_pressure,
+)
 from deepcg.analysis.structure.report import TrainingSummary, write_report
 from deepcg.analysis.structure.stein_checks import SteinChecks, check
 from deepcg.analysis.style import check_formats
+from deepcg.atomistic.pressure import molecular_pressures
+from deepcg.atomistic.system import read_system
 from deepcg.dynamics.samples import read_samples, trajectories_in
 from deepcg.potentials.model_file import load_model
 from deepcg.runtime.errors import InputError
@@ -23,10 +31,15 @@ from deepcg.runtime.progress import Progress, silent
 from deepcg.runtime.provenance import file_hash
 from deepcg.training.quality import quality_from_json
 from deepcg.trajectory.frames import Frames
+from deepcg.trajectory.reader import Trajectory, iter_frames
 from deepcg.units import thermal_energy
 from deepcg.workflow.dataset.beads import DataConfig, map_positions, open_data
 from deepcg.workflow.fit.config import FitConfig
 from deepcg.workflow.fit.run_folder import fit_config_of
+from free_energy import Estimate, block_average
+
+PRESSURE_FRAMES = 256
+"""Of the microscopic trajectory, evenly spaced: two energies each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +101,8 @@ def compare(
         for run in (config.run, *config.also)
     ]
     reference = _reference(config, fitted, models[0].type_names, progress)
-    comparison = compare_structures(reference, models, cutoff=config.cutoff)
+    pressures = _pressures(config, fitted, models)
+    comparison = compare_structures(reference, models, cutoff=config.cutoff, further=[pressures])
     checks = {
         ensemble.name: _checked(run, reference)
         for run, ensemble in zip((config.run, *config.also), models, strict=True)
@@ -169,6 +183,37 @@ def _reference(
         type_names,
         _microscopic_speed(path),
     )
+
+
+def _pressures(config: CompareConfig, fitted: FitConfig, models: Sequence[TrajectorySet]) -> Scalar:
+    """Return the pressure of the microscopic model and of every other, where it can be known."""
+    loaded = [load_model(run) for run in (config.run, *config.also)]
+    own = tuple(
+        model_pressure(model.potential, ensemble, model.temperature)
+        for model, ensemble in zip(loaded, models, strict=True)
+    )
+    path = config.reference or fitted.trajectory
+    data = fitted.data if config.reference is None else DataConfig(units=fitted.data.units)
+    source = open_data(path, replace(data, forces=None))
+    return Scalar("pressure", "bar", _microscopic_pressure(source, loaded[0].temperature), own)
+
+
+def _microscopic_pressure(source: Trajectory, temperature: float) -> Estimate[float] | None:
+    """Return the pressure, bar, of up to 256 frames; ``None`` where the System is not known."""
+    if source.system is None or source.atoms is not None:
+        return None
+    system = read_system(source.system, trust=source.trust)
+    if not system.usesPeriodicBoundaryConditions():
+        return None
+    step = -(-source.n_frames // PRESSURE_FRAMES)
+    series = []
+    for frames in iter_frames(source, chunk=step, with_forces=False):
+        if frames.box is None:
+            return None
+        places = frames.positions[:1].double().numpy(), frames.box[:1].double().numpy()
+        series.append(molecular_pressures(system, *places, source.graph.molecules, temperature))
+    mean = block_average(np.concatenate(series))
+    return Estimate(float(mean.value), float(mean.error))
 
 
 def _checked(run: Path, reference: TrajectorySet) -> SteinChecks:

@@ -22,11 +22,13 @@ from deepcg.trajectory.frames import Frames
 
 PICTURES = [
     "O-O-O-angle.png",
+    "S-k.png",
     "averaged-q3.png",
     "averaged-q4.png",
     "averaged-q6.png",
     "coordination-number.png",
     "diffusion.png",
+    "equilateral-triplets.png",
     "g_OO.png",
     "learning-curve.png",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -26,6 +26,7 @@ from deepcg.analysis.structure.diffusion import (
     velocity_autocorrelation,
 )
 from deepcg.analysis.structure.figures import motion_figure, observable_figure, velocity_figure
+from deepcg.analysis.structure.liquid_structure import Measured, liquid_structure
 from deepcg.analysis.structure.local_order import local_structure
 from deepcg.analysis.structure.observables import Agreement, Observable, Scalar
 from deepcg.analysis.structure.radial import (
@@ -35,6 +36,7 @@ from deepcg.analysis.structure.radial import (
     radial_edges,
     shell_series,
 )
+from deepcg.analysis.structure.structure_factor import compressibility_limit
 from deepcg.analysis.structure.trajectory_set import Sample, TrajectorySet, cut
 from deepcg.analysis.style import draw
 from deepcg.runtime.errors import InputError
@@ -117,7 +119,11 @@ class Comparison:
 
 
 def compare_structures(
-    reference: TrajectorySet, models: Sequence[TrajectorySet], *, cutoff: float | None = None
+    reference: TrajectorySet,
+    models: Sequence[TrajectorySet],
+    *,
+    cutoff: float | None = None,
+    further: Sequence[Scalar] = (),
 ) -> Comparison:
     """Measure the reference and the models in the same way and compare them.
 
@@ -126,6 +132,8 @@ def compare_structures(
     cutoff
         Edge of the first shell, nm; ``None`` takes the first minimum of the reference's g(r)
         between the beads of the first type. The same for all systems.
+    further
+        Numbers that frames alone do not tell, such as pressures, of all systems.
     """
     ensembles = [reference, *models]
     _check(ensembles)
@@ -150,6 +158,11 @@ def compare_structures(
         _observable([c[k] for c in local], names, support(local[0][k]), None, "the peak")
         for k in range(len(local[0]))
     ]
+    peak = first_peak(radial[0][0])[0]
+    liquid = liquid_structure(samples, longest, peak)
+    observables += [
+        _observable(m.curves, names, m.window, m.scale, m.scale_name) for m in liquid.values()
+    ]
     for measure in OBSERVABLES.values():
         curves = [measure(s) for s in samples]
         ends = float(curves[0].x[0]), float(curves[0].x[-1])
@@ -160,7 +173,7 @@ def compare_structures(
         tuple(samples[1:]),
         shell,
         tuple(observables),
-        _scalars(radial, local, motions),
+        (*_scalars(radial, local, motions), *_liquid_scalars(liquid), *further),
         motions,
         tuple(velocity_autocorrelation(s) for s in samples),
     )
@@ -260,6 +273,15 @@ def _scalars(
         Scalar("mean coordination number", "", neighbors[0], tuple(neighbors[1:])),
         Scalar("diffusion coefficient", "10⁻⁵ cm²/s", speeds[0], tuple(speeds[1:])),
     )
+
+
+def _liquid_scalars(liquid: Mapping[str, Measured]) -> tuple[Scalar, ...]:
+    found = []
+    if "q_tet" in liquid:
+        first, *others = (_mean(curve) for curve in liquid["q_tet"].curves)
+        found.append(Scalar("mean tetrahedral order", "", first, tuple(others)))
+    first, *others = (compressibility_limit(curve) for curve in liquid["S(k)"].curves)
+    return (*found, Scalar("S(k → 0)", "", first, tuple(others)))
 
 
 def _peak(curve: Curve) -> tuple[Estimate[float], Estimate[float]]:

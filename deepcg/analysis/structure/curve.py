@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +87,19 @@ class Distance:
     largest: float
     at: float
     js: float | None
+
+
+def histogram_density(
+    name: str, edges: Doubles, counts: NDArray[Any], x_label: str, y_label: str
+) -> Curve:
+    """Return the density that counts (n_blocks, n) between edges (n + 1,) make, block by block.
+
+    Blocks weigh as much as they have counts, so that their mean is the density of all.
+    """
+    weights = counts.sum(1).astype(np.float64)
+    heights = counts / (np.maximum(weights, 1)[:, None] * np.diff(edges))
+    x = (edges[1:] + edges[:-1]) / 2
+    return Curve(name, x, heights, weights, x_label, y_label, density=True)
 
 
 def distance(a: Curve, b: Curve, window: tuple[float, float]) -> Distance:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from deepcg.analysis.structure.curve import Curve
+from deepcg.analysis.structure.curve import Curve, histogram_density
 from deepcg.analysis.structure.pairs import Bonds, bonds_within
 from deepcg.analysis.structure.trajectory_set import Sample, chunks
 from deepcg.runtime.arrays import Doubles
@@ -34,7 +34,7 @@ def local_structure(sample: Sample, cutoff: float) -> list[Curve]:
     ]
     counts = [_histograms(block, cutoff) for block in sample.blocks]
     return [
-        _density(name, edges, np.stack([c[k] for c in counts]), x_label, y_label)
+        histogram_density(name, edges, np.stack([c[k] for c in counts]), x_label, y_label)
         for k, (name, edges, x_label, y_label) in enumerate(specs)
     ]
 
@@ -102,10 +102,3 @@ def _histograms(frames: Frames, cutoff: float) -> list[Doubles]:
         for total, e, v in zip(totals, edges, values, strict=True):
             total += np.histogram(np.clip(v, e[0], e[-1]), e)[0]
     return totals
-
-
-def _density(name: str, edges: Doubles, counts: Doubles, x_label: str, y_label: str) -> Curve:
-    weights = counts.sum(1)  # the pooled density, also where blocks hold unlike numbers
-    heights = counts / (np.maximum(weights, 1)[:, None] * np.diff(edges))
-    x = (edges[1:] + edges[:-1]) / 2
-    return Curve(name, x, heights, weights, x_label, y_label, density=True)

@@ -15,10 +15,12 @@ from deepcg.geometry.box import minimum_image
 from deepcg.runtime.arrays import Floats, Integers
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.provenance import file_hash
-from deepcg.trajectory.formats import NpyFile, TrajectoryFile
+from deepcg.trajectory.formats import NpyFile, TrajectoryFile, contents_of
 from deepcg.trajectory.topology import MoleculeGraph
 
 SAME_PLACE = 0.005  # nm; .xtc rounds to 0.001 nm
+FEWEST = 3  # atoms
+ALIKE = 0.9999  # correlation
 HELD = 0.001  # nm, root mean square: rounding makes 0.0004, bonds of hydrogen swing by 0.0023
 
 
@@ -78,7 +80,8 @@ def check_held(path: Path, positions: Floats, trajectory: Path) -> None:
 def check_forces(forces: TrajectoryFile, trajectory: TrajectoryFile, numbers: Integers) -> None:
     """Check that a file of forces is for the frames of a trajectory, of elements (n_atoms,)."""
     if not forces.has_forces:
-        raise InputError(f"{forces.path} has no forces")
+        holds = contents_of(forces)
+        raise InputError(f"{forces.path} has no forces{f': it has {holds}' if holds else ''}")
     if forces.n_atoms != trajectory.n_atoms:
         raise InputError(
             f"{forces.path} has forces on {forces.n_atoms} atoms, {trajectory.path} "
@@ -90,6 +93,21 @@ def check_forces(forces: TrajectoryFile, trajectory: TrajectoryFile, numbers: In
             f"{trajectory.path} has {trajectory.n_frames} frames: remove it or give --forces FILE"
         )
     check_elements(forces, numbers, "the topology")
+
+
+def check_not_positions(forces: TrajectoryFile, trajectory: TrajectoryFile) -> None:
+    """Check that the first frame's forces are not its positions, in whatever unit."""
+    numbers = next(forces.blocks(1, 0, 1)).forces
+    positions = next(trajectory.blocks(1, 0, 1)).positions
+    if numbers is None or positions is None or positions.shape[1] < FEWEST:
+        return
+    f, x = numbers.ravel().astype(np.float64), positions.ravel().astype(np.float64)
+    if not (np.isfinite(f).all() and f.std() > 0 and x.std() > 0):
+        return
+    if np.corrcoef(f, x)[0, 1] > ALIKE:
+        raise InputError(
+            f"{forces.path} has the positions of {trajectory.path}, no forces: give --forces FILE"
+        )
 
 
 def check_same_origin(forces: TrajectoryFile, trajectory: Path, system: Path | None) -> None:

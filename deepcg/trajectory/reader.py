@@ -21,6 +21,7 @@ from deepcg.trajectory.consistency import (
     check_finite,
     check_forces,
     check_held,
+    check_not_positions,
     check_same_origin,
     check_same_place,
     check_system,
@@ -31,9 +32,11 @@ from deepcg.trajectory.formats import (
     NpyFile,
     TrajectoryFile,
     check_readable,
+    contents_of,
     ending_of,
     in_units,
-    open_trajectory_file,
+    open_forces,
+    open_positions,
 )
 from deepcg.trajectory.frame_weights import weights_beside
 from deepcg.trajectory.frames import Frames
@@ -150,6 +153,8 @@ def open_trajectory(
     trajectory
         Anything that MDTraj reads; .npz, .trr, extended XYZ, LAMMPS dump or a DeePMD folder may
         hold forces too.
+    forces
+        The file with the forces; ``FILE:NAME`` takes those of one name, where a file has several.
     units
         ``"LENGTH,ENERGY"`` of files that do not fix theirs.
     trust
@@ -163,11 +168,13 @@ def open_trajectory(
     path = Path(trajectory)
     if not path.exists():
         raise InputError(f"there is no trajectory {path}")
+    forces, force_name = _with_name(forces)
     force_path = _named_or_beside(path, forces, (".forces.npy",), "forces")
     _check_units_are_used(path, force_path, units)
     topology_path = _topology_path(path, topology)
     full = None if topology_path is None else MoleculeGraph(_load_topology(topology_path))
-    recording = _open_trajectory(path, None if full is None else full.topology, units)
+    inside = None if force_path is None or force_path.resolve() != path.resolve() else force_name
+    recording = _open_trajectory(path, None if full is None else full.topology, units, inside)
     atoms, known = _trajectory_atoms(recording, full, topology_path)
     complete = _complete(recording, known)
     system_path = _named_or_beside(path, system, (".system.xml",), "System")
@@ -175,11 +182,12 @@ def open_trajectory(
         check_system(system_path, complete if atoms is None or full is None else full)
         if atoms is None:
             check_held(system_path, _first_whole(recording, complete), path)
-    own = forces is None and recording.has_forces
+    own = (forces is None or inside is not None) and recording.has_forces
     force_recording = None
     if force_path is not None and not own:
-        force_recording = open_trajectory_file(force_path, units=units)
+        force_recording = open_forces(force_path, units=units, force_name=force_name)
         check_forces(force_recording, recording, complete.numbers)
+        check_not_positions(force_recording, recording)
         check_same_origin(force_recording, path, system_path)
     return Trajectory(
         path,
@@ -251,15 +259,27 @@ def check_forces_available(source: Trajectory) -> None:
         The message names the files looked for and the options.
     """
     if source.forces is None and source.system is None:
-        stem = _stem(source.trajectory)
+        stem, holds = _stem(source.trajectory), contents_of(source.recording)
         raise InputError(
-            f"{source.trajectory} has no forces, and there is neither {stem}.forces.npy nor "
+            f"{source.trajectory} has no forces{f' (it has {holds})' if holds else ''}, "
+            f"and there is neither {stem}.forces.npy nor "
             f"{stem}.system.xml: give --forces FILE or --system FILE (an OpenMM System)"
         )
 
 
 def _stem(trajectory: Path) -> Path:
-    return trajectory if trajectory.is_dir() else trajectory.with_suffix("")
+    if trajectory.is_dir():
+        return trajectory
+    plain = trajectory.with_suffix("") if trajectory.suffix == ".gz" else trajectory
+    return plain.with_suffix("")
+
+
+def _with_name(forces: str | Path | None) -> tuple[str | Path | None, str | None]:
+    """Return the file of FILE:NAME and the name, ``None`` where there is none."""
+    if forces is None or Path(forces).exists():
+        return forces, None
+    file, _, name = str(forces).rpartition(":")
+    return (Path(file), name) if file and Path(file).exists() else (forces, None)
 
 
 def _named_or_beside(
@@ -299,15 +319,19 @@ def _load_topology(path: Path) -> mdtraj.Topology:
 
 
 def _open_trajectory(
-    path: Path, topology: mdtraj.Topology | None, units: str | None
+    path: Path, topology: mdtraj.Topology | None, units: str | None, force_name: str | None
 ) -> TrajectoryFile:
     if topology is None and not in_units(path) and ending_of(path) not in FIXED_UNITS:
         raise _no_topology(path)
-    recording = open_trajectory_file(
-        path, units=units if in_units(path) else None, topology=topology
+    recording = open_positions(
+        path, units=units if in_units(path) else None, topology=topology, force_name=force_name
     )
     if not recording.has_positions:
-        raise InputError(f"{path} has no positions: give it as --forces, beside a trajectory")
+        holds = contents_of(recording)
+        raise InputError(
+            f"{path} has no positions{f' (it has {holds})' if holds else ''}: give it as --forces, "
+            f"beside a trajectory"
+        )
     return recording
 
 

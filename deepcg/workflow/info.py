@@ -29,6 +29,7 @@ from deepcg.trajectory.formats import (
     check_readable,
     ending_of,
     in_units,
+    names_positions,
     open_trajectory_file,
 )
 from deepcg.trajectory.reader import TOPOLOGIES, open_trajectory
@@ -262,11 +263,11 @@ def _arrays(path: Path) -> Facts:
 
 
 def _is_trajectory(path: Path) -> bool:
-    if path.name == "start.npz":  # what a fit keeps for the sampler
+    if path.name == "start.npz" or are_labels(path):  # the first is what a fit keeps
         return False
     try:
         with ZipFile(path) as archive:
-            return not {"positions.npy", "coords.npy", "R.npy"}.isdisjoint(archive.namelist())
+            return names_positions(archive.namelist())
     except BadZipFile as error:
         raise _broken(path, "NumPy", error) from error
 

@@ -7,7 +7,13 @@
 `xtc`             .xtc, every number checked; its loops are in ``xtc_loops``
 `trr`             .trr of GROMACS, with forces
 `numpy_files`     .npy and .npz
+`array_names`     what the arrays in a .npz are called by many makers
 `ase_files`       extended XYZ and LAMMPS dumps
+`xyz_text`        where frames of XYZ begin, and what their columns are
+`dump_text`       sections of LAMMPS dumps by their names
+`text_lines`      lines of text files, packed or not
+`cp2k`            CP2K's files of forces
+`amber_netcdf`    NetCDF of AMBER that has forces
 `deepmd`          DeePMD folders
 `mdtraj_file`     whatever else MDTraj reads, without forces
 `units`           the units of formats that leave them open
@@ -18,21 +24,32 @@ May import ``runtime``, ``units`` and nothing else of the package.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
 import mdtraj
 
 from deepcg.runtime.errors import InputError, nearest
+from deepcg.trajectory.formats.amber_netcdf import has_forces, open_amber
+from deepcg.trajectory.formats.array_names import DEFAULT_UNITS, names_positions
 from deepcg.trajectory.formats.ase_files import open_dump, open_extxyz
+from deepcg.trajectory.formats.cp2k import is_listing, open_listing, open_xyz_forces
 from deepcg.trajectory.formats.dcd import open_dcd
 from deepcg.trajectory.formats.deepmd import open_deepmd
 from deepcg.trajectory.formats.mdtraj_file import STREAMED, WHOLE, check_readable, open_mdtraj
-from deepcg.trajectory.formats.numpy_files import NpyFile, open_npy, open_npz
-from deepcg.trajectory.formats.recording import Block, TrajectoryFile
+from deepcg.trajectory.formats.numpy_files import (
+    NpyFile,
+    open_npy,
+    open_npy_positions,
+    open_npz,
+)
+from deepcg.trajectory.formats.recording import Block, TrajectoryFile, contents_of
 from deepcg.trajectory.formats.trr import open_trr
 from deepcg.trajectory.formats.units import FileUnits, parse_units
 from deepcg.trajectory.formats.xtc import open_xtc
+
+_log = logging.getLogger(__name__)
 
 __all__ = [
     "FIXED_UNITS",
@@ -42,8 +59,12 @@ __all__ = [
     "NpyFile",
     "TrajectoryFile",
     "check_readable",
+    "contents_of",
     "ending_of",
     "in_units",
+    "names_positions",
+    "open_forces",
+    "open_positions",
     "open_trajectory_file",
     "parse_units",
 ]
@@ -54,16 +75,25 @@ FIXED_UNITS: dict[str, Callable[[Path], TrajectoryFile]] = {
     ".xtc": open_xtc,
 }
 
-# the second entry is what the numbers are in where the user does not say (None: they must)
-IN_UNITS: dict[str, tuple[Callable[[Path, FileUnits], TrajectoryFile], str | None]] = {
-    ".npy": (open_npy, "nm,kJ/mol"),
-    ".npz": (open_npz, "nm,kJ/mol"),
+# the second entry is what the numbers are in where the user does not say (None: the file may)
+IN_UNITS: dict[str, tuple[Callable[..., TrajectoryFile], str | None]] = {
+    ".npy": (open_npy, DEFAULT_UNITS),
+    ".npz": (open_npz, None),
     ".xyz": (open_extxyz, "A,eV"),
+    ".xyz.gz": (open_extxyz, "A,eV"),
     ".extxyz": (open_extxyz, "A,eV"),
+    ".extxyz.gz": (open_extxyz, "A,eV"),
     ".dump": (open_dump, None),
+    ".dump.gz": (open_dump, None),
     ".lammpstrj": (open_dump, None),
+    ".lammpstrj.gz": (open_dump, None),
     "folder": (open_deepmd, "A,eV"),
 }
+
+WITH_NAMES = (".npz", ".xyz", ".xyz.gz", ".extxyz", ".extxyz.gz")
+"""Formats whose forces have a name, of which there may be several."""
+
+NETCDF = (".nc", ".ncdf", ".netcdf")
 
 
 def ending_of(path: Path) -> str:
@@ -80,32 +110,36 @@ def in_units(path: Path) -> bool:
 
 
 def open_trajectory_file(
-    path: Path, *, units: str | None = None, topology: mdtraj.Topology | None = None
+    path: Path,
+    *,
+    units: str | None = None,
+    topology: mdtraj.Topology | None = None,
+    force_name: str | None = None,
 ) -> TrajectoryFile:
     """Open a file of frames by its ending.
 
     ``units`` (such as ``"A,eV"``) counts for the formats that do not fix theirs. ``topology`` is
-    needed where MDTraj reads the file.
+    needed where MDTraj reads the file. ``force_name`` is that of the columns or the array of forces
+    in a file of `WITH_NAMES`.
 
     Raises
     ------
     InputError
-        The file is missing, of unknown kind, or cannot be read.
+        The file is missing, empty, of unknown kind, or cannot be read.
     """
     if not path.exists():
         raise InputError(f"there is no file {path}")
     ending = ending_of(path)
-    if ending in FIXED_UNITS:
-        return FIXED_UNITS[ending](path)
-    if ending in IN_UNITS:
-        opener, default = IN_UNITS[ending]
-        chosen = units or default
-        if chosen is None:
-            raise InputError(
-                f"a LAMMPS dump does not say its units: give --units for {path}, 'A,kcal/mol' for "
-                f"units real, 'A,eV' for metal"
-            )
-        return opener(path, parse_units(chosen))
+    if ending in (*FIXED_UNITS, *IN_UNITS):
+        if path.is_file() and path.stat().st_size == 0:
+            raise InputError(f"{path} is empty: it has 0 bytes")
+        if force_name is not None and ending not in WITH_NAMES:
+            raise InputError(f"{path} has forces without a name: leave out ':{force_name}'")
+        if ending in FIXED_UNITS:
+            return FIXED_UNITS[ending](path)
+        return _open_in_units(path, ending, units, force_name)
+    if ending in NETCDF and has_forces(path):
+        return open_amber(path)
     known = [*FIXED_UNITS, *(e for e in IN_UNITS if e != "folder"), *STREAMED, *WHOLE]
     if ending not in known:
         raise InputError(
@@ -118,3 +152,60 @@ def open_trajectory_file(
             f"{path} has no forces: use a .npy, .npz, .trr, .dump, .xyz or DeePMD folder"
         )
     return open_mdtraj(path, ending, topology)
+
+
+def open_positions(
+    path: Path,
+    *,
+    units: str | None = None,
+    topology: mdtraj.Topology | None = None,
+    force_name: str | None = None,
+) -> TrajectoryFile:
+    """Open a file as ``open_trajectory_file`` does, a .npy not called forces as positions.
+
+    Raises
+    ------
+    InputError
+        As there.
+    """
+    if ending_of(path) == ".npy" and "force" not in path.name.lower() and path.is_file():
+        return open_npy_positions(path, None if units is None else parse_units(units))
+    return open_trajectory_file(path, units=units, topology=topology, force_name=force_name)
+
+
+def open_forces(
+    path: Path, *, units: str | None = None, force_name: str | None = None
+) -> TrajectoryFile:
+    """Open a file as ``open_trajectory_file`` does, those of CP2K as forces.
+
+    Raises
+    ------
+    InputError
+        As there.
+    """
+    ending = ending_of(path)
+    known = None if units is None else parse_units(units)
+    text = ending in (".xyz", ".xyz.gz") or ending not in (*FIXED_UNITS, *IN_UNITS, *STREAMED)
+    if text and path.is_file() and is_listing(path):
+        return open_listing(path, known)
+    recording = open_trajectory_file(path, units=units, force_name=force_name)
+    if ending in (".xyz", ".xyz.gz") and contents_of(recording) == "element, x, y, z":
+        return open_xyz_forces(path, known)
+    return recording
+
+
+def _open_in_units(
+    path: Path, ending: str, units: str | None, force_name: str | None
+) -> TrajectoryFile:
+    opener, default = IN_UNITS[ending]
+    chosen = units or default
+    known = None if chosen is None else parse_units(chosen)
+    recording = opener(path, known) if force_name is None else opener(path, known, force_name)
+    if known is not None and known.ambiguous and recording.has_forces:
+        _log.warning(
+            "%s: forces are read as hartree/%s; if they are in hartree/bohr give --units '%s/bohr'",
+            path,
+            known.name.partition(",")[0],
+            known.name,
+        )
+    return recording

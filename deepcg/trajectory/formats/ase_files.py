@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -13,17 +15,36 @@ from ase import Atoms
 from ase.io.extxyz import read_xyz
 from ase.io.lammpsrun import read_lammps_dump_text
 
-from deepcg.runtime.arrays import Floats, Integers
+from deepcg.runtime.arrays import Doubles, Floats, Integers
 from deepcg.runtime.errors import InputError
+from deepcg.trajectory.formats.dump_text import FORCES, PLACES, first_head, split_dump, units_of
 from deepcg.trajectory.formats.recording import Block, spans
+from deepcg.trajectory.formats.text_lines import TextFrame, lines_of
 from deepcg.trajectory.formats.units import FileUnits
+from deepcg.trajectory.formats.xyz_text import (
+    called_forces,
+    columns_of,
+    only_forces,
+    split_xyz,
+    usual_comment,
+)
+
+_log = logging.getLogger(__name__)
 
 Parse = Callable[[str], Atoms]
+Split = Callable[[Path], Iterator[TextFrame]]
+
+EVEN = 1e-3
+"""Relative difference of intervals that rounding makes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TextFile:
-    """Frames as text, one after the other; see `open_extxyz` and `open_dump`."""
+    """Frames as text, one after the other; see `open_extxyz` and `open_dump`.
+
+    ``contents`` are the names of the columns, ``force_column`` is that of the forces, ``times``
+    (n_frames,) are in ps where the file says them.
+    """
 
     path: Path
     n_frames: int
@@ -33,15 +54,26 @@ class TextFile:
     has_forces: bool
     kinds: Integers
     parse: Parse
-    split: Callable[[Path], Iterator[str]]
+    split: Split
+    force_column: str | None
+    contents: tuple[str, ...]
+    times: Doubles | None
     has_positions: bool = True
-    frame_time: float | None = None
+
+    @property
+    def frame_time(self) -> float | None:
+        """Time from frame to frame in ps, ``None`` where it is not known or not even."""
+        if self.times is None or len(self.times) < 2:
+            return None
+        steps = np.diff(self.times)
+        even = steps.min() > 0 and np.ptp(steps) <= EVEN * steps.mean()
+        return float(steps.mean()) if even else None
 
     def blocks(self, chunk: int, start: int, stop: int) -> Iterator[Block]:
         """Yield frames ``start`` to ``stop``, ``chunk`` in each block but the last."""
         frames = islice(self.split(self.path), start, stop)
         for first, last in spans(chunk, start, stop):
-            part = [self._atoms(i, text) for i, text in zip(range(first, last), frames)]  # noqa: B905
+            part = [self._atoms(i, f.text) for i, f in zip(range(first, last), frames)]  # noqa: B905
             yield Block(
                 np.stack([atoms.positions for atoms in part]) * self.units.length,
                 self._boxes(first, part),
@@ -69,71 +101,118 @@ class TextFile:
         return np.stack([np.asarray(atoms.cell) for atoms in part]) * self.units.length
 
     def _forces(self, first: int, part: list[Atoms]) -> Floats:
-        forces = [_forces_of(atoms) for atoms in part]
+        forces = [_forces_of(atoms, self.force_column) for atoms in part]
         missing = [first + i for i, f in enumerate(forces) if f is None]
         if missing:
-            raise InputError(f"{self.path}: frame {missing[0]} has no forces, but frame 0 has")
+            raise InputError(
+                f"{self.path}: frame {missing[0]} has no {self.force_column}, but frame 0 has"
+            )
         return np.stack([f for f in forces if f is not None]) * self.units.force
 
 
-def open_extxyz(path: Path, units: FileUnits) -> TextFile:
-    """Open an (extended) XYZ file; forces are in its columns ``forces`` or ``force``.
+def open_extxyz(path: Path, units: FileUnits, force_column: str | None = None) -> TextFile:
+    """Open an (extended) XYZ file.
+
+    Forces are in the one group of three columns that is called so (``forces``, ``REF_forces``,
+    ...), or in ``force_column``. A plain XYZ names no columns, and has no forces.
 
     Raises
     ------
     InputError
-        It cannot be read, or ends within a frame.
+        It cannot be read, ends within a frame, or has forces of several names.
     """
-    return _open(path, units, _parse_xyz, _split_xyz, elements=True)
+    head = list(islice(lines_of(path), 3))
+    try:
+        columns = columns_of(head[1]) if len(head) > 1 else {}
+    except ValueError as error:
+        raise InputError(f"{path}: the comment of frame 0 cannot be read: {error}") from error
+    named = [n for n, (kind, count) in columns.items() if (kind, count) == ("R", 3)]
+    forces = only_forces(path, [n for n in named if called_forces(n)], force_column, [*columns])
+    if forces not in (None, "forces", "force") and force_column is None:
+        _log.warning("%s: forces are read from its columns %s", path, forces)
+    names = tuple(columns) or _unnamed(head[2] if len(head) > 2 else "")
+    return _open(path, units, _parse_xyz, split_xyz, forces, names, elements=True)
 
 
-def open_dump(path: Path, units: FileUnits) -> TextFile:
+def open_text(path: Path, units: FileUnits, split: Split) -> TextFile:
+    """Open a text whose frames are split into plain XYZ.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, or has no frames.
+    """
+    return _open(path, units, _parse_xyz, split, None, ("element", "x", "y", "z"), elements=True)
+
+
+def open_dump(path: Path, units: FileUnits | None) -> TextFile:
     """Open a LAMMPS text dump; its atoms are sorted by ``id``, forces are ``fx fy fz``.
 
+    ``units`` are what the user says, ``None`` where they are to be in the file.
+
     Raises
     ------
     InputError
-        It cannot be read, has no ids, or ends within a frame.
+        It cannot be read, has no ids or places, ends within a frame, or its units are not known or
+        contradicted.
     """
-    first = next(_split_dump(path), "")
-    columns = next(
-        (line.split()[2:] for line in first.splitlines() if line.startswith("ITEM: ATOMS")), None
-    )
-    if columns is None:
-        raise InputError(f"{path} is no LAMMPS text dump: it has no line 'ITEM: ATOMS ...'")
+    head = first_head(path)
+    columns = head.columns
     if "id" not in columns:
         raise InputError(
             f"{path} has no column 'id', so that the order of its atoms is not known: "
             f"it has {' '.join(columns)}"
         )
+    if not any(set(three) <= set(columns) for three in PLACES):
+        raise InputError(
+            f"{path} has no positions (x y z, or xs, xu, xsu): it has {' '.join(columns)}"
+        )
+    known_units, picoseconds = units_of(path, head, units)
+    forces = "forces" if set(FORCES) <= set(columns) else None
     known = "element" in columns or "mass" in columns
-    return _open(path, units, _parse_dump, _split_dump, elements=known)
+    split = partial(split_dump, picoseconds=picoseconds)
+    return _open(path, known_units, _parse_dump, split, forces, columns, elements=known)
 
 
 def _open(
     path: Path,
     units: FileUnits,
     parse: Parse,
-    split: Callable[[Path], Iterator[str]],
+    split: Split,
+    forces: str | None,
+    contents: tuple[str, ...],
     *,
     elements: bool,
 ) -> TextFile:
-    first = next(split(path), None)
+    first, times = None, []
+    for frame in split(path):
+        first = first or frame
+        times.append(frame.time)
     if first is None:
         raise InputError(f"{path} has no frames")
-    atoms = _parsed(path, parse, 0, first)
+    atoms = _parsed(path, parse, 0, first.text)
     kinds = atoms.numbers.astype(np.int64)
+    known = [time for time in times if time is not None]
     return TextFile(
         path,
-        sum(1 for _ in split(path)),
+        len(times),
         units,
         kinds if elements else None,
         len(atoms),
-        _forces_of(atoms) is not None,
+        forces is not None,
         kinds,
         parse,
         split,
+        forces,
+        contents,
+        np.array(known) if len(known) == len(times) else None,
     )
+
+
+def _unnamed(row: str) -> tuple[str, ...]:
+    """Return what a plain XYZ holds, by the columns of an atom."""
+    more = len(row.split()) - 4
+    return ("element", "x", "y", "z", *([f"{more} columns without names"] if more > 0 else []))
 
 
 def _parsed(path: Path, parse: Parse, index: int, text: str) -> Atoms:
@@ -147,13 +226,17 @@ def _parsed(path: Path, parse: Parse, index: int, text: str) -> Atoms:
         ) from error
 
 
-def _forces_of(atoms: Atoms) -> Floats | None:
-    if atoms.calc is not None and "forces" in atoms.calc.results:
-        return np.asarray(atoms.calc.results["forces"])
-    return np.asarray(atoms.arrays["force"]) if "force" in atoms.arrays else None
+def _forces_of(atoms: Atoms, column: str | None) -> Floats | None:
+    if column == "forces":
+        found = atoms.calc.results.get("forces") if atoms.calc is not None else None
+    else:
+        found = None if column is None else atoms.arrays.get(column)
+    return None if found is None else np.asarray(found)
 
 
 def _parse_xyz(text: str) -> Atoms:
+    head, comment, rest = text.split("\n", 2)
+    text = f"{head}\n{usual_comment(comment)}\n{rest}"
     atoms: Atoms = next(read_xyz(io.StringIO(text), index=slice(0, 1)))
     return atoms
 
@@ -161,50 +244,3 @@ def _parse_xyz(text: str) -> Atoms:
 def _parse_dump(text: str) -> Atoms:
     atoms: Atoms = read_lammps_dump_text(io.StringIO(text), index=0)
     return atoms
-
-
-def _split_xyz(path: Path) -> Iterator[str]:
-    """Yield the text of each frame, as long as its first line says."""
-    with path.open(errors="replace") as file:
-        index = 0
-        while (head := file.readline()).strip():
-            if not head.strip().isdecimal() or len(head.strip()) > 12:
-                raise InputError(
-                    f"{path}: frame {index} does not begin with a number of atoms but "
-                    f"{head.strip()[:40]!r}"
-                )
-            lines = list(islice(file, int(head) + 1))
-            if len(lines) < int(head) + 1 or not lines[-1].strip():
-                raise InputError(
-                    f"{path} is truncated within frame {index}; the last good frame "
-                    f"is {index - 1}, from 0"
-                )
-            yield head + "".join(lines)
-            index += 1
-
-
-def _split_dump(path: Path) -> Iterator[str]:
-    """Yield the text of each frame; the last one must have all its atoms."""
-    with path.open(errors="replace") as file:
-        lines: list[str] = []
-        index = 0
-        for line in file:
-            if line.startswith("ITEM: TIMESTEP") and lines:
-                yield _whole_dump(path, index, lines)
-                lines, index = [], index + 1
-            lines.append(line)
-        if lines:
-            yield _whole_dump(path, index, lines)
-
-
-def _whole_dump(path: Path, index: int, lines: list[str]) -> str:
-    """Return the text of a frame: nine lines of head, then as many atoms as the fourth says."""
-    count = lines[3].strip() if len(lines) > 3 else ""
-    columns = len(lines[8].split()) - 2 if len(lines) > 8 else 0
-    whole = count.isdigit() and len(lines) == 9 + int(count)
-    if not whole or len(lines[-1].split()) != columns:
-        raise InputError(
-            f"{path}: frame {index} is cut or damaged ({len(lines)} lines for {count} "
-            f"atoms); the last good frame is {index - 1}, from 0"
-        )
-    return "".join(lines)

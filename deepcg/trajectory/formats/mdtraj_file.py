@@ -27,7 +27,6 @@ WHOLE = (
     ".pdbx.gz",
     ".gro",
     ".lh5",
-    ".xyz.gz",
     ".mdcrd",
     ".crd",
     ".rst7",

@@ -1,4 +1,4 @@
-"""NumPy files: forces in a .npy, positions and forces in a .npz."""
+"""NumPy files: positions or forces in a .npy, both in a .npz."""
 
 from __future__ import annotations
 
@@ -17,16 +17,45 @@ from numpy.typing import NDArray
 from deepcg.runtime.arrays import Floats, Integers
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import check_unpacked
+from deepcg.trajectory.formats.array_names import DEFAULT_UNITS, KEYS, chosen_names, units_said
 from deepcg.trajectory.formats.recording import Block, spans
-from deepcg.trajectory.formats.units import FileUnits
+from deepcg.trajectory.formats.units import FileUnits, parse_units
 from deepcg.units import thermal_energy
 
-KEYS = {  # what it is: the names it goes by
-    "positions": ("positions", "coords", "R"),
-    "forces": ("forces", "Fs", "F"),
-    "box": ("box", "cell"),
-    "numbers": ("numbers", "atomic_numbers", "z"),
-}
+
+@dataclass(frozen=True, slots=True)
+class NpyPositions:
+    """Positions (frames, atoms, 3) in a .npy, mapped into memory."""
+
+    path: Path
+    n_frames: int
+    n_atoms: int
+    length_unit: float
+    numbers: Integers | None = None
+    has_positions: bool = True
+    has_forces: bool = False
+    frame_time: float | None = None
+    contents: tuple[str, ...] = ("one array, of positions",)
+
+    def blocks(self, chunk: int, start: int, stop: int) -> Iterator[Block]:
+        """Yield frames ``start`` to ``stop``, ``chunk`` in each block but the last."""
+        positions = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        for first, last in spans(chunk, start, stop):
+            yield Block(_scaled(positions[first:last], self.length_unit), None, None)
+
+
+def open_npy_positions(path: Path, units: FileUnits | None) -> NpyPositions:
+    """Open positions in a .npy, without a box.
+
+    Raises
+    ------
+    InputError
+        It is no .npy of shape (frames, atoms, 3).
+    """
+    positions = mapped(path)
+    _check_rows(path, "positions", positions.shape, positions.dtype)
+    length = (units or parse_units(DEFAULT_UNITS)).length
+    return NpyPositions(path, len(positions), positions.shape[1], length)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +83,7 @@ class NpyFile:
             yield Block(None, None, _scaled(forces[first:last], self.force_unit))
 
 
-def open_npy(path: Path, units: FileUnits) -> NpyFile:
+def open_npy(path: Path, units: FileUnits | None) -> NpyFile:
     """Open forces; a .json beside them (``X.forces.json``) gives their units.
 
     Raises
@@ -62,7 +91,7 @@ def open_npy(path: Path, units: FileUnits) -> NpyFile:
     InputError
         It is no .npy of shape (frames, atoms, 3), or its units are contradicted.
     """
-    forces = mapped(path)
+    forces, units = mapped(path), units or parse_units(DEFAULT_UNITS)
     _check_rows(path, "forces", forces.shape, forces.dtype)
     return NpyFile(path, len(forces), forces.shape[1], units.force, _note(path, units))
 
@@ -113,6 +142,7 @@ class NpzFile:
     box: Floats | None
     weights: Floats | None
     numbers: Integers | None
+    contents: tuple[str, ...] = ()
     frame_time: float | None = None
 
     @property
@@ -149,17 +179,19 @@ class NpzFile:
         return np.broadcast_to(rows * self.units.length, (last - first, 3, 3))
 
 
-def open_npz(path: Path, units: FileUnits) -> NpzFile:
-    """Open an archive with ``positions`` (or coords, R) and ``forces`` (or Fs, F).
+def open_npz(path: Path, units: FileUnits | None, forces: str | None = None) -> NpzFile:
+    """Open an archive with positions and forces, by the names of `KEYS` and those with "force".
 
-    ``box`` may be (3,), (3, 3), (frames, 3) or (frames, 3, 3). Statistical weights are taken from
+    ``box`` may be (3,), (3, 3), (frames, 3) or (frames, 3, 3). Units are those that the user says,
+    else those in ``r_unit`` and ``e_unit``, else nm and kJ/mol. Statistical weights are taken from
     ``weights`` or, for frames of a biased run, from ``bias`` (kJ/mol) and ``temperature`` (K) as
-    exp(bias / kT), the largest being 1.
+    exp(bias / kT), the largest being 1. ``forces`` is the name of those to take.
 
     Raises
     ------
     InputError
-        It is no .npz, has neither positions nor forces, or its shapes do not agree.
+        It is no .npz, has neither positions nor forces, has them by several names, or its shapes
+        do not agree.
     """
     try:
         with path.open("rb") as file:
@@ -172,11 +204,7 @@ def open_npz(path: Path, units: FileUnits) -> NpzFile:
             values = {name: arrays[name] for name in small}
     except Exception as error:  # as of a .npy, and of the archive
         raise _unreadable(path, ".npz", error) from error
-    keys = {
-        what: next(name for name in names if name in shapes)
-        for what, names in KEYS.items()
-        if any(name in shapes for name in names)
-    }
+    keys = chosen_names(path, shapes, forces)
     large = {what: shapes[keys[what]] for what in ("positions", "forces") if what in keys}
     if not large:
         raise InputError(
@@ -192,15 +220,16 @@ def open_npz(path: Path, units: FileUnits) -> NpzFile:
         path,
         n_frames,
         n_atoms,
-        units,
+        units_said(path, values, units),
         keys,
         _npz_box(path, values.get(keys.get("box", "")), n_frames),
         _npz_weights(path, values, n_frames),
         _npz_numbers(path, values.get(keys.get("numbers", "")), n_atoms),
+        tuple(f"{name} {shape}" for name, shape in shapes.items()),
     )
 
 
-_SMALL = {*KEYS["box"], *KEYS["numbers"], "weights", "bias", "temperature"}
+_SMALL = {*KEYS["box"], *KEYS["numbers"], "weights", "bias", "temperature", "r_unit", "e_unit"}
 
 
 def _npz_box(path: Path, box: Floats | None, n_frames: int) -> Floats | None:
@@ -233,6 +262,8 @@ def _npz_weights(path: Path, values: dict[str, Floats], n_frames: int) -> Floats
 def _npz_numbers(path: Path, numbers: Floats | None, n_atoms: int) -> Integers | None:
     if numbers is None:
         return None
+    if numbers.ndim == 2 and numbers.shape[1] == n_atoms and (numbers == numbers[0]).all():
+        numbers = numbers[0]  # said anew for each frame
     if numbers.shape != (n_atoms,):
         raise InputError(f"{path}: {numbers.shape} atomic numbers for {n_atoms} atoms")
     return numbers.astype(np.int64)

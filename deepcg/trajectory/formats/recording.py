@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from deepcg.runtime.arrays import Floats, Integers
 
@@ -66,6 +66,21 @@ class TrajectoryFile(Protocol):
     def blocks(self, chunk: int, start: int, stop: int) -> Iterator[Block]:
         """Yield frames ``start`` to ``stop``, ``chunk`` in each block but the last."""
         ...
+
+
+@runtime_checkable
+class Named(Protocol):
+    """A file whose columns or arrays have names."""
+
+    @property
+    def contents(self) -> tuple[str, ...]:
+        """Names of all that it holds, for messages about what is missing."""
+        ...
+
+
+def contents_of(recording: TrajectoryFile) -> str:
+    """Return what a file holds, by its own names; empty where it has no names."""
+    return ", ".join(recording.contents) if isinstance(recording, Named) else ""
 
 
 def spans(chunk: int, start: int, stop: int) -> Iterator[tuple[int, int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from deepcg.runtime.errors import InputError, pick
 from deepcg.units import ANGSTROM, KCAL
@@ -18,14 +18,25 @@ ENERGIES = {  # kJ/mol, CODATA 2018
 
 @dataclass(frozen=True, slots=True)
 class FileUnits:
-    """Factors that bring a file's numbers to nm and kJ/mol/nm."""
+    """Factors that bring a file's numbers to nm and kJ/mol/nm, and what the user calls them."""
 
     length: float
     force: float
+    name: str = field(default="", compare=False)
+
+    @property
+    def ambiguous(self) -> bool:
+        """Whether forces may be in another unit: hartree with a length that is not bohr's.
+
+        Most programs that give lengths in A and energies in hartree give forces in hartree/bohr.
+        """
+        return self.name.replace(" ", "") in ("A,hartree", "nm,hartree")
 
 
 def parse_units(text: str) -> FileUnits:
     """Return the factors of ``"LENGTH,ENERGY"``, such as ``"A,kcal/mol"``.
+
+    Where forces are in energy over another length, it is said: ``"A,hartree/bohr"``.
 
     Raises
     ------
@@ -39,4 +50,7 @@ def parse_units(text: str) -> FileUnits:
             f"energies: {', '.join(ENERGIES)}), for example 'A,kcal/mol'"
         )
     length = pick(LENGTHS, names[0], "length unit")
-    return FileUnits(length, pick(ENERGIES, names[1], "energy unit") / length)
+    energy, _, per = names[1].rpartition("/")
+    if names[1] not in ENERGIES and energy in ENERGIES and per in LENGTHS:
+        return FileUnits(length, ENERGIES[energy] / LENGTHS[per], text)
+    return FileUnits(length, pick(ENERGIES, names[1], "energy unit") / length, text)

@@ -7,6 +7,7 @@
 `consistency`       do trajectory, forces and System belong together
 `sanity_checks`     can frames be what they are said to be
 `frame_weights`     statistical weights of frames from files beside a trajectory
+`bias_weights`      the same from the COLVAR of a biased run
 `formats`           a module for each file format
 ==================  ============================================================================
 

@@ -28,6 +28,7 @@ from deepcg.trajectory.consistency import (
 )
 from deepcg.trajectory.formats import (
     FIXED_UNITS,
+    FRAMES,
     Block,
     NpyFile,
     TrajectoryFile,
@@ -321,7 +322,8 @@ def _load_topology(path: Path) -> mdtraj.Topology:
 def _open_trajectory(
     path: Path, topology: mdtraj.Topology | None, units: str | None, force_name: str | None
 ) -> TrajectoryFile:
-    if topology is None and not in_units(path) and ending_of(path) not in FIXED_UNITS:
+    needs_topology = ending_of(path) in FRAMES and ending_of(path) not in FIXED_UNITS
+    if topology is None and not in_units(path) and needs_topology:
         raise _no_topology(path)
     recording = open_positions(
         path, units=units if in_units(path) else None, topology=topology, force_name=force_name

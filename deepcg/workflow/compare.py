@@ -172,7 +172,7 @@ def _reference(
     data = replace(fitted.data, forces=None)
     if config.reference is not None:  # another file: what belongs to it is beside it
         data = DataConfig(map=fitted.data.map, units=fitted.data.units)
-    source = open_data(path, data)
+    source = open_data(path, data, fitted.temperature)
     beads = map_positions(source, data, progress)
     step = source.frame_time if config.frame_ps is None else config.frame_ps
     return TrajectorySet(

@@ -25,12 +25,14 @@ from deepcg.runtime.files import read_arrays, read_json, read_tensors
 from deepcg.runtime.progress import Progress, silent
 from deepcg.trajectory.formats import (
     FIXED_UNITS,
+    FRAMES,
     IN_UNITS,
     check_readable,
     ending_of,
     in_units,
     names_positions,
     open_trajectory_file,
+    other_kind,
 )
 from deepcg.trajectory.reader import TOPOLOGIES, open_trajectory
 
@@ -94,6 +96,9 @@ def describe(path: Path, *, topology: Path | None = None, units: str | None = No
         return _FILES[ending](path)
     if path.is_dir() and not any(path.rglob("type.raw")):
         raise InputError(f"{path} is a folder without {', '.join(_FOLDERS)} or type.raw")
+    other = None if ending_of(path) in FRAMES else other_kind(path)
+    if other is not None:
+        return {"kind": other.kind, **other.facts, "use": other.use}
     return _trajectory(path, topology, units)
 
 

@@ -224,7 +224,7 @@ def _microscopic(config: VarianceConfig) -> tuple[Frames, str]:
         positions = torch.from_numpy(labels.coordinates).float()
         return Frames(positions, box, None, labels.mapping.types), path.name
     data = replace(fitted_to.data, forces=None)
-    beads = map_positions(open_data(path, data), data)
+    beads = map_positions(open_data(path, data, fitted_to.temperature), data)
     return _some(beads.frames, config.frames), path.name
 
 

@@ -16,6 +16,8 @@
 `amber_netcdf`    NetCDF of AMBER that has forces
 `deepmd`          DeePMD folders
 `mdtraj_file`     whatever else MDTraj reads, without forces
+`plumed`          tables of PLUMED: COLVAR, HILLS, grids
+`recognised`      files of other programs that are no trajectories
 `units`           the units of formats that leave them open
 ================  ==============================================================================
 
@@ -44,6 +46,7 @@ from deepcg.trajectory.formats.numpy_files import (
     open_npy_positions,
     open_npz,
 )
+from deepcg.trajectory.formats.recognised import other_kind
 from deepcg.trajectory.formats.recording import Block, TrajectoryFile, contents_of
 from deepcg.trajectory.formats.trr import open_trr
 from deepcg.trajectory.formats.units import FileUnits, parse_units
@@ -53,6 +56,7 @@ _log = logging.getLogger(__name__)
 
 __all__ = [
     "FIXED_UNITS",
+    "FRAMES",
     "IN_UNITS",
     "Block",
     "FileUnits",
@@ -66,6 +70,7 @@ __all__ = [
     "open_forces",
     "open_positions",
     "open_trajectory_file",
+    "other_kind",
     "parse_units",
 ]
 
@@ -94,6 +99,10 @@ WITH_NAMES = (".npz", ".xyz", ".xyz.gz", ".extxyz", ".extxyz.gz")
 """Formats whose forces have a name, of which there may be several."""
 
 NETCDF = (".nc", ".ncdf", ".netcdf")
+
+
+FRAMES = (*FIXED_UNITS, *(e for e in IN_UNITS if e != "folder"), *STREAMED, *WHOLE)
+"""Endings of all files of frames."""
 
 
 def ending_of(path: Path) -> str:
@@ -140,11 +149,13 @@ def open_trajectory_file(
         return _open_in_units(path, ending, units, force_name)
     if ending in NETCDF and has_forces(path):
         return open_amber(path)
-    known = [*FIXED_UNITS, *(e for e in IN_UNITS if e != "folder"), *STREAMED, *WHOLE]
-    if ending not in known:
+    if ending not in FRAMES:
+        other = other_kind(path)
+        if other is not None:
+            raise InputError(f"{path} is no trajectory but {other.kind}: {other.use}")
         raise InputError(
             f"{path}: files {ending or 'without an ending'!r} are not known"
-            f"{nearest(ending, known)} (choices: {' '.join(sorted(known))}, or a "
+            f"{nearest(ending, FRAMES)} (choices: {' '.join(sorted(FRAMES))}, or a "
             f"DeePMD folder)"
         )
     if topology is None:

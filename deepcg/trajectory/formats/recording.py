@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from deepcg.runtime.arrays import Floats, Integers
+from deepcg.runtime.arrays import Doubles, Floats, Integers
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,6 +81,21 @@ class Named(Protocol):
 def contents_of(recording: TrajectoryFile) -> str:
     """Return what a file holds, by its own names; empty where it has no names."""
     return ", ".join(recording.contents) if isinstance(recording, Named) else ""
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """A file that says the time of each frame."""
+
+    @property
+    def times(self) -> Doubles | None:
+        """Times (n_frames,), ps, ``None`` where the file does not say."""
+        ...
+
+
+def times_of(recording: TrajectoryFile) -> Doubles | None:
+    """Return the times (n_frames,), ps, of the frames of a file that says them."""
+    return recording.times if isinstance(recording, Timed) else None
 
 
 def spans(chunk: int, start: int, stop: int) -> Iterator[tuple[int, int]]:

@@ -24,6 +24,7 @@ from deepcg.mapping.beads import MAPPINGS, LinearMapping, Mapping, bead_topology
 from deepcg.mapping.collective_variables import BY_TOPOLOGY, KINDS, is_collective
 from deepcg.runtime.errors import InputError, pick
 from deepcg.runtime.progress import Progress, silent
+from deepcg.trajectory.bias_weights import UNBIASED, weights_of_bias
 from deepcg.trajectory.frames import Frames
 from deepcg.trajectory.reader import (
     Trajectory,
@@ -70,6 +71,10 @@ class DataConfig:
         ``stride``-th.
     also
         Further trajectories of the same system, to fit together with the first.
+    bias
+        COLVAR of PLUMED, or COLVAR:COLUMN, with the bias V in kJ/mol of each frame, which gets the
+        weight exp(V/kT); by default the column metad.rbias, or the only one .bias. One for each
+        trajectory, none for an unbiased one.
     trust
         Run the code of a PythonForce in the System: of files whose maker you trust.
     """
@@ -85,6 +90,7 @@ class DataConfig:
     stop: int | None = None
     stride: int = 1
     also: tuple[Path, ...] = ()
+    bias: tuple[str, ...] = ()
     trust: bool = False
 
     def __post_init__(self) -> None:
@@ -98,6 +104,11 @@ class DataConfig:
             raise InputError(
                 f"{self.forces} cannot have the forces of several trajectories: put those of "
                 f"each beside it, as TRAJ.forces.npy"
+            )
+        if self.bias and len(self.bias) != 1 + len(self.also):
+            raise InputError(
+                f"{len(self.bias)} biases for {1 + len(self.also)} trajectories: give one for "
+                f"each, {UNBIASED} for one without"
             )
         pick(dict.fromkeys(("auto", "water", "none")), self.constraints, "choice of constraints")
         if self.stride < 1 or self.start < 0:
@@ -132,9 +143,15 @@ class Beads:
     lengths: tuple[int, ...] = ()
 
 
-def open_data(trajectory: Path, config: DataConfig) -> Trajectory:
-    """Open a trajectory and what belongs to it."""
-    return open_trajectory(
+def open_data(trajectory: Path, config: DataConfig, temperature: float | None = None) -> Trajectory:
+    """Open a trajectory and what belongs to it; weights of a bias need the temperature, K.
+
+    Raises
+    ------
+    InputError
+        A file cannot be used, or the frames of a biased run have weights already.
+    """
+    source = open_trajectory(
         trajectory,
         topology=config.topology,
         system=config.system,
@@ -142,9 +159,28 @@ def open_data(trajectory: Path, config: DataConfig) -> Trajectory:
         units=config.units,
         trust=config.trust,
     )
+    bias = _bias_of(trajectory, config)
+    if bias is None:
+        return source
+    if temperature is None:
+        raise ValueError("the weights of a bias need a temperature")
+    if next(iter_frames(source, stop=1, with_forces=False)).weights is not None:
+        raise InputError(
+            f"{trajectory} has weights of its own, or a bias beside it: leave out --bias"
+        )
+    return replace(source, weights=weights_of_bias(bias, source.recording, temperature))
 
 
-def open_all(trajectory: Path, config: DataConfig) -> tuple[Trajectory, ...]:
+def _bias_of(trajectory: Path, config: DataConfig) -> str | None:
+    """Return the file of the bias of a trajectory: of the first, or of one of ``also``."""
+    if not config.bias:
+        return None
+    number = 1 + config.also.index(trajectory) if trajectory in config.also else 0
+    bias = config.bias[number]
+    return None if bias == UNBIASED else bias
+
+
+def open_all(trajectory: Path, config: DataConfig, temperature: float) -> tuple[Trajectory, ...]:
     """Open a trajectory and those to go with it, once each: they are handed on from here.
 
     Raises
@@ -152,7 +188,8 @@ def open_all(trajectory: Path, config: DataConfig) -> tuple[Trajectory, ...]:
     InputError
         A file cannot be used, or one has other atoms than the first.
     """
-    sources = tuple(open_data(path, config) for path in (trajectory, *config.also))
+    paths = (trajectory, *config.also)
+    sources = tuple(open_data(path, config, temperature) for path in paths)
     check_same_system(sources)
     return sources
 
@@ -182,9 +219,8 @@ def labelled(
         trust=config.trust,
         progress=progress,
     )
-    return open_data(
-        source.trajectory, replace(config, system=source.system, forces=labels.forces, also=())
-    )
+    own = replace(config, system=source.system, forces=labels.forces, also=(), bias=())
+    return replace(open_data(source.trajectory, own), weights=source.weights)
 
 
 def map_positions(source: Trajectory, config: DataConfig, progress: Progress = silent) -> Beads:

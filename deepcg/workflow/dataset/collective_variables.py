@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,12 +64,29 @@ def map_variables(
     InputError
         A file cannot be used, the estimator is not legal, or no frames are left.
     """
-    sources = open_all(trajectory, config)
+    sources = open_all(trajectory, config, temperature)
+    return map_sources(sources, config, temperature, folder, progress)
+
+
+def map_sources(
+    sources: Sequence[Trajectory],
+    config: DataConfig,
+    temperature: float,
+    folder: Path,
+    progress: Progress = silent,
+) -> MappedVariables:
+    """Map trajectories that are opened already; see ``map_variables``.
+
+    Raises
+    ------
+    InputError
+        As there.
+    """
     variables = build_variables(config.map, sources[0].topology)
-    sources = tuple(labelled(source, config, folder, progress) for source in sources)
+    sources = [labelled(source, config, folder, progress) for source in sources]
     sample = Frames.join(sample_of(source, config) for source in sources)
     if sample.forces is not None:
-        place = sources[0].forces or trajectory
+        place = sources[0].forces or sources[0].trajectory
         warn_of_forces(place, sample.forces.numpy(), sources[0].graph)
     held = constraints_of(sources[0], sample, config.constraints)
     estimate = variable_estimator(config.estimator)(

@@ -15,7 +15,16 @@ from deepcg.trajectory.frames import CVFrames, Frames
 from deepcg.workflow.dataset.beads import Beads, DataConfig
 from deepcg.workflow.dataset.collective_variables import MappedVariables
 
-_OF_TRAJECTORIES = ("topology", "system", "forces", "units", "estimator", "constraints", "also")
+_OF_TRAJECTORIES = (
+    "topology",
+    "system",
+    "forces",
+    "units",
+    "estimator",
+    "constraints",
+    "also",
+    "bias",
+)
 
 
 def beads_of_labels(path: Path, config: DataConfig, temperature: float) -> Beads:

@@ -17,6 +17,7 @@ from deepcg.analysis.surfaces.surface import FreeEnergySurface
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import check_place
 from deepcg.runtime.progress import Progress, silent
+from deepcg.trajectory.bias_weights import UNBIASED
 from deepcg.workflow.fes.sources import (
     Coordinates,
     any_free_energy_surface,
@@ -55,6 +56,10 @@ class FesConfig:
         Topology of trajectories that are given here; by default that beside each, TRAJ.pdb.
     temperature
         Temperature of trajectories that are given here, K.
+    bias
+        COLVAR of PLUMED, or COLVAR:COLUMN, with the bias V in kJ/mol of each frame, which gets the
+        weight exp(V/kT). One for each trajectory that is given here, in the order of RUN, the
+        others and the reference; none for an unbiased one.
     bins
         Bins of each coordinate.
     names
@@ -71,6 +76,7 @@ class FesConfig:
     cv: str = "dihedrals"
     topology: Path | None = None
     temperature: float = 300.0
+    bias: tuple[str, ...] = ()
     bins: int = BINS
     names: tuple[str, ...] = ()
     output: Path | None = None
@@ -99,7 +105,7 @@ def fes(
     """
     output = config.output or _default_output(config.run)
     check_place(output)
-    given = Coordinates(config.cv, config.topology, config.temperature)
+    given = Coordinates(config.cv, config.topology, config.temperature, _biases(config))
     reference = _reference(config, given, progress)
     grid = None if reference is None else reference[0].grid
     landscapes: list[FreeEnergySurface] = [] if reference is None else [reference[0]]
@@ -126,6 +132,23 @@ def fes(
         tell(one.in_words())
     tell(f"report: {output / 'report.html'}")
     return study
+
+
+def _biases(config: FesConfig) -> dict[Path, str]:
+    """Return the bias of each trajectory that is given, by its path."""
+    paths = (config.run, *config.also, *config.reference)
+    given = [path for path in paths if not (_is_run(path) or path.name.endswith("fes.npz"))]
+    if config.bias and len(config.bias) != len(given):
+        names = ", ".join(path.name for path in given)
+        raise InputError(
+            f"{len(config.bias)} biases for {len(given)} trajectories ({names}): give one for "
+            f"each, {UNBIASED} for one without"
+        )
+    return dict(zip(given, config.bias, strict=False))
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "config.toml").is_file()
 
 
 def _reference(

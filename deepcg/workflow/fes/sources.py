@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import mdtraj
@@ -25,11 +26,12 @@ from deepcg.runtime.arrays import Doubles
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import read_arrays
 from deepcg.runtime.progress import Progress, silent
+from deepcg.trajectory.bias_weights import UNBIASED
 from deepcg.trajectory.frames import CVFrames
 from deepcg.trajectory.reader import Trajectory
 from deepcg.units import thermal_energy
-from deepcg.workflow.dataset.beads import DataConfig, open_data, read_used
-from deepcg.workflow.dataset.collective_variables import map_variables
+from deepcg.workflow.dataset.beads import DataConfig, open_all, read_used
+from deepcg.workflow.dataset.collective_variables import map_sources
 from deepcg.workflow.fit.run_folder import fit_config_of
 from free_energy import Grid, Replicates
 from free_energy.mbar import mbar_weights
@@ -40,11 +42,12 @@ ROUNDING = 1e-2
 
 @dataclass(frozen=True, slots=True)
 class Coordinates:
-    """Which coordinates, and the trajectories' topology and temperature where no run says them."""
+    """Which coordinates, and what goes with trajectories where no run says it."""
 
     cv: str
     topology: Path | None
     temperature: float
+    biases: Mapping[Path, str] = field(default_factory=dict)
 
 
 def microscopic(run: Path, cv: str, progress: Progress = silent) -> CVSamples:
@@ -62,7 +65,13 @@ def trajectories(
     paths: tuple[Path, ...], given: Coordinates, progress: Progress = silent
 ) -> CVSamples:
     """Return the frames of trajectories, with forces if they are beside all of them."""
-    data = DataConfig(map=given.cv, topology=given.topology)
+    biases = tuple(given.biases.get(path, UNBIASED) for path in paths)
+    data = DataConfig(
+        map=given.cv,
+        topology=given.topology,
+        also=paths[1:],
+        bias=biases if given.biases else (),
+    )
     return _frames(paths, data, given.temperature, paths[0].stem, paths[0].parent, progress)
 
 
@@ -175,7 +184,8 @@ def _frames(
     folder: Path,
     progress: Progress,
 ) -> CVSamples:
-    sources = [open_data(path, data) for path in paths]
+    data = replace(data, also=paths[1:])
+    sources = open_all(paths[0], data, temperature)
     variables = build_variables(data.map, sources[0].topology)
     if len(variables.names) != 2:
         raise InputError(
@@ -183,10 +193,7 @@ def _frames(
             f"a surface has two, give --cv"
         )
     if all(_has_forces(source) for source in sources):
-        mapped = map_variables(
-            paths[0], replace(data, also=paths[1:]), temperature, folder, progress
-        )
-        trajectories = mapped.trajectories
+        trajectories = map_sources(sources, data, temperature, folder, progress).trajectories
     else:
         trajectories = tuple(_values(source, data, variables, progress) for source in sources)
     source = ", ".join(dict.fromkeys(path.name for path in paths))

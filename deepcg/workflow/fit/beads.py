@@ -148,7 +148,7 @@ def beads_of(config: FitConfig, progress: Progress) -> tuple[Beads, Mapping[str,
     if are_labels(path):
         beads = beads_of_labels(path, config.data, config.temperature)
         return beads, {"labels": file_hash(path)}
-    sources = open_all(path, config.data)
+    sources = open_all(path, config.data, config.temperature)
     check_before_labelling(config, sources)
     sources = tuple(labelled(s, config.data, config.output, progress) for s in sources)
     beads = map_forces(sources, config.data, config.temperature, progress)

@@ -20,6 +20,7 @@ from deepcg.potentials.collective_variables import CVPotential
 from deepcg.runtime.errors import InputError, pick
 from deepcg.training.config import TrainingConfig
 from deepcg.training.members import MembersConfig
+from deepcg.trajectory.bias_weights import resolved_bias
 from deepcg.workflow.dataset.beads import DataConfig
 from deepcg.workflow.fit.prior import PRIORS
 
@@ -191,6 +192,7 @@ def absolute(config: FitConfig) -> FitConfig:
         system=resolved(config.data.system),
         forces=resolved(config.data.forces),
         also=tuple(path.resolve() for path in config.data.also),
+        bias=tuple(resolved_bias(text) for text in config.data.bias),
         trust=False,
     )
     members = replace(config.members, start_from=resolved(config.members.start_from))

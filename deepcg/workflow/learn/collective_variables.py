@@ -236,6 +236,7 @@ def _pool(
         stop=None,
         stride=1,
         also=config.pool[1:],
+        bias=(),
     )
     pool = map_variables(config.pool[0], data, fitted.temperature, config.output, progress)
     if pool.variables.names != names:

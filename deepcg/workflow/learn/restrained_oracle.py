@@ -125,7 +125,7 @@ def restrained_dynamics(
         run=replace(restraints.run, steering=steering),
         none=replace(restraints.none, task=task),
     )
-    data = replace(fitted.data, topology=topology, system=system, forces=None, also=())
+    data = replace(fitted.data, topology=topology, system=system, forces=None, also=(), bias=())
     sources = [open_data(path, data) for path in config.pool]
     springs = restraints.coordinates.springs
     starts, shape = _starts(sources, springs, box)

@@ -109,19 +109,15 @@ def matching_rows(table: PlumedTable, recording: TrajectoryFile) -> tuple[Intege
             f"{table.path} has {len(at)} rows for the {n} frames of {recording.path}, which does "
             f"not say its times: leave as many rows as there are frames"
         )
-    starts = [s for s in (at[0], at[0] + step) if _just_ends(at, s + step * (n - 1), step)]
-    if len(starts) != 1:
+    ends = {float(start): start + step * (n - 1) for start in (at[0], at[0] + step)}
+    starts = [start for start, end in ends.items() if abs(at[-1] - end) < SAME_TIME * step]
+    if not starts:
         raise InputError(
             f"{table.path} has times {at[0]:g} to {at[-1]:g} ps, {recording.path} has {n} frames "
-            f"every {step:g} ps: they are not of the same run, or one of the two is cut"
+            f"every {step:g} ps and does not say when the first is: let both end at the same time"
         )
     rows = _nearest(table.path, at, recording, starts[0] + step * np.arange(n))
     return rows, f"matched by time with frame 0 at {starts[0]:g} ps"
-
-
-def _just_ends(at: Doubles, last: float, step: float) -> bool:
-    """Whether rows reach the last frame, and not the one that would come after it."""
-    return bool(at[-1] > last - SAME_TIME * step and at[-1] < last + (1 - SAME_TIME) * step)
 
 
 def _nearest(path: Path, at: Doubles, recording: TrajectoryFile, times: Doubles) -> Integers:

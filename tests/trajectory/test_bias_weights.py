@@ -62,7 +62,7 @@ def test_rows_are_matched_by_time(tmp_path: Path, caplog: pytest.LogCaptureFixtu
 
 @pytest.mark.parametrize(
     ("first", "n_rows", "begin"),
-    [(0.0, 10 * N - 9, 0), (0.0, 10 * N - 3, 0), (0.0, 10 * N + 1, 10)],
+    [(0.0, 10 * N - 9, 0), (7.5, 10 * N - 9, 0), (0.0, 10 * N + 1, 10)],
 )
 def test_where_only_the_interval_is_known_the_end_tells_the_beginning(
     tmp_path: Path, first: float, n_rows: int, begin: int
@@ -88,7 +88,8 @@ def test_without_times_rows_go_one_to_one_and_it_is_told(
         (Frames(times=np.arange(N) * 1e3), 60, 0.1, r"no row at 1000 ps"),
         (Frames(times=np.arange(N) + 100.0), N, 1.0, r"no row at 100 ps, the time of frame 0"),
         (Frames(frame_time=1.0), N - 1, 1.0, r"times 0 to 4 ps, .* 6 frames every 1 ps"),
-        (Frames(frame_time=1.0), 100, 0.1, r"not of the same run, or one of the two is cut"),
+        (Frames(frame_time=1.0), 100, 0.1, r"let both end at the same time"),
+        (Frames(frame_time=1.0), 57, 0.1, r"does not say when the first is"),
         (Frames(), N + 1, 1.0, r"7 rows for the 6 frames of x.xtc, which does not say its times"),
     ],
 )

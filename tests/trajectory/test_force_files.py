@@ -300,6 +300,14 @@ def test_netcdf_of_amber_with_forces(folder: Path, positions: bool) -> None:
     assert source.forces == path
 
 
+def test_a_netcdf_cell_that_is_none_is_refused(folder: Path) -> None:
+    write_amber(folder / "md.nc", positions=True)
+    with netcdf_file(str(folder / "md.nc"), "a", mmap=False) as file:
+        file.variables["cell_angles"][1] = [60, 60, 170]
+    with pytest.raises(InputError, match=r"angles \[60.0, 60.0, 170.0\] of frame 1 are no cell"):
+        list(open_trajectory_file(folder / "md.nc").blocks(2, 0, N_FRAMES))
+
+
 @pytest.mark.parametrize("unit", [None, "newton"])
 def test_netcdf_forces_of_an_unknown_unit_are_refused(folder: Path, unit: str | None) -> None:
     write_amber(folder / "md.nc", positions=True, unit=unit)

@@ -13,7 +13,7 @@ import numpy as np
 from ase.geometry import cellpar_to_cell
 from scipy.io import netcdf_file
 
-from deepcg.runtime.arrays import Doubles, Integers
+from deepcg.runtime.arrays import Doubles, Floats, Integers
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.formats.recording import Block, spans
 from deepcg.units import ANGSTROM, KCAL
@@ -61,12 +61,8 @@ class AmberNetcdf:
                 if "cell_lengths" in file.variables and "cell_angles" in file.variables:
                     lengths = _values(file, "cell_lengths", first, last)
                     angles = _values(file, "cell_angles", first, last)
-                    box = _cells(lengths, angles)
-                yield Block(
-                    None if positions is None else positions.astype(np.float32),
-                    box,
-                    forces.astype(np.float32),
-                )
+                    box = _cells(self.path, first, lengths, angles)
+                yield Block(_single(positions), box, _single(forces))
 
 
 def has_forces(path: Path) -> bool:
@@ -124,6 +120,11 @@ def _opened(path: Path) -> Iterator[Any]:
                 file.close()
 
 
+def _single(values: Doubles | None) -> Floats | None:
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is told by the reader
+        return None if values is None else values.astype(np.float32)
+
+
 def _values(file: Any, name: str, first: int, last: int) -> Doubles:
     """Return rows in the unit of the file, by the factor that it says."""
     variable = file.variables[name]
@@ -131,8 +132,18 @@ def _values(file: Any, name: str, first: int, last: int) -> Doubles:
     return np.array(variable[first:last], np.float64) * factor
 
 
-def _cells(lengths: Doubles, angles: Doubles) -> Doubles | None:
+def _cells(path: Path, first: int, lengths: Doubles, angles: Doubles) -> Doubles | None:
+    """Return box vectors (frames, 3, 3), nm; ``None`` where all lengths are 0."""
     if not lengths.any():
         return None
-    pairs = zip(lengths, angles, strict=True)
-    return np.stack([cellpar_to_cell([*a, *b]) for a, b in pairs]) * ANGSTROM
+    cells = np.empty((len(lengths), 3, 3))
+    for k, (a, b) in enumerate(zip(lengths, angles, strict=True)):
+        try:
+            with np.errstate(all="raise", under="ignore"):
+                cells[k] = cellpar_to_cell([*a, *b])
+        except (AssertionError, FloatingPointError) as error:
+            raise InputError(
+                f"{path}: lengths {a.tolist()} A and angles {b.tolist()} of frame {first + k} are "
+                f"no cell"
+            ) from error
+    return cells * ANGSTROM

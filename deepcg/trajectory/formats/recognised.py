@@ -96,13 +96,17 @@ def _colvars_grid(path: Path, lines: list[str]) -> OtherFile | None:
     axes = [line.split() for line in lines[1 : 1 + d]]
     if len(axes) < d or any(len(a) != 5 or a[0] != "#" or not a[3].isdigit() for a in axes):
         return None
+    try:
+        lowest, widths = ([float(axis[k]) for axis in axes] for k in (1, 2))
+    except ValueError:
+        return None
     name = path.name.lower()
     what = next((text for end, text in _GRIDS.items() if name.endswith(end)), "grid")
     facts: dict[str, object] = {
         "coordinates": d,
         "bins": [int(axis[3]) for axis in axes],
-        "lowest": [float(axis[1]) for axis in axes],
-        "widths": [float(axis[2]) for axis in axes],
+        "lowest": lowest,
+        "widths": widths,
         "periodic": [axis[4] != "0" for axis in axes],
     }
     return OtherFile(f"{what} of Colvars", OURS, facts)

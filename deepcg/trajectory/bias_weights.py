@@ -116,7 +116,8 @@ def matching_rows(table: PlumedTable, recording: TrajectoryFile) -> tuple[Intege
             f"{table.path} has times {at[0]:g} to {at[-1]:g} ps, {recording.path} has {n} frames "
             f"every {step:g} ps and does not say when the first is: let both end at the same time"
         )
-    rows = _nearest(table.path, at, recording, starts[0] + step * np.arange(n))
+    at_frames = np.asarray(starts[0] + step * np.arange(n), np.float64)
+    rows = _nearest(table.path, at, recording, at_frames)
     return rows, f"matched by time with frame 0 at {starts[0]:g} ps"
 
 

@@ -111,6 +111,12 @@ def test_other_files_of_cp2k_are_no_forces(folder: Path, what: str) -> None:
         open_forces(folder / f"other-{what}-1.xyz", units="A,hartree")
 
 
+def test_forces_of_cp2k_are_no_trajectory(folder: Path) -> None:
+    (folder / "water-frc-1.xyz").write_text(xyz(F))
+    with pytest.raises(InputError, match=r"as --forces, beside water-pos-1\.xyz"):
+        open_trajectory(folder / "water-frc-1.xyz")
+
+
 @pytest.mark.parametrize("name", ["frc.out", "forces-1_0.xyz", "cp2k.log", "x.frc"])
 @pytest.mark.parametrize(("unit", "new"), [("a.u.", False), ("hartree/bohr", True)])
 def test_the_listing_of_cp2k(folder: Path, name: str, unit: str, new: bool) -> None:

@@ -179,6 +179,11 @@ def open_positions(
     InputError
         As there.
     """
+    if ending_of(path) in (".xyz", ".xyz.gz") and "-frc-" in path.name:
+        raise InputError(
+            f"{path} has forces by its name, as CP2K gives it: give it as --forces, beside "
+            f"{path.name.replace('-frc-', '-pos-')}"
+        )
     if ending_of(path) == ".npy" and "force" not in path.name.lower() and path.is_file():
         return open_npy_positions(path, None if units is None else parse_units(units))
     return open_trajectory_file(path, units=units, topology=topology, force_name=force_name)

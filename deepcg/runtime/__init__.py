@@ -12,6 +12,8 @@ files           writing such that a power cut leaves the old file or the new one
 locks           one process at a time in a folder
 progress        how far a long task is, told to whoever shows it
 provenance      hashes, versions, and the refusal to go on under other settings
+warnings_of_libraries
+                kept off the terminal where a library is called
 =============== ==================================================================================
 
 It imports nothing of deepcg but the version, and knows neither physics nor networks.

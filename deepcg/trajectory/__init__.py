@@ -3,6 +3,10 @@
 ==================  ============================================================================
 `frames`            `Frames` of sites and `CVFrames` of collective variables
 `topology`          `MoleculeGraph`: elements, bonds, molecules; molecules made whole
+`topology_file`     topologies as files have them
+`elements`          elements from symbols, masses and names, contradictions refused
+`element_names`     what names of atoms and residues say
+`element_masses`    what masses say, of heavy hydrogens too
 `reader`            which files belong together, whether they agree, and their frames
 `consistency`       do trajectory, forces and System belong together
 `sanity_checks`     can frames be what they are said to be

@@ -6,17 +6,28 @@ Every function returns nothing, or raises an `InputError` that says where they d
 from __future__ import annotations
 
 import hashlib
+import logging
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 
 from deepcg.geometry.box import minimum_image
-from deepcg.runtime.arrays import Floats, Integers
+from deepcg.runtime.arrays import Doubles, Floats, Integers
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.provenance import file_hash
+from deepcg.trajectory.element_masses import (
+    HEAVIEST_HYDROGEN,
+    STANDARD,
+    elements_of,
+    excess_of,
+    fits,
+)
+from deepcg.trajectory.element_names import SITE
 from deepcg.trajectory.formats import NpyFile, TrajectoryFile, contents_of
 from deepcg.trajectory.topology import MoleculeGraph
+
+_log = logging.getLogger(__name__)
 
 SAME_PLACE = 0.005  # nm; .xtc rounds to 0.001 nm
 FEWEST = 3  # atoms
@@ -36,25 +47,91 @@ def check_elements(recording: TrajectoryFile, numbers: Integers, whose: str) -> 
 
 
 def check_system(path: Path, graph: MoleculeGraph) -> None:
-    """Check the number of particles, and that hydrogens and heavy atoms are where they should be.
+    """Check the number of particles, and that their masses are those of the elements.
 
-    Masses may have been moved from heavy atoms to hydrogens; mass 0 is a virtual or frozen one.
+    Masses may have been moved from atoms to their hydrogens; mass 0 is a virtual or frozen one.
+    Masses that are no element's are told, for they may be scaled on purpose.
     """
-    masses = _particle_masses(path)
+    masses = particle_masses(path)
     if len(masses) != graph.n_atoms:
         raise InputError(
             f"the System {path} has {len(masses)} particles, the topology "
             f"{graph.n_atoms} atoms: give --system FILE"
         )
-    numbers = graph.numbers
-    wrong = ((numbers == 1) & (masses > 4.5)) | ((numbers > 1) & (masses < 1.5) & (masses > 0))
-    if wrong.any():
-        atom = int(np.flatnonzero(wrong)[0])
-        raise InputError(
-            f"atom {atom} is {graph.topology.atom(atom)} in the topology but has mass "
-            f"{masses[atom]} Da in the System {path}: "
-            f"the atoms are in another order"
+    odd = _odd_masses(graph, masses)
+    for atom, likely in odd:
+        if likely is not None:
+            raise InputError(
+                f"atom {atom} is {graph.topology.atom(atom)} in the topology but has mass "
+                f"{masses[atom]} Da in the System {path}{likely}: "
+                f"the atoms are in another order, or these are other molecules"
+            )
+    if odd:
+        atom = odd[0][0]
+        _log.warning(
+            "%s: the mass of %s, %g Da, is that of no element (so are %d of %d atoms)",
+            path,
+            graph.topology.atom(atom),
+            masses[atom],
+            len(odd),
+            graph.n_atoms,
         )
+
+
+def _odd_masses(graph: MoleculeGraph, masses: Doubles) -> list[tuple[int, str | None]]:
+    """Return atoms whose masses (n_atoms,), Da, are not their elements', and whose they are.
+
+    That is ``None`` for masses of no element.
+    """
+    symbols = [a.element.symbol if a.element else SITE for a in graph.topology.atoms]
+    light = (graph.numbers == 1) & (masses < HEAVIEST_HYDROGEN)
+    excess = excess_of(masses, light, graph.bonds)
+    free = np.setdiff1d(np.flatnonzero(light & (masses > 1.1)), graph.bonds)
+    known: dict[tuple[str, float, float], str | None] = {}
+    odd = []
+    for atom, key in enumerate(zip(symbols, masses.round(4), excess.round(4), strict=True)):
+        if key not in known:
+            known[key] = None if key[1] == 0 or fits(*key) else _whose(*key, sure=not len(free))
+        if known[key] is not None:
+            odd.append((atom, known[key] or None))
+    return odd
+
+
+def _whose(symbol: str, mass: float, excess: float, *, sure: bool) -> str | None:
+    """Return whose mass it is, nothing where it is nobody's, ``None`` where that is not known."""
+    if symbol in ("H", "D") and mass > HEAVIEST_HYDROGEN:
+        return " (hydrogen has 1 to 4)"
+    if symbol not in ("H", "D") and mass < 1.5:
+        return f" ({symbol} has {STANDARD[symbol]:.4g})"
+    if not sure:  # which hydrogens took mass, and from which atoms
+        return None
+    found = [s for s in (*elements_of(mass), *elements_of(mass + excess)) if s != symbol]
+    return f", that of {found[0]}" if found else ""
+
+
+def particle_masses(path: Path) -> Doubles:
+    """Return the masses (n_particles,), Da, of an OpenMM System without building it.
+
+    Raises
+    ------
+    InputError
+        The file is no System.
+    """
+    masses: list[float] = []
+    try:
+        events = ElementTree.iterparse(path, events=("start", "end"))
+        if next(events)[1].tag != "System":
+            raise InputError(f"{path} is no OpenMM System (its XML does not begin with <System>)")
+        for event, element in events:
+            if event == "end" and element.tag == "Particle":
+                masses.append(float(element.attrib["mass"]))
+            if event == "end" and element.tag == "Particles":
+                break  # those of the forces come later
+    except (ElementTree.ParseError, KeyError, ValueError, StopIteration) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} cannot be read as an OpenMM System: {error}") from error
+    return np.array(masses)
 
 
 def check_held(path: Path, positions: Floats, trajectory: Path) -> None:
@@ -154,25 +231,6 @@ def check_finite(path: Path | None, what: str, first: int, values: Floats | None
         f"{path}: the {what} of atom {atom} in frame {first + frame} (from 0) are "
         f"{values[frame, atom]}"
     )
-
-
-def _particle_masses(path: Path) -> Floats:
-    """Return the masses (n_particles,), Da, of an OpenMM System without building it."""
-    masses: list[float] = []
-    try:
-        events = ElementTree.iterparse(path, events=("start", "end"))
-        if next(events)[1].tag != "System":
-            raise InputError(f"{path} is no OpenMM System (its XML does not begin with <System>)")
-        for event, element in events:
-            if event == "end" and element.tag == "Particle":
-                masses.append(float(element.attrib["mass"]))
-            if event == "end" and element.tag == "Particles":
-                break  # those of the forces come later
-    except (ElementTree.ParseError, KeyError, ValueError, StopIteration) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} cannot be read as an OpenMM System: {error}") from error
-    return np.array(masses)
 
 
 def _constraints(path: Path) -> tuple[Integers, Floats]:

@@ -25,6 +25,7 @@ from deepcg.trajectory.consistency import (
     check_same_origin,
     check_same_place,
     check_system,
+    particle_masses,
 )
 from deepcg.trajectory.formats import (
     FIXED_UNITS,
@@ -32,12 +33,12 @@ from deepcg.trajectory.formats import (
     Block,
     NpyFile,
     TrajectoryFile,
-    check_readable,
     contents_of,
     ending_of,
     in_units,
     open_forces,
     open_positions,
+    symbols_of,
 )
 from deepcg.trajectory.frame_weights import weights_beside
 from deepcg.trajectory.frames import Frames
@@ -48,7 +49,9 @@ from deepcg.trajectory.topology import (
     guessed_topology,
     make_whole,
     with_bonds,
+    with_isotopes,
 )
+from deepcg.trajectory.topology_file import load_topology
 
 OWN_TOPOLOGY = (".pdb", ".pdb.gz", ".h5", ".hdf5", ".gro", ".cif", ".mmcif", ".pdbx", ".lh5")
 TOPOLOGIES = (".pdb", ".cif", ".gro", ".prmtop", ".parm7", ".psf", ".mol2", ".h5")
@@ -173,16 +176,18 @@ def open_trajectory(
     force_path = _named_or_beside(path, forces, (".forces.npy",), "forces")
     _check_units_are_used(path, force_path, units)
     topology_path = _topology_path(path, topology)
-    full = None if topology_path is None else MoleculeGraph(_load_topology(topology_path))
     inside = None if force_path is None or force_path.resolve() != path.resolve() else force_name
+    system_path = _named_or_beside(path, system, (".system.xml",), "System")
+    masses = None if system_path is None else particle_masses(system_path)
+    full = None if topology_path is None else MoleculeGraph(load_topology(topology_path, masses))
     recording = _open_trajectory(path, None if full is None else full.topology, units, inside)
     atoms, known = _trajectory_atoms(recording, full, topology_path)
     complete = _complete(recording, known)
-    system_path = _named_or_beside(path, system, (".system.xml",), "System")
     if system_path is not None:
         check_system(system_path, complete if atoms is None or full is None else full)
         if atoms is None:
             check_held(system_path, _first_whole(recording, complete), path)
+    complete = with_isotopes(complete, symbols_of(recording))
     own = (forces is None or inside is not None) and recording.has_forces
     force_recording = None
     if force_path is not None and not own:
@@ -308,15 +313,6 @@ def _topology_path(trajectory: Path, named: str | Path | None) -> Path | None:
     if named is None and ending_of(trajectory) in OWN_TOPOLOGY:
         return trajectory
     return _named_or_beside(trajectory, named, TOPOLOGIES, "topology")
-
-
-def _load_topology(path: Path) -> mdtraj.Topology:
-    check_readable(path)
-    try:
-        return mdtraj.load_topology(str(path))
-    except Exception as error:  # MDTraj's parsers raise whatever they stumble over
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"{path} cannot be read as a topology: {reason}") from error
 
 
 def _open_trajectory(

@@ -187,6 +187,21 @@ def guessed_topology(numbers: Integers, positions: Floats, box: Floats | None) -
     return topology
 
 
+def with_isotopes(graph: MoleculeGraph, symbols: Sequence[str] | None) -> MoleculeGraph:
+    """Return the graph with hydrogens that ``symbols`` (n_atoms,) call ``D`` as deuterium.
+
+    Their chemistry is hydrogen's; mass, symbol and name are their own.
+    """
+    if symbols is None or "D" not in symbols:
+        return graph
+    topology = graph.topology.copy()
+    for atom, symbol in zip(topology.atoms, symbols, strict=True):
+        if symbol == "D" and atom.element.atomic_number == 1:
+            atom.element = mdtraj.element.deuterium
+            atom.name = "D" + atom.name.removeprefix("H")
+    return MoleculeGraph(topology)
+
+
 def make_whole(positions: Floats, box: Floats | None, tree: Tree) -> Floats:
     """Return positions with no molecule broken across the box.
 

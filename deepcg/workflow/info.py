@@ -23,6 +23,7 @@ from deepcg.potentials.model_file import CVModel, load_any
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import read_arrays, read_json, read_tensors
 from deepcg.runtime.progress import Progress, silent
+from deepcg.runtime.warnings_of_libraries import quiet
 from deepcg.trajectory.formats import (
     FIXED_UNITS,
     FRAMES,
@@ -152,7 +153,8 @@ def _structure(path: Path) -> Facts:
     """Tell of a file that a trajectory has beside it."""
     check_readable(path)
     try:
-        loaded = mdtraj.load(str(path))
+        with quiet():
+            loaded = mdtraj.load(str(path))
     except Exception as error:  # MDTraj's parsers raise whatever they stumble over
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{path} cannot be read as a structure: {reason}") from error

@@ -14,6 +14,7 @@
 `text_lines`      lines of text files, packed or not
 `cp2k`            CP2K's files of forces
 `amber_netcdf`    NetCDF of AMBER that has forces
+`text_elements`   labels and masses of atoms in text files
 `deepmd`          DeePMD folders
 `mdtraj_file`     whatever else MDTraj reads, without forces
 `plumed`          tables of PLUMED: COLVAR, HILLS, grids
@@ -21,7 +22,7 @@
 `units`           the units of formats that leave them open
 ================  ==============================================================================
 
-May import ``runtime``, ``units`` and nothing else of the package.
+May import ``runtime``, ``units`` and, of ``trajectory``, what names and masses say of elements.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ from deepcg.trajectory.formats.numpy_files import (
     open_npz,
 )
 from deepcg.trajectory.formats.recognised import other_kind
-from deepcg.trajectory.formats.recording import Block, TrajectoryFile, contents_of
+from deepcg.trajectory.formats.recording import Block, TrajectoryFile, contents_of, symbols_of
 from deepcg.trajectory.formats.trr import open_trr
 from deepcg.trajectory.formats.units import FileUnits, parse_units
 from deepcg.trajectory.formats.xtc import open_xtc
@@ -72,6 +73,7 @@ __all__ = [
     "open_trajectory_file",
     "other_kind",
     "parse_units",
+    "symbols_of",
 ]
 
 FIXED_UNITS: dict[str, Callable[[Path], TrajectoryFile]] = {

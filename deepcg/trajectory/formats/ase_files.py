@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -17,8 +17,16 @@ from ase.io.lammpsrun import read_lammps_dump_text
 
 from deepcg.runtime.arrays import Doubles, Floats, Integers
 from deepcg.runtime.errors import InputError
+from deepcg.runtime.warnings_of_libraries import quiet
+from deepcg.trajectory.element_names import numbers_of
 from deepcg.trajectory.formats.dump_text import FORCES, PLACES, first_head, split_dump, units_of
 from deepcg.trajectory.formats.recording import Block, spans
+from deepcg.trajectory.formats.text_elements import (
+    plain_dump,
+    plain_xyz,
+    symbols_of_dump,
+    symbols_of_xyz,
+)
 from deepcg.trajectory.formats.text_lines import TextFrame, lines_of
 from deepcg.trajectory.formats.units import FileUnits
 from deepcg.trajectory.formats.xyz_text import (
@@ -59,6 +67,7 @@ class TextFile:
     contents: tuple[str, ...]
     times: Doubles | None
     has_positions: bool = True
+    symbols: tuple[str, ...] | None = None
 
     @property
     def frame_time(self) -> float | None:
@@ -131,7 +140,8 @@ def open_extxyz(path: Path, units: FileUnits, force_column: str | None = None) -
     if forces not in (None, "forces", "force") and force_column is None:
         _log.warning("%s: forces are read from its columns %s", path, forces)
     names = tuple(columns) or _unnamed(head[2] if len(head) > 2 else "")
-    return _open(path, units, _parse_xyz, split_xyz, forces, names, elements=True)
+    recording = _open(path, units, _parse_xyz, split_xyz, forces, names, elements=True)
+    return replace(recording, symbols=symbols_of_xyz(next(split_xyz(path)).text))
 
 
 def open_text(path: Path, units: FileUnits, split: Split) -> TextFile:
@@ -171,7 +181,12 @@ def open_dump(path: Path, units: FileUnits | None) -> TextFile:
     forces = "forces" if set(FORCES) <= set(columns) else None
     known = "element" in columns or "mass" in columns
     split = partial(split_dump, picoseconds=picoseconds)
-    return _open(path, known_units, _parse_dump, split, forces, columns, elements=known)
+    recording = _open(path, known_units, _parse_dump, split, forces, columns, elements=known)
+    text = next(split_dump(path, picoseconds=picoseconds)).text
+    atoms = _parsed(path, _parse_dump, 0, text)
+    symbols = symbols_of_dump(path, text, atoms, known_units.length)
+    numbers = None if symbols is None else numbers_of(symbols)
+    return replace(recording, symbols=symbols, numbers=numbers)
 
 
 def _open(
@@ -217,7 +232,8 @@ def _unnamed(row: str) -> tuple[str, ...]:
 
 def _parsed(path: Path, parse: Parse, index: int, text: str) -> Atoms:
     try:
-        return parse(text)
+        with quiet():
+            return parse(text)
     except Exception as error:  # the parsers of ASE raise whatever they stumble over
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
@@ -237,10 +253,10 @@ def _forces_of(atoms: Atoms, column: str | None) -> Floats | None:
 def _parse_xyz(text: str) -> Atoms:
     head, comment, rest = text.split("\n", 2)
     text = f"{head}\n{usual_comment(comment)}\n{rest}"
-    atoms: Atoms = next(read_xyz(io.StringIO(text), index=slice(0, 1)))
+    atoms: Atoms = next(read_xyz(io.StringIO(plain_xyz(text)), index=slice(0, 1)))
     return atoms
 
 
 def _parse_dump(text: str) -> Atoms:
-    atoms: Atoms = read_lammps_dump_text(io.StringIO(text), index=0)
+    atoms: Atoms = read_lammps_dump_text(io.StringIO(plain_dump(text)), index=0)
     return atoms

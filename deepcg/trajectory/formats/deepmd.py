@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from ase.data import atomic_numbers
 
 from deepcg.runtime.arrays import Floats, Integers
 from deepcg.runtime.errors import InputError
+from deepcg.trajectory.element_names import numbers_of, of_label
 from deepcg.trajectory.formats.numpy_files import mapped
 from deepcg.trajectory.formats.recording import Block, spans
 from deepcg.trajectory.formats.units import FileUnits
@@ -35,6 +35,7 @@ class DeepmdFolder:
     periodic: bool
     has_positions: bool = True
     frame_time: float | None = None
+    symbols: tuple[str, ...] | None = None
 
     @property
     def n_frames(self) -> int:
@@ -92,7 +93,15 @@ def open_deepmd(path: Path, units: FileUnits) -> DeepmdFolder:
     _check_none_is_alone(path, sets, "force.npy", has_forces)
     lengths = tuple(_length(s, n_atoms, periodic=periodic, forces=has_forces) for s in sets)
     return DeepmdFolder(
-        path, sets, lengths, n_atoms, units, _numbers(kinds[0]), has_forces, periodic
+        path,
+        sets,
+        lengths,
+        n_atoms,
+        units,
+        _numbers(kinds[0]),
+        has_forces,
+        periodic,
+        symbols=_symbols(kinds[0]),
     )
 
 
@@ -118,9 +127,14 @@ def _types(system: Path) -> list[str]:
 
 
 def _numbers(kinds: list[str]) -> Integers | None:
-    if any(kind not in atomic_numbers for kind in kinds):
-        return None
-    return np.array([atomic_numbers[kind] for kind in kinds], np.int64)
+    symbols = _symbols(kinds)
+    return None if symbols is None else numbers_of(symbols)
+
+
+def _symbols(kinds: list[str]) -> tuple[str, ...] | None:
+    known = {kind: of_label(kind) for kind in set(kinds) if not kind.isdecimal()}
+    found = [known.get(kind) for kind in kinds]
+    return None if None in found else tuple(symbol for symbol in found if symbol is not None)
 
 
 def _check_none_is_alone(path: Path, sets: tuple[Path, ...], name: str, everywhere: bool) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from deepcg.runtime.arrays import Integers
 from deepcg.runtime.errors import InputError
+from deepcg.runtime.warnings_of_libraries import quiet
 from deepcg.trajectory.formats.recording import Block, spans
 
 STREAMED = (".nc", ".ncdf", ".netcdf", ".h5", ".hdf5")
@@ -61,7 +62,7 @@ class MdtrajFile:
         parts = self._stream(chunk, start) if self.streamed else self._slices(chunk, start, stop)
         for first, last in spans(chunk, start, stop):
             try:
-                with warnings.catch_warnings():
+                with quiet():
                     warnings.filterwarnings("error", message="Certain frames have invalid")
                     part = next(parts)[: last - first]
                     box = part.unitcell_vectors
@@ -101,18 +102,19 @@ def open_mdtraj(path: Path, ending: str, topology: mdtraj.Topology) -> MdtrajFil
     streamed = ending in STREAMED
     try:
         if streamed:
-            with mdtraj.open(str(path)) as file:
+            with quiet(), mdtraj.open(str(path)) as file:
                 n_frames = len(file)
                 n_atoms = file.read(n_frames=1)[0].shape[1]
         else:
             whole = _load(path, topology)
             n_frames, n_atoms = len(whole), whole.n_atoms
         same = n_atoms == topology.n_atoms
-        times = (
-            next(mdtraj.iterload(str(path), top=topology, chunk=2)).time
-            if streamed and same
-            else np.zeros(1)
-        )
+        with quiet():
+            times = (
+                next(mdtraj.iterload(str(path), top=topology, chunk=2)).time
+                if streamed and same
+                else np.zeros(1)
+            )
     except Exception as error:  # MDTraj's parsers raise whatever they stumble over
         raise _unreadable(path, error) from error
     if n_frames == 0:
@@ -130,4 +132,5 @@ def _load(path: Path, topology: mdtraj.Topology) -> mdtraj.Trajectory:
     own = path.name.endswith((".pdb", ".pdb.gz", ".gro", ".lh5", ".arc", ".gsd")) or any(
         path.name.endswith(e) for e in (".cif", ".mmcif", ".pdbx", ".cif.gz", ".mmcif.gz")
     )
-    return mdtraj.load(str(path)) if own else mdtraj.load(str(path), top=topology)
+    with quiet():
+        return mdtraj.load(str(path)) if own else mdtraj.load(str(path), top=topology)

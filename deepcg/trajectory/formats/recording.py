@@ -98,6 +98,21 @@ def times_of(recording: TrajectoryFile) -> Doubles | None:
     return recording.times if isinstance(recording, Timed) else None
 
 
+@runtime_checkable
+class WithSymbols(Protocol):
+    """A recording that tells isotopes, too."""
+
+    @property
+    def symbols(self) -> tuple[str, ...] | None:
+        """Symbols (atoms,), ``D`` for deuterium; ``None`` where the file does not say."""
+        ...
+
+
+def symbols_of(recording: TrajectoryFile) -> tuple[str, ...] | None:
+    """Return the symbols (atoms,) of a recording that tells them."""
+    return recording.symbols if isinstance(recording, WithSymbols) else None
+
+
 def spans(chunk: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
     """Yield where each block begins and the frame after its end."""
     for first in range(start, stop, chunk):

@@ -243,20 +243,26 @@ MAPPINGS: dict[str, Callable[[mdtraj.Topology], Mapping]] = {
 def bead_topology(mapping: LinearMapping, graph: MoleculeGraph) -> mdtraj.Topology:
     """Return a topology of the beads, fit for a PDB file.
 
-    Beads keep the chains and residues of their atoms, with one residue or more per molecule. A
+    Beads keep the chains and residues of their atoms, with one residue or more per molecule;
+    molecules of several residues are chains of their own, so that identical ones differ. A
     bead on one atom keeps its name and element; any other is named by its type and shown as its
     heaviest atom. Two beads are bonded where atoms that they own (nearest by bonds) are.
     """
     beads = mdtraj.Topology()
     chain = residue = previous = None
     index, place = graph.molecule_index, None
+    long = _of_several_residues(graph)
     for bead in range(mapping.weights.shape[0]):
         atom, alone = _representative(mapping.weights, bead, graph.topology)
         # files list atoms residue by residue: a new one on every change keeps the beads' order
-        if previous is None or atom.residue.chain != previous.chain:
+        molecule = int(index[atom.index])
+        apart = (
+            place is not None and molecule != place[1] and (place[1] in long or molecule in long)
+        )
+        if previous is None or atom.residue.chain != previous.chain or apart:
             chain = beads.add_chain()
-        if place != (atom.residue.index, index[atom.index]):
-            place, previous = (atom.residue.index, index[atom.index]), atom.residue
+        if place != (atom.residue.index, molecule):
+            place, previous = (atom.residue.index, molecule), atom.residue
             residue = beads.add_residue(previous.name, chain, previous.resSeq, previous.segment_id)
         name = atom.name if alone else mapping.type_names[int(mapping.types[bead])][:4]
         beads.add_atom(name, atom.element, residue)
@@ -264,6 +270,14 @@ def bead_topology(mapping: LinearMapping, graph: MoleculeGraph) -> mdtraj.Topolo
     for i, j in sorted(_bead_bonds(_owners(mapping.weights, graph), graph)):
         beads.add_bond(sites[i], sites[j])
     return beads
+
+
+def _of_several_residues(graph: MoleculeGraph) -> set[int]:
+    """Return the numbers of molecules of more than one residue."""
+    residues = [atom.residue.index for atom in graph.topology.atoms]
+    pairs = set(zip(graph.molecule_index.tolist(), residues, strict=True))
+    counts = np.bincount([molecule for molecule, _ in pairs])
+    return set(np.flatnonzero(counts > 1).tolist())
 
 
 def weighted_sums(weights: csr_array, values: Tensor) -> Tensor:

@@ -286,23 +286,53 @@ def _of_kind(name: str, text: str) -> Variable:
 
 def _backbone(topology: mdtraj.Topology) -> Iterator[Variable]:
     links: dict[tuple[int, str], int] = {}  # from an atom to those of other residues, by name
-    for i, j in MoleculeGraph(topology).bonds.tolist():
+    graph = MoleculeGraph(topology)
+    for i, j in graph.bonds.tolist():
         a, b = topology.atom(i), topology.atom(j)
         if a.residue != b.residue:
             links |= {(i, b.name): j, (j, a.name): i}
-    places = Counter((residue.name, residue.resSeq) for residue in topology.residues)
+    places = _places(topology, graph)
     for residue in topology.residues:
         own = {atom.name: atom.index for atom in residue.atoms}
         if not {"N", "CA", "C"} <= own.keys():
             continue
         n, ca, c = own["N"], own["CA"], own["C"]
-        place = f"{residue.name} {residue.resSeq}"
-        if places[residue.name, residue.resSeq] > 1:
-            place += f" of chain {residue.chain.index}"
+        place = places[residue.index]
         if (n, "C") in links:
             yield _torsion(f"phi {place}", (links[n, "C"], n, ca, c))
         if (c, "N") in links:
             yield _torsion(f"psi {place}", (n, ca, c, links[c, "N"]))
+
+
+def _places(topology: mdtraj.Topology, graph: MoleculeGraph) -> list[str]:
+    """Return what to call every residue, such that no two are called alike.
+
+    By name and number; where these occur again, by chain too, and where chains do not tell them
+    apart, by molecule. What is left is told by its index.
+    """
+    plain = [f"{residue.name} {residue.resSeq}" for residue in topology.residues]
+    first = [next(residue.atoms, None) for residue in topology.residues]
+    ways = [
+        plain,
+        [f"{p} of chain {r.chain.index}" for p, r in zip(plain, topology.residues, strict=True)],
+        [
+            p if atom is None else f"{p} of molecule {graph.molecule_index[atom.index]}"
+            for p, atom in zip(plain, first, strict=True)
+        ],
+        [f"{p} (residue {k} from 0)" for k, p in enumerate(plain)],
+    ]
+    counts = [Counter(way) for way in ways]
+    alike: dict[str, list[int]] = {}
+    for index, name in enumerate(plain):
+        alike.setdefault(name, []).append(index)
+    places = list(plain)
+    for members in alike.values():
+        for way, count in zip(ways, counts, strict=True):
+            if all(count[way[k]] == 1 for k in members):
+                break
+        for k in members:
+            places[k] = way[k]
+    return places
 
 
 def _torsion(name: str, atoms: tuple[int, ...]) -> Variable:

@@ -180,6 +180,30 @@ def test_the_bead_topology_survives_a_pdb_file(alanine, tmp_path):
         np.testing.assert_allclose(angle(read)[1], angle(solute)[1], atol=2e-2)  # PDB: 1e-4 nm
 
 
+def test_beads_of_equal_molecules_in_one_chain_differ_in_a_pdb_file(alanine, tmp_path):
+    """MDTraj would bond what follows in one chain."""
+    solute = alanine.atom_slice(range(22))
+    one = solute.topology
+    both = mdtraj.Topology()
+    chain = both.add_chain()
+    for _ in range(2):
+        made = []
+        for residue in one.residues:
+            copy = both.add_residue(residue.name, chain, residue.resSeq)
+            made += [both.add_atom(a.name, a.element, copy) for a in residue.atoms]
+        for a, b in one.bonds:
+            both.add_bond(made[a.index], made[b.index])
+    mapping = build_mapping("backbone-cb", both)
+    beads = bead_topology(mapping, MoleculeGraph(both))
+    xyz = mapping(torch.from_numpy(np.concatenate([solute.xyz, solute.xyz + 1], axis=1))).numpy()
+    mdtraj.Trajectory(xyz, beads).save_pdb(tmp_path / "beads.pdb")
+    read = mdtraj.load_pdb(tmp_path / "beads.pdb").topology
+    assert (read.n_chains, read.n_atoms) == (2, len(mapping.types))
+    names = {(a.residue.chain.index, a.residue.resSeq, a.name) for a in read.atoms}
+    assert len(names) == read.n_atoms
+    assert len(MoleculeGraph(read).molecules) == len(MoleculeGraph(beads).molecules) == 2
+
+
 def test_beads_are_bonded_through_the_atoms_between_them(alanine):
     solute = alanine.topology.subset(range(22))
     mapping = build_mapping("select:name CH3 CA or (resname NME and name C)", solute)

@@ -157,6 +157,43 @@ def test_equal_residues_of_two_chains_have_different_names():
     assert len(set(names)) == len(names) == 8
 
 
+def in_one_chain(*parts: mdtraj.Topology) -> mdtraj.Topology:
+    """The molecules one after the other in a chain, as a .gro has them."""
+    topology = mdtraj.Topology()
+    chain = topology.add_chain()
+    for part in parts:
+        made = []
+        for residue in part.residues:
+            copy = topology.add_residue(residue.name, chain, residue.resSeq)
+            made += [topology.add_atom(a.name, a.element, copy) for a in residue.atoms]
+        for a, b in part.bonds:
+            topology.add_bond(made[a.index], made[b.index])
+    return topology
+
+
+def test_equal_molecules_in_one_chain_have_different_names():
+    names = build_variables("dihedrals", in_one_chain(peptide(), peptide())).names
+    assert names[0] == "psi ALA 5 of molecule 0"
+    assert names[4] == "psi ALA 5 of molecule 1"
+    assert len(set(names)) == len(names) == 8
+
+
+def test_two_chains_of_two_molecules_each_are_told_by_molecule():
+    both = in_one_chain(peptide(2), peptide(2))
+    names = build_variables("dihedrals", both.join(both)).names
+    assert {name.rpartition(" of ")[2] for name in names} == {f"molecule {k}" for k in range(4)}
+    assert len(set(names)) == len(names) == 8
+
+
+def test_equal_residues_of_one_molecule_have_different_names():
+    topology = peptide(4)
+    for residue in topology.residues:
+        residue.resSeq = 1
+    names = build_variables("dihedrals", topology).names
+    assert names[0] == "psi ALA 1 (residue 0 from 0)"
+    assert len(set(names)) == len(names) == 6
+
+
 @pytest.mark.parametrize("period", [0.0, -1.0, math.inf, math.nan])
 def test_a_period_must_be_positive(period):
     with pytest.raises(InputError, match="period"):

@@ -14,5 +14,5 @@
 ======================  ========================================================================
 
 May import ``mapping``, ``trajectory``, ``geometry``, ``runtime`` and ``units``; of
-``potentials.priors`` the list of forces without energy.
+``potentials.priors`` which forces have no energy or are a bias.
 """

@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 
 from deepcg import __version__
 from deepcg.atomistic.system import open_context, open_platform, read_system
+from deepcg.potentials.priors.system_forces import without_bias
 from deepcg.runtime.arrays import Doubles
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import to_disk, write_whole, writing
@@ -94,6 +96,8 @@ def label(
     platform: str = "auto",
     threads: int | None = None,
     trust: bool = False,
+    forces_without: Sequence[str] = (),
+    forces_with: Sequence[str] = (),
     progress: Progress = silent,
 ) -> Labels:
     """Compute the forces of every frame, once, and return the files that hold them.
@@ -112,17 +116,20 @@ def label(
         Threads of the CPU platform; by default all.
     trust
         Whether code in the System may be run.
+    forces_without, forces_with
+        Forces of the System to leave out, and to keep although they look like a bias.
 
     Raises
     ------
     InputError
-        There is no System, or it has other particles than the trajectory; a frame has no finite
-        energy (it is named); a file of forces is in the way that was not computed here; another
-        process computes these labels.
+        There is no System, it has a bias, or it has other particles than the trajectory; a frame
+        has no finite energy (it is named); a file of forces is in the way that was not computed
+        here; another process computes these labels.
     """
     path = Path(trajectory)
     system_path = _system_path(path, system)
-    task = _task(path, system_path)
+    chosen = {"forces_without": [*forces_without], "forces_with": [*forces_with]}
+    task = _task(path, system_path, chosen)
     beside, labels = Labels.of(path), Labels.of(path, output)
     if _are_done(beside, task):
         _tidy(beside)
@@ -133,7 +140,9 @@ def label(
             return labels
         _make_room(labels)
         source = open_trajectory(path, topology=topology, system=system_path, trust=trust)
-        work = _Work.on(source, task, labels, open_platform(platform), threads)
+        whole = read_system(system_path, trust=trust)
+        used = without_bias(whole, forces_without, forces_with, system_path)
+        work = _Work.on(source, used, task, labels, open_platform(platform), threads)
         try:
             work.run(chunk or min(500, max(1, 4_000_000 // source.n_atoms)), progress)
         except FrameError:
@@ -164,7 +173,7 @@ def _system_path(trajectory: Path, named: str | Path | None) -> Path:
     return path
 
 
-def _task(trajectory: Path, system: Path) -> dict[str, object]:
+def _task(trajectory: Path, system: Path, chosen: dict[str, list[str]]) -> dict[str, object]:
     """Return what tells these labels from those of other files."""
     with system.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -174,6 +183,7 @@ def _task(trajectory: Path, system: Path) -> dict[str, object]:
         "energy_units": "kJ/mol",
         "system_sha256": digest,
         "trajectory_hash": file_hash(trajectory),
+        **{key: names for key, names in chosen.items() if names},
     }
 
 
@@ -187,7 +197,9 @@ def _record(path: Path) -> dict[str, object]:
 
 
 def _describes(provenance: Path, task: dict[str, object]) -> bool:
-    return task.items() <= _record(provenance).items()
+    record = _record(provenance)
+    chosen = ("forces_without", "forces_with")
+    return all(record.get(key) == task.get(key) for key in (*task, *chosen))
 
 
 def _are_done(labels: Labels, task: dict[str, object]) -> bool:
@@ -232,13 +244,13 @@ class _Work:
     def on(
         cls,
         source: Trajectory,
+        system: openmm.System,
         task: dict[str, object],
         labels: Labels,
         platform: openmm.Platform,
         threads: int | None,
     ) -> _Work:
         """Return the work on a source, none of it done."""
-        system = read_system(source.system or Path(), trust=source.trust)
         n_particles = system.getNumParticles()
         if n_particles != source.n_atoms:
             raise InputError(
@@ -271,7 +283,7 @@ class _Work:
         if self.parts.forces.exists() and not self.parts.energies.exists():
             with suppress(FileNotFoundError):  # what finished was killed between the two
                 os.replace(self.labels.energies, self.parts.energies)
-        if self.task.items() <= record.items() and all(file.exists() for file in files):
+        if _describes(self.parts.provenance, self.task) and all(file.exists() for file in files):
             return int(str(record["frames_done"]))
         self.parts.remove()
         n_frames, n_atoms = self.source.n_frames, self.source.n_atoms

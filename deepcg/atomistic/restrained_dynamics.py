@@ -13,7 +13,7 @@ from torch import Tensor
 
 from deepcg.atomistic.restraints import LEFT
 from deepcg.atomistic.system import open_context
-from deepcg.potentials.priors.from_system import WITHOUT_ENERGY
+from deepcg.potentials.priors.system_forces import WITHOUT_ENERGY
 from deepcg.runtime.arrays import Booleans, Doubles
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.frames import Frames

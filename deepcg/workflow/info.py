@@ -20,6 +20,7 @@ from deepcg.atomistic.system import read_system
 from deepcg.forces.constraints import from_system
 from deepcg.forces.mean_force_labels import are_labels, load_labels
 from deepcg.potentials.model_file import CVModel, load_any
+from deepcg.potentials.priors.system_forces import suspects
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import read_arrays, read_json, read_tensors
 from deepcg.runtime.progress import Progress, silent
@@ -184,6 +185,7 @@ def _system(path: Path) -> Facts:
         "periodic": system.usesPeriodicBoundaryConditions(),
         "box_nm": [[float(x) for x in vector._value] for vector in box],
         "forces": [force.getName() for force in system.getForces()],
+        "not of the force field": [str(suspect) for suspect in suspects(system)] or None,
     }
 
 

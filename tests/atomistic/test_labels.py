@@ -190,11 +190,29 @@ def test_stale_labels_are_computed_again(water: Path, caplog: pytest.LogCaptureF
     field = openmm.CustomExternalForce("10*x")
     field.addParticle(0, [])
     edit_system(system_of(water), field)
-    quick(water)
+    with pytest.raises(InputError, match="places in space"):
+        quick(water)
+    quick(water, forces_with=["CustomExternalForce"])
     assert "belongs to other files" in caplog.text
     change = np.load(labels.forces) - before
     np.testing.assert_allclose(change[:, 0, 0], -10, atol=1e-3)  # float32 beside 1000
     assert not change[:, 1:].any()
+
+
+def test_labels_without_a_bias_are_those_of_a_system_that_never_had_it(water: Path) -> None:
+    plain = np.load(quick(water).forces)
+    bias = openmm.CustomCVForce("100*(d-0.5)^2")
+    apart = openmm.CustomBondForce("r")
+    apart.addBond(0, 3)
+    bias.addCollectiveVariable("d", apart)
+    edit_system(system_of(water), bias)
+    with pytest.raises(InputError, match=r"CustomCVForce .*collective variables.*--forces-without"):
+        quick(water)
+    without = quick(water, forces_without=["CustomCVForce"])
+    np.testing.assert_array_equal(np.load(without.forces), plain)
+    assert json.loads(without.provenance.read_text())["forces_without"] == ["CustomCVForce"]
+    kept = quick(water, forces_with=["CustomCVForce"])
+    assert np.abs(np.load(kept.forces) - plain).max() > 1
 
 
 def test_labels_of_a_trajectory_that_grew_are_stale(water: Path) -> None:

@@ -4,6 +4,7 @@
 `force_field`         bonds, angles, torsions, pairs: tables of terms and their energy
 `force_field_loops`   the same in compiled loops
 `from_system`         tables from an OpenMM System
+`system_forces`       which forces of a System are biases, restraints, or none at all
 `from_data`           tables from means and spreads of the data
 `obc2`                implicit water: the generalized Born model OBC2
 `repulsion`           excluded volume: beads do not come closer than in the data

@@ -15,19 +15,10 @@ import torch
 
 from deepcg.potentials.priors.force_field import Table
 from deepcg.potentials.priors.obc2 import born_parameters
+from deepcg.potentials.priors.system_forces import WITHOUT_ENERGY, suspects
 from deepcg.runtime.arrays import Integers
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.topology import MoleculeGraph
-
-WITHOUT_ENERGY = (
-    openmm.AndersenThermostat,
-    openmm.CMMotionRemover,
-    openmm.MonteCarloAnisotropicBarostat,
-    openmm.MonteCarloBarostat,
-    openmm.MonteCarloFlexibleBarostat,
-    openmm.MonteCarloMembraneBarostat,
-)
-"""Forces of a System that are none: thermostats, barostats and the like."""
 
 Term = tuple[tuple[int, ...], tuple[float, ...]]
 """Atoms, numbered within the System, and parameters in kJ/mol, nm, rad."""
@@ -42,7 +33,7 @@ def system_tables(
     these as in vacuum: Lennard-Jones and Coulomb energies of all pairs without a cutoff, so that
     their number grows with the square of the number of atoms. What is left out (implicit solvent,
     maps of two torsions, forces of other form), and terms of bonds that are constraints, are for
-    the network to learn.
+    the network to learn; biases are left out, too.
 
     Parameters
     ----------
@@ -52,8 +43,9 @@ def system_tables(
     bead_of = {int(atom): bead for bead, atom in enumerate(atoms)}
     tables: dict[str, Table] = {}
     left = []
-    for force in system.getForces():
-        found = _terms(force, bead_of)
+    biases = {suspect.number for suspect in suspects(system)}
+    for number, force in enumerate(system.getForces()):
+        found = None if number in biases else _terms(force, bead_of)
         if found is None:
             if not isinstance(force, WITHOUT_ENERGY):
                 left.append(type(force).__name__)

@@ -29,6 +29,10 @@ class LabelConfig:
         OpenMM System; by default that beside the trajectory, TRAJ.system.xml.
     trust
         Run the code of a PythonForce in the System: of files whose maker you trust.
+    forces_without
+        Forces of the System to leave out, by name, kind or group (a number): a bias, restraints.
+    forces_with
+        Forces to keep although they look like a bias.
     platform
         OpenMM platform: auto, CPU, CUDA, OpenCL, HIP or Reference.
     threads
@@ -45,6 +49,8 @@ class LabelConfig:
     topology: Path | None = None
     system: Path | None = None
     trust: bool = False
+    forces_without: tuple[str, ...] = ()
+    forces_with: tuple[str, ...] = ()
     platform: str = "auto"
     threads: int | None = None
     restrain: bool = False
@@ -71,7 +77,13 @@ def label_trajectory(
     """
     if config.restrain:
         files = Files(
-            config.trajectory, config.output, config.topology, config.system, config.trust
+            config.trajectory,
+            config.output,
+            config.topology,
+            config.system,
+            config.trust,
+            config.forces_without,
+            config.forces_with,
         )
         return label_restrained(
             files, config.restraints, config.platform, config.threads, progress, tell
@@ -84,6 +96,8 @@ def label_trajectory(
         platform=config.platform,
         threads=config.threads,
         trust=config.trust,
+        forces_without=config.forces_without,
+        forces_with=config.forces_with,
         progress=progress,
     )
     tell(f"forces in {labels.forces}")

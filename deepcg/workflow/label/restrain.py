@@ -32,6 +32,7 @@ from deepcg.forces.mean_force_labels import (
 from deepcg.geometry.farthest_points import farthest_points
 from deepcg.mapping.beads import LinearMapping, bead_topology, build_mapping
 from deepcg.mapping.collective_variables import build_variables, is_collective
+from deepcg.potentials.priors.system_forces import without_bias
 from deepcg.runtime.arrays import Doubles
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import replacing
@@ -56,6 +57,14 @@ class Files:
     topology: Path | None
     system: Path | None
     trust: bool = False
+    forces_without: tuple[str, ...] = ()
+    forces_with: tuple[str, ...] = ()
+
+    @property
+    def chosen(self) -> dict[str, list[str]]:
+        """Which forces are left out or kept by name, where any are."""
+        both = {"forces_without": self.forces_without, "forces_with": self.forces_with}
+        return {key: [*names] for key, names in both.items() if names}
 
     @property
     def labels(self) -> Path:
@@ -225,7 +234,7 @@ def prepare(files: Files, config: RestrainConfig, platform: str, threads: int | 
     source = open_trajectory(
         files.trajectory, topology=files.topology, system=files.system, trust=files.trust
     )
-    place = _bench(source, config, platform, threads)
+    place = _bench(source, files, config, platform, threads)
     sample = sample_of(source, config.data)
     if place.periodic and sample.box is None:
         raise InputError(f"{source.trajectory} has no boxes, but its System is periodic")
@@ -238,6 +247,7 @@ def prepare(files: Files, config: RestrainConfig, platform: str, threads: int | 
     task = {
         "made_by": "deepcg label --restrain",
         **asdict(config),
+        **files.chosen,
         "trajectory_hash": source.hash["trajectory"],
         "system_hash": source.hash["system"],
     }
@@ -245,7 +255,7 @@ def prepare(files: Files, config: RestrainConfig, platform: str, threads: int | 
 
 
 def _bench(
-    source: Trajectory, config: RestrainConfig, platform: str, threads: int | None
+    source: Trajectory, files: Files, config: RestrainConfig, platform: str, threads: int | None
 ) -> RestrainedSystem:
     """Return where frames of the source are run, if there are enough, and of all atoms."""
     if config.number > source.n_frames:
@@ -257,7 +267,9 @@ def _bench(
         raise InputError(
             f"{source.trajectory} has no System beside it: give --system FILE (an OpenMM System)"
         )
-    place = bench(read_system(source.system, trust=source.trust), open_platform(platform), threads)
+    system = read_system(source.system, trust=source.trust)
+    system = without_bias(system, files.forces_without, files.forces_with, source.system)
+    place = bench(system, open_platform(platform), threads)
     if len(place.masses) != source.n_atoms:
         raise InputError(
             f"{source.trajectory} has {source.n_atoms} atoms, its System {len(place.masses)} "

@@ -185,7 +185,7 @@ def _system(path: Path) -> Facts:
         "periodic": system.usesPeriodicBoundaryConditions(),
         "box_nm": [[float(x) for x in vector._value] for vector in box],
         "forces": [force.getName() for force in system.getForces()],
-        "not of the force field": [str(suspect) for suspect in suspects(system)] or None,
+        "biases": [str(suspect) for suspect in suspects(system)] or None,
     }
 
 

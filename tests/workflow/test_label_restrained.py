@@ -12,6 +12,7 @@ from torsion_chain import torsion_energy, torsion_force, write_chain
 
 from deepcg.atomistic.restrained_dynamics import Run, bench
 from deepcg.atomistic.restraints import BeadRestraint
+from deepcg.atomistic.system import read_system
 from deepcg.forces.mean_force_labels import MeanForceLabels, load_labels, mean_force
 from deepcg.mapping.beads import LinearMapping
 from deepcg.runtime.errors import InputError
@@ -124,12 +125,14 @@ def labelled(
     output: Path,
     *,
     progress: Progress = silent,
+    forces_without: tuple[str, ...] = (),
     **settings: object,
 ) -> MeanForceLabels:
     restraints = RestrainConfig(TORSION, estimator="inverse-gradient", **settings)  # type: ignore[arg-type]
     config = LabelConfig(
         trajectory,
         output,
+        forces_without=forces_without,
         platform="Reference",
         restrain=True,
         restraints=restraints,
@@ -257,6 +260,24 @@ def test_a_file_of_something_else_is_not_written_over(chain: Path, tmp_path: Pat
     (tmp_path / "chain.labels.npz").write_text("nothing")
     with pytest.raises(InputError, match="is no file of labels: move it away"):
         labelled(chain, tmp_path, **QUICK)
+
+
+def test_a_bias_in_the_system_is_left_out_of_restrained_dynamics(tmp_path: Path) -> None:
+    chain = write_chain(tmp_path, "chain", chains(50, seed=3))
+    plain = labelled(chain, tmp_path / "plain", **QUICK)
+    path = chain.with_suffix(".system.xml")
+    system = read_system(path)
+    bias = openmm.CustomCVForce("20*cos(phi)")
+    phi = openmm.CustomTorsionForce("theta")
+    phi.addTorsion(0, 1, 2, 3)
+    bias.addCollectiveVariable("phi", phi)
+    system.addForce(bias)
+    path.write_text(openmm.XmlSerializer.serialize(system))
+    with pytest.raises(InputError, match="collective variables, as in metadynamics"):
+        labelled(chain, tmp_path / "biased", **QUICK)
+    without = labelled(chain, tmp_path / "without", forces_without=("CustomCVForce",), **QUICK)
+    np.testing.assert_array_equal(without.forces, plain.forces)
+    assert without.task["forces_without"] == ["CustomCVForce"]
 
 
 def test_another_seed_gives_other_labels(chain: Path, tmp_path: Path) -> None:

@@ -38,8 +38,11 @@ def rounding(mass: float) -> float:
 
 
 def elements_of(mass: float) -> tuple[str, ...]:
-    """Return the symbols of a mass, Da, the nearest first: united atoms are ``C``."""
-    if mass < LIGHTEST:
+    """Return the symbols of a mass, Da, the nearest first: united atoms are ``C``.
+
+    What has no mass is a site; Drude particles, of less than 0.9 Da, are told by their names.
+    """
+    if mass == 0:
         return (SITE,)
     off = {s: abs(m - mass) for s, m in STANDARD.items() if abs(m - mass) < rounding(mass)}
     found = sorted(off, key=off.__getitem__)

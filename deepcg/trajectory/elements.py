@@ -78,11 +78,12 @@ def resolved(atoms: AtomRecords) -> list[str]:
     known: dict[tuple[object, ...], str | None] = {}
     symbols: list[str] = []
     unsure: Counter[tuple[str, str, tuple[str, ...]]] = Counter()
+    odd: list[int] = []
     for atom, (words, stated) in enumerate(zip(said, atoms.stated, strict=True)):
         mass = None if atoms.masses is None else round(float(atoms.masses[atom]), 4)
         key = (words, stated, mass, round(float(excess[atom]), 4))
         if key not in known:
-            known[key] = _decided(atoms, atom, *key)
+            known[key] = _decided(atoms, atom, *key, odd)
         if stated is None and mass is None and not words.sure and len(_elements(words)) > 1:
             unsure[atoms.residues[atom], atoms.names[atom], words.symbols] += 1
         symbol = known[key]
@@ -90,6 +91,15 @@ def resolved(atoms: AtomRecords) -> list[str]:
             raise _unknown(atoms, atom, words, mass)
         symbols.append(symbol)
     _warn(atoms.source, unsure)
+    if odd and atoms.masses is not None:
+        _log.warning(
+            "%s: %s is %s, but its mass of %g Da is that of no element (%d kinds of atoms are so)",
+            atoms.source,
+            atoms.text(odd[0]),
+            symbols[odd[0]],
+            atoms.masses[odd[0]],
+            len(odd),
+        )
     return symbols
 
 
@@ -127,13 +137,22 @@ def _excess(atoms: AtomRecords, said: list[Said]) -> Doubles:
 
 
 def _decided(
-    atoms: AtomRecords, atom: int, words: Said, stated: str | None, mass: float | None, more: float
+    atoms: AtomRecords,
+    atom: int,
+    words: Said,
+    stated: str | None,
+    mass: float | None,
+    more: float,
+    odd: list[int],
 ) -> str | None:
-    """Return the symbol of an atom from all that is said of it, ``None`` where nothing tells."""
+    """Return the symbol of an atom from all that is said of it, ``None`` where nothing tells.
+
+    An atom whose mass is no element's is added to ``odd``.
+    """
     if stated is not None:
         _check_name(atoms, atom, words, stated)
         if mass is not None:
-            _check_mass(atoms, atom, stated, mass, more, "the file states")
+            _check_mass(atoms, atom, stated, mass, more, "the file states", odd)
         return "D" if stated == "H" and _is_deuterium(mass, words) else stated
     if mass is None:
         return words.symbols[0] if words.symbols and not words.open else None
@@ -141,10 +160,8 @@ def _decided(
     if likely:
         return "D" if likely[0] == "H" and _is_deuterium(mass, words) else likely[0]
     by_mass = elements_of(mass + more) or elements_of(mass)
-    if words.symbols and words.sure:
-        _check_mass(atoms, atom, words.symbols[0], mass, more, "its name says")
-        return words.symbols[0]
-    if not by_mass and words.symbols and not words.open:
+    if words.symbols and (words.sure or (not by_mass and not words.open)):
+        _check_mass(atoms, atom, words.symbols[0], mass, more, "its name says", odd)
         return words.symbols[0]
     return by_mass[0] if len(by_mass) == 1 else None
 
@@ -166,20 +183,14 @@ def _check_name(atoms: AtomRecords, atom: int, words: Said, stated: str) -> None
 
 
 def _check_mass(
-    atoms: AtomRecords, atom: int, symbol: str, mass: float, more: float, how: str
+    atoms: AtomRecords, atom: int, symbol: str, mass: float, more: float, how: str, odd: list[int]
 ) -> None:
-    """Refuse a mass that is another element's; warn of none's, as of masses scaled by a user."""
+    """Refuse a mass that is another element's; note one of none, as of masses scaled by a user."""
     if not atoms.own_masses or fits(symbol, mass, more):
         return
     other = [s for s in (*elements_of(mass), *elements_of(mass + more)) if s != symbol]
     if not other and symbol not in ("H", "D", SITE):
-        _log.warning(
-            "%s: %s is %s, but its mass of %g Da is that of no element",
-            atoms.source,
-            atoms.text(atom),
-            symbol,
-            mass,
-        )
+        odd.append(atom)
         return
     likely = f", that of {_called(other[0])}" if other else ""
     raise InputError(

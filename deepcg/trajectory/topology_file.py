@@ -20,7 +20,7 @@ from mdtraj.formats.pdb.pdbstructure import PdbStructure
 from deepcg.runtime.arrays import Doubles
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.warnings_of_libraries import quiet
-from deepcg.trajectory.element_names import SITE, SYMBOLS, named
+from deepcg.trajectory.element_names import AMINO_ACIDS, NUCLEOTIDES, SITE, SYMBOLS, named
 from deepcg.trajectory.elements import AtomRecords, resolved, symbol_of_element
 from deepcg.trajectory.formats import check_readable
 
@@ -110,24 +110,36 @@ def _read(path: Path) -> _Lines:
 
 
 def _read_pdb(file: IO[str]) -> _Lines:
-    lines = _Lines()
+    lines, placed, alone = _Lines(), list[str](), list[bool]()
     for chain in PdbStructure(file, load_all_models=False).iter_chains():
         for residue in chain.iter_residues():
             for atom in residue.atoms:
                 lines.names.append(atom.get_name().strip())
                 lines.residues.append(residue.get_name().strip())
                 lines.stated.append(symbol_of_element(atom.element_symbol))
-                if lines.stated[-1] is None and len(residue) == 1:
-                    lines.stated[-1] = _by_column(atom.name_with_spaces, lines.residues[-1])
+                placed.append(atom.name_with_spaces)
+                alone.append(len(residue) == 1)
+    in_place = not any(map(_is_shifted, placed, lines.residues))
+    if in_place:
+        _add_places(lines, placed, alone)
     return lines
 
 
-def _by_column(name: str, residue: str) -> str | None:
-    """Return the symbol that the place of a name tells: ``"CA  "`` is calcium, ``" CA "`` is not.
+def _is_shifted(name: str, residue: str) -> bool:
+    """Whether a name of a biopolymer's atom begins where symbols of two letters do."""
+    text = name.strip()
+    polymer = residue in AMINO_ACIDS | NUCLEOTIDES and not text.startswith("SE")
+    return polymer and name[0] != " " and len(text) < 4 and text.isalpha()
 
-    Not all programs keep to that: it counts for what may be a carbon or a metal alone.
+
+def _add_places(lines: _Lines, placed: list[str], alone: list[bool]) -> None:
+    """Add what the place of a name tells: ``"CA  "`` is calcium, ``" CA "`` is not.
+
+    It counts for atoms that may be a carbon or a metal alone.
     """
-    return SYMBOLS.get(name[:2].strip().upper()) if named(name, residue).open else None
+    for k, (name, residue) in enumerate(zip(placed, lines.residues, strict=True)):
+        if alone[k] and lines.stated[k] is None and named(name, residue).open:
+            lines.stated[k] = SYMBOLS.get(name[:2].strip().upper())
 
 
 def _read_gro(file: IO[str]) -> _Lines:

@@ -355,6 +355,34 @@ def test_a_pdb_without_elements(tmp_path: Path) -> None:
     assert found == ["N", "C", "C", "H", "Se", "Zn", "Ca", "C", "Li"]
 
 
+def test_places_of_names_count_where_a_file_keeps_to_them(tmp_path: Path) -> None:
+    atoms = [("CA  ", "ALA", 1, ""), ("CA  ", "XYZ", 2, "")]
+    (tmp_path / "x.pdb").write_text(pdb(atoms, WATER[:2]))
+    with pytest.raises(InputError, match=r"atom 1 \(CA of XYZ\) may be Ca or C"):
+        load_topology(tmp_path / "x.pdb")
+
+
+def test_masses_of_another_unit_are_refused_and_scaled_ones_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As of kg/mol: all atoms would be Drude particles."""
+    path = tmp_path / "x.psf"
+    bonds = [(0, 1), (0, 2), (0, 3), (0, 4), (1, 5)]
+    for factor in (1e-3, 10.0):
+        atoms = [
+            ("M", 1, "MEOH", f"{symbol}{k}", factor * STANDARD[symbol])
+            for k, symbol in enumerate(METHANOL_SYMBOLS)
+        ]
+        path.write_text(psf(atoms, bonds))
+        with pytest.raises(InputError, match=r"atom 2 \(H2 of MEOH\) is H .* its mass is"):
+            load_topology(path)
+    atoms = [("M", 1, "POL", name, 500.0) for name in ("C1", "O1")]
+    path.write_text(psf(atoms, [(0, 1)]))
+    assert symbols_of(load_topology(path)) == ["C", "O"]
+    assert len(caplog.records) == 1
+    assert "its mass of 500 Da is that of no element (2 kinds of atoms are so)" in caplog.text
+
+
 def test_an_element_that_a_name_contradicts_is_refused(tmp_path: Path) -> None:
     atoms = [(" OW ", "SOL", 1, "C"), (" HW1", "SOL", 1, "H"), (" HW2", "SOL", 1, "H")]
     (tmp_path / "x.pdb").write_text(pdb(atoms, WATER))

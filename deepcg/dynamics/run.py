@@ -19,6 +19,7 @@ from torch import Generator, Tensor
 import sampling
 from deepcg.dynamics.blowups import describe
 from deepcg.dynamics.config import DynamicsConfig
+from deepcg.dynamics.sampled_temperature import about_temperature, mean_temperature
 from deepcg.dynamics.samples import Samples, trajectories_in
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import write_whole
@@ -55,12 +56,13 @@ class SamplingError(InputError):
 class Summary:
     """What came out of the replicas; nm, ps, K, kJ/mol.
 
-    ``ns_per_day`` adds up all replicas. ``temperature_error`` is the standard error from
-    the scatter between replicas, ``None`` for a single one; temperatures are ``None`` for
-    overdamped dynamics, which have no velocities. ``energy`` is without a bias. With replica
-    exchange, ``energy`` and ``temperature`` are those of the lowest temperature, and
-    ``acceptance`` has the accepted fraction of swaps of every temperature with the next. Replicas
-    ``dropped`` blew up; their frames do not count.
+    ``ns_per_day`` adds up all replicas. ``temperature_error`` is the standard error of correlated
+    frames, or of the scatter between replicas where these are too short for it (then ``None`` for
+    a single one); ``temperature_warning`` is what to tell where the temperature is not the
+    ``temperature_target``. Temperatures are ``None`` for overdamped dynamics, which have no
+    velocities. ``energy`` is without a bias. With replica exchange, ``energy`` and ``temperature``
+    are those of the lowest temperature, and ``acceptance`` has the accepted fraction of swaps of
+    every temperature with the next. Replicas ``dropped`` blew up; their frames do not count.
     """
 
     n_replicas: int
@@ -76,6 +78,8 @@ class Summary:
     ns_per_day_per_replica: float
     acceptance: tuple[float, ...] = ()
     dropped: tuple[int, ...] = ()
+    temperature_target: float | None = None
+    temperature_warning: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -384,6 +388,7 @@ def _resume(job: _Job, notes: Settings) -> Checkpoint:
         _check_same_model(path, checkpoint.state, job.replicas.force_field)
         n_frames = checkpoint.step // config.every - config.n_equilibration
         dropped = dropped_of(checkpoint)
+        job.samples.take_back(dropped)
         if n_frames > 0:
             job.samples.truncate(n_frames, dropped)
         else:  # the files may not be there yet
@@ -398,10 +403,11 @@ def _resume(job: _Job, notes: Settings) -> Checkpoint:
 
 def _is_resumable(output: Path, resume: bool) -> bool:
     """Return whether to resume; refuse to overwrite the samples of another run."""
-    checkpoint = output / "checkpoint.pt"
-    if checkpoint.exists() and resume:
+    saved = [output / "checkpoint.pt", output / "checkpoint.previous.pt"]
+    checkpoints = [file for file in saved if file.exists()]
+    if checkpoints and resume:
         return True
-    found = [checkpoint] if checkpoint.exists() else trajectories_in(output)
+    found = checkpoints or trajectories_in(output)
     if found:
         way_out = "cannot be resumed without checkpoint.pt" if resume else "resume them"
         log = output / "log.csv"
@@ -444,15 +450,28 @@ def _check_same_model(path: Path, state: SamplerState, force_field: ForceField) 
         )
 
 
+def _scatter(series: NDArray[np.float64]) -> float | None:
+    """Return the standard error from the means of replicas, of (n_frames, n_replicas)."""
+    n = series.shape[1]
+    return float(series.mean(0).std(ddof=1) / math.sqrt(n)) if n > 1 else None
+
+
 def _summarize(job: _Job, checkpoint: Checkpoint) -> Summary:
     samples, config, method = job.samples, job.config, job.replicas.method
     n_replicas, n_target = len(samples.trajectories), samples.n_target
     log: NDArray[np.float64] = np.loadtxt(samples.log, delimiter=",", skiprows=1, ndmin=2)
     dropped = dropped_of(checkpoint)
     healthy = [i for i in range(n_target) if i not in dropped]
-    replicas = log[:, 3 + n_replicas :][:, healthy].mean(0)
-    kinetic = None if np.isnan(replicas).any() else float(replicas.mean())
-    error = float(replicas.std(ddof=1) / math.sqrt(len(healthy))) if len(healthy) > 1 else None
+    series = log[:, 3 + n_replicas :][:, healthy]
+    kinetic = None if np.isnan(series).any() else float(series.mean())
+    error = _scatter(series)
+    sampled = None if kinetic is None else mean_temperature(series)
+    warning = None
+    if sampled is not None:
+        error = sampled.error
+        warning = about_temperature(
+            sampled, config.temperature, dt=config.step, friction=config.friction
+        )
     seconds = float(checkpoint.notes["seconds"])
     speed = checkpoint.step * config.step / 1000 / (seconds / 86_400)
     summary = Summary(
@@ -469,6 +488,8 @@ def _summarize(job: _Job, checkpoint: Checkpoint) -> Summary:
         ns_per_day_per_replica=speed,
         acceptance=tuple(method.acceptance.tolist()) if isinstance(method, ReplicaExchange) else (),
         dropped=tuple(sorted(dropped)),
+        temperature_target=config.temperature,
+        temperature_warning=warning,
     )
     write_whole(samples.folder / "summary.json", json.dumps(asdict(summary), indent=2) + "\n")
     return summary

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,19 +20,23 @@ from deepcg.runtime.files import (
     read_tensors,
     replacing,
     to_disk,
+    write_bytes,
     write_tensors,
     writing,
 )
 from deepcg.trajectory.formats import open_trajectory_file
 from deepcg.trajectory.formats.dcd_writer import DcdFormat
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Samples:
     """The folder ``samples/``: ``000.dcd`` ..., ``topology.pdb``, ``log.csv``, ``checkpoint.pt``.
 
-    Row k of the log is frame k of every replica. Nothing stays open between frames, so a
-    run that is killed leaves whole frames up to the last.
+    The checkpoint before the last is kept as ``checkpoint.previous.pt``, should the last
+    be damaged. Row k of the log is frame k of every replica. Nothing stays open between frames,
+    so a run that is killed leaves whole frames up to the last.
     """
 
     folder: Path
@@ -76,6 +81,11 @@ class Samples:
         """Where a run goes on from."""
         return self.folder / "checkpoint.pt"
 
+    @property
+    def previous(self) -> Path:
+        """Where a run goes on from if the checkpoint is damaged."""
+        return self.folder / "checkpoint.previous.pt"
+
     def create(self, positions: Tensor) -> None:
         """Make all files, without frames; ``topology.pdb`` shows ``positions`` (n_beads, 3)."""
         for path in self.trajectories:
@@ -100,7 +110,13 @@ class Samples:
         for i in dropped:
             path = self.trajectories[i]
             if path.exists():
-                path.replace(path.with_name(f"dropped-{path.name}"))
+                path.replace(_dropped_name(path))
+
+    def take_back(self, dropped: frozenset[int]) -> None:
+        """Give trajectories their names again that are not dropped: an old checkpoint knew them."""
+        for path in self.kept(dropped):
+            if _dropped_name(path).exists() and not path.exists():
+                _dropped_name(path).replace(path)
 
     def append(
         self,
@@ -148,22 +164,41 @@ class Samples:
         for path in (*self.trajectories, self.log):
             if path.exists():  # before the first frame they need not
                 to_disk(path)
+        if self.checkpoint.exists():
+            write_bytes(self.previous, self.checkpoint.read_bytes())
         write_tensors(self.checkpoint, sampling.pack(checkpoint))
 
     def load(self, device: torch.device) -> sampling.Checkpoint:
-        """Return the checkpoint, its state on ``device``.
+        """Return the checkpoint, its state on ``device``: the one before it if it is damaged.
 
         Raises
         ------
         ValueError
-            The file is not whole, is damaged or holds something else.
+            Neither is whole, or they hold something else.
         """
         try:
-            return sampling.unpack(read_tensors(self.checkpoint, device))
-        except InputError as error:
-            raise ValueError(str(error)) from error
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{self.checkpoint} is not a checkpoint of a sampler") from error
+            return _read(self.checkpoint, device)
+        except ValueError as error:
+            try:
+                before = _read(self.previous, device)
+            except ValueError:
+                raise error from None  # the last one is what the user knows of
+            _log.warning("%s; going on from %s, step %d", error, self.previous.name, before.step)
+            write_bytes(self.checkpoint, self.previous.read_bytes())
+            return before
+
+
+def _dropped_name(trajectory: Path) -> Path:
+    return trajectory.with_name(f"dropped-{trajectory.name}")
+
+
+def _read(path: Path, device: torch.device) -> sampling.Checkpoint:
+    try:
+        return sampling.unpack(read_tensors(path, device))
+    except InputError as error:
+        raise ValueError(str(error)) from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not a checkpoint of a sampler") from error
 
 
 def read_samples(trajectory: Path) -> tuple[Tensor, Tensor | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +32,8 @@ from deepcg.runtime.locks import folder_locked
 from deepcg.runtime.progress import Progress, silent
 from deepcg.runtime.provenance import file_hash, versions
 from deepcg.workflow.fit.run_folder import starts
+
+_log = logging.getLogger(__name__)
 
 COMPILE = ("auto", "on", "off")
 
@@ -169,6 +172,8 @@ def _sample(
     }
     write_whole(output / "sample.json", json.dumps(record, indent=1, default=str) + "\n")
     tell(_in_words(summary, config))
+    if summary.temperature_warning is not None:
+        _log.warning("%s", summary.temperature_warning)
     return summary
 
 

@@ -16,6 +16,7 @@ import sampling
 from deepcg.dynamics.blowups import pushed_pair
 from deepcg.dynamics.config import DynamicsConfig
 from deepcg.dynamics.run import Replicas, SamplingError, run_dynamics
+from deepcg.dynamics.sampled_temperature import mean_temperature
 from deepcg.runtime.errors import InputError
 from deepcg.units import BOLTZMANN
 
@@ -92,6 +93,7 @@ def test_a_run_leaves_the_files_that_compare_reads(tmp_path):
     assert sorted(p.name for p in (tmp_path / "samples").iterdir()) == [
         "000.dcd",
         "001.dcd",
+        "checkpoint.previous.pt",
         "checkpoint.pt",
         "log.csv",
         "summary.json",
@@ -229,6 +231,67 @@ def test_the_temperature_of_harmonic_wells_is_right_at_a_large_step(tmp_path):
     assert summary.energy == pytest.approx(n / 2 * KT, rel=0.03)
 
 
+def harmonic(omega, x0):
+    k = 18.0 * omega**2
+    return lambda x: ((k / 2 * (x - x0) ** 2).sum((1, 2)), -k * (x - x0))
+
+
+@pytest.mark.parametrize(
+    ("options", "way_out"),
+    [
+        ({"friction": 0.0}, "without --friction nothing holds the temperature"),
+        ({"friction": 5.0, "force_field": "noisy"}, "smaller time step (--dt 0.001)"),
+    ],
+)
+def test_a_temperature_that_is_off_is_told(options, way_out, tmp_path):
+    """Constant energy from cold starts; and forces with noise, which heats."""
+    x0, noise = lattice(1), torch.Generator().manual_seed(1)
+    field = harmonic(50.0, x0)
+    if options.pop("force_field", None):
+        quiet = field
+        field = lambda x: (
+            quiet(x)[0],
+            quiet(x)[1] + 150 * torch.randn(x.shape, generator=noise),
+        )
+    summary = go(tmp_path, field, ps=4.0, **options)
+    told = summary.temperature_warning
+    assert told is not None
+    assert f"{summary.temperature:.2f} +- {summary.temperature_error:.2f} K" in told
+    assert "the 300 K asked for" in told
+    assert told.endswith(way_out)
+    saved = json.loads((tmp_path / "summary.json").read_text())
+    assert saved["temperature_warning"] == told
+    assert saved["temperature_target"] == 300
+
+
+def test_a_right_temperature_is_not_remarked_on(tmp_path):
+    summary = go(tmp_path, harmonic(50.0, lattice(1)), ps=8.0, friction=5.0)
+    assert summary.temperature_warning is None
+    assert abs(summary.temperature - 300) < 4 * summary.temperature_error
+
+
+def test_the_error_of_a_temperature_has_the_false_alarms_that_it_says():
+    """2 standard errors of correlated series are exceeded by 4.6 %, 4 by one in 16 000."""
+    rng = np.random.default_rng(5)
+    deviations = []
+    for _ in range(1000):
+        memory, n = 0.8, 400
+        kicks = rng.normal(size=(n, 4)) * 20
+        series = np.empty((n, 4))
+        series[0] = 300 + kicks[0] / math.sqrt(1 - memory**2)
+        for k in range(1, n):
+            series[k] = 300 + memory * (series[k - 1] - 300) + kicks[k]
+        found = mean_temperature(series)
+        deviations.append((found.value - 300) / found.error)
+    beyond = np.abs(deviations)
+    assert (beyond > 4).sum() == 0
+    assert abs((beyond > 2).mean() - 0.046) < 4 * math.sqrt(0.046 / 1000)
+
+
+def test_few_frames_say_nothing_of_a_temperature():
+    assert mean_temperature(np.full((5, 8), 400.0)) is None
+
+
 def test_overdamped_dynamics_report_no_temperature(tmp_path):
     summary = go(tmp_path, integrator="overdamped", friction=50.0)
     assert summary.temperature is None
@@ -256,11 +319,67 @@ def test_a_checkpoint_with_a_changed_number_is_refused(tmp_path):
     moved = replace(whole.state, positions=whole.state.positions + 1e-6)
     table = torch.load(path, weights_only=True)
     torch.save(table | sampling.pack(replace(whole, state=moved)), path)  # but the hash
+    (tmp_path / "checkpoint.previous.pt").unlink()
     with pytest.raises(InputError, match=r"cannot resume: .*checkpoint\.pt .* damaged; delete"):
         go(tmp_path, resume=True)
     del table["sha256"]  # as older versions wrote it
     torch.save(table, path)
     go(tmp_path, resume=True)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:700])
+
+
+def flipped(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def gone(path):
+    path.unlink()
+
+
+def other(path):
+    torch.save({"weights": torch.zeros(3)}, path)
+
+
+@pytest.mark.parametrize("calls", [25, 101])
+@pytest.mark.parametrize("damage", [cut, flipped, gone, other])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(damage, calls, tmp_path, caplog):
+    go(tmp_path / "whole", checkpoint_seconds=0.0)
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path / "cut", Interrupt(calls), checkpoint_seconds=0.0)
+    damage(tmp_path / "cut" / "checkpoint.pt")
+    go(tmp_path / "cut", resume=True)
+    (line,) = (r.getMessage() for r in caplog.records)
+    assert "checkpoint.pt" in line
+    assert "going on from checkpoint.previous.pt, step" in line
+    assert content(tmp_path / "cut") == content(tmp_path / "whole")
+
+
+def test_without_a_whole_checkpoint_nothing_is_resumed(tmp_path):
+    go(tmp_path)
+    before = content(tmp_path)
+    for name in ("checkpoint.pt", "checkpoint.previous.pt"):
+        cut(tmp_path / name)
+    with pytest.raises(InputError, match=r"cannot resume: .*checkpoint\.pt .*; delete"):
+        go(tmp_path, resume=True, ps=0.4)
+    assert content(tmp_path) == before
+
+
+def test_a_damaged_checkpoint_brings_back_a_replica_that_was_dropped_after_it(tmp_path):
+    go(tmp_path / "whole", sticky, drop_blown_up=True)
+    go(tmp_path / "cut", sticky, drop_blown_up=True)
+    early = tmp_path / "early"
+    with pytest.raises(SamplingError):
+        go(early, sticky)
+    before = (early / "checkpoint.pt").read_bytes()  # of both replicas, one of which will stick
+    (tmp_path / "cut" / "checkpoint.previous.pt").write_bytes(before)
+    flipped(tmp_path / "cut" / "checkpoint.pt")
+    go(tmp_path / "cut", sticky, drop_blown_up=True, resume=True)
+    assert content(tmp_path / "cut") == content(tmp_path / "whole")
 
 
 def test_a_blow_up_names_step_replica_and_pair_and_keeps_the_good_part(tmp_path):
@@ -356,6 +475,7 @@ def test_samples_are_never_overwritten(tmp_path):
     with pytest.raises(InputError, match=r"already \(checkpoint\.pt\), 10 frames: resume"):
         go(tmp_path)
     (tmp_path / "checkpoint.pt").unlink()
+    (tmp_path / "checkpoint.previous.pt").unlink()
     with pytest.raises(InputError, match=r"cannot be resumed without checkpoint\.pt"):
         go(tmp_path, resume=True)
     assert content(tmp_path) == before
@@ -384,6 +504,7 @@ def test_files_that_lost_frames_are_not_resumed(tmp_path, name):
     go(tmp_path)
     path = tmp_path / name
     path.write_bytes(path.read_bytes()[:700])
+    (tmp_path / "checkpoint.previous.pt").unlink()
     with pytest.raises(InputError, match=f"cannot resume: .*{name}.*; delete"):
         go(tmp_path, resume=True, ps=0.4)
 

@@ -32,7 +32,8 @@ from deepcg.runtime.locks import folder_locked
 from deepcg.runtime.progress import Progress, silent
 from deepcg.runtime.provenance import file_hash
 from deepcg.trajectory.frames import Frames
-from deepcg.trajectory.reader import Trajectory, iter_frames, open_trajectory
+from deepcg.trajectory.reader import Trajectory, iter_numbered_frames, open_trajectory
+from deepcg.trajectory.skipped_frames import SkippedFrames
 
 _log = logging.getLogger(__name__)
 
@@ -98,6 +99,7 @@ def label(
     trust: bool = False,
     forces_without: Sequence[str] = (),
     forces_with: Sequence[str] = (),
+    skip_frames: str = "",
     progress: Progress = silent,
 ) -> Labels:
     """Compute the forces of every frame, once, and return the files that hold them.
@@ -118,6 +120,8 @@ def label(
         Whether code in the System may be run.
     forces_without, forces_with
         Forces of the System to leave out, and to keep although they look like a bias.
+    skip_frames
+        Frames that are not computed, in the form of ``--skip-frames``: their forces are NaN.
 
     Raises
     ------
@@ -128,8 +132,9 @@ def label(
     """
     path = Path(trajectory)
     system_path = _system_path(path, system)
+    skipped = SkippedFrames.of(skip_frames)
     chosen = {"forces_without": [*forces_without], "forces_with": [*forces_with]}
-    task = _task(path, system_path, chosen)
+    task = _task(path, system_path, chosen, skip_frames)
     beside, labels = Labels.of(path), Labels.of(path, output)
     if _are_done(beside, task):
         _tidy(beside)
@@ -139,7 +144,9 @@ def label(
             labels.parts.remove()
             return labels
         _make_room(labels)
-        source = open_trajectory(path, topology=topology, system=system_path, trust=trust)
+        source = open_trajectory(
+            path, topology=topology, system=system_path, trust=trust, skipped=skipped
+        )
         whole = read_system(system_path, trust=trust)
         used = without_bias(whole, forces_without, forces_with, system_path)
         work = _Work.on(source, used, task, labels, open_platform(platform), threads)
@@ -173,7 +180,9 @@ def _system_path(trajectory: Path, named: str | Path | None) -> Path:
     return path
 
 
-def _task(trajectory: Path, system: Path, chosen: dict[str, list[str]]) -> dict[str, object]:
+def _task(
+    trajectory: Path, system: Path, chosen: dict[str, list[str]], skip_frames: str
+) -> dict[str, object]:
     """Return what tells these labels from those of other files."""
     with system.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -184,6 +193,7 @@ def _task(trajectory: Path, system: Path, chosen: dict[str, list[str]]) -> dict[
         "system_sha256": digest,
         "trajectory_hash": file_hash(trajectory),
         **{key: names for key, names in chosen.items() if names},
+        "skip_frames": skip_frames,
     }
 
 
@@ -197,7 +207,12 @@ def _record(path: Path) -> dict[str, object]:
 
 
 def _describes(provenance: Path, task: dict[str, object]) -> bool:
-    record = _record(provenance)
+    """Whether labels serve a task: its own, or those that leave out no frame."""
+    return _is_of(provenance, task) or _is_of(provenance, {**task, "skip_frames": ""})
+
+
+def _is_of(provenance: Path, task: dict[str, object]) -> bool:
+    record = {"skip_frames": "", **_record(provenance)}  # older ones left out none
     chosen = ("forces_without", "forces_with")
     return all(record.get(key) == task.get(key) for key in (*task, *chosen))
 
@@ -266,12 +281,13 @@ class _Work:
         done = self.begin()
         forces = np.lib.format.open_memmap(self.parts.forces, mode="r+")
         energies = np.lib.format.open_memmap(self.parts.energies, mode="r+")
-        for frames in iter_frames(self.source, chunk=chunk, start=done, with_forces=False):
-            block = slice(done, done + len(frames))
-            energies[block], forces[block] = self.evaluate(frames, first=done)
+        parts = iter_numbered_frames(self.source, chunk=chunk, start=done, with_forces=False)
+        for first, frames in parts:
+            block = slice(first, first + len(frames))
+            energies[block], forces[block] = self.evaluate(frames, first=first)
             energies.flush()
             forces.flush()
-            done += len(frames)
+            done = first + len(frames)
             write_whole(self.parts.provenance, json.dumps({**self.task, "frames_done": done}))
             progress(done, self.source.n_frames, "compute forces")
         self.finish()
@@ -283,15 +299,17 @@ class _Work:
         if self.parts.forces.exists() and not self.parts.energies.exists():
             with suppress(FileNotFoundError):  # what finished was killed between the two
                 os.replace(self.labels.energies, self.parts.energies)
-        if _describes(self.parts.provenance, self.task) and all(file.exists() for file in files):
+        if _is_of(self.parts.provenance, self.task) and all(file.exists() for file in files):
             return int(str(record["frames_done"]))
         self.parts.remove()
         n_frames, n_atoms = self.source.n_frames, self.source.n_atoms
         for file, shape in zip(files, ((n_frames, n_atoms, 3), (n_frames,)), strict=True):
             dtype = np.float32 if file == self.parts.forces else np.float64
             with writing(file):
-                np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
+                table = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
                 _take_room(file)
+                table[~self.source.skipped.kept(0, n_frames)] = np.nan
+                table.flush()
         return 0
 
     def evaluate(self, frames: Frames, *, first: int) -> tuple[Doubles, NDArray[np.float32]]:

@@ -8,6 +8,9 @@
 `rigid_motions`       forces on dihedrals, angles and distances by rigid motions
 `inverse_gradient`    instantaneous collective forces of any coordinates, with constraints
 `cv_estimators`       the registry of these, and their quietest mixture
+`hypervirial`         do forces belong to positions, by the hypervirial theorem
+`random_forces`       are forces of a thermostat among them
+`force_series`        frames with forces of another size, and a start that drifts
 `constraints`         which atoms are held together
 `mean_force_labels`   mean forces from restrained runs, in a file
 ====================  ==========================================================================

@@ -10,6 +10,7 @@
 `reader`            which files belong together, whether they agree, and their frames
 `consistency`       do trajectory, forces and System belong together
 `sanity_checks`     can frames be what they are said to be
+`skipped_frames`    frames to leave out, as `--skip-frames` names them
 `frame_weights`     statistical weights of frames from files beside a trajectory
 `bias_weights`      the same from the COLVAR of a biased run
 `formats`           a module for each file format

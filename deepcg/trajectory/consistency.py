@@ -229,7 +229,7 @@ def check_finite(path: Path | None, what: str, first: int, values: Floats | None
     frame, atom, _ = np.argwhere(~np.isfinite(values))[0]
     raise InputError(
         f"{path}: the {what} of atom {atom} in frame {first + frame} (from 0) are "
-        f"{values[frame, atom]}"
+        f"{values[frame, atom]}: --skip-frames {first + frame} leaves the frame out"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import mdtraj
@@ -43,6 +43,7 @@ from deepcg.trajectory.formats import (
 from deepcg.trajectory.frame_weights import weights_beside
 from deepcg.trajectory.frames import Frames
 from deepcg.trajectory.sanity_checks import Bonds, Repeats, check_sizes
+from deepcg.trajectory.skipped_frames import SkippedFrames
 from deepcg.trajectory.topology import (
     MoleculeGraph,
     formula,
@@ -85,6 +86,8 @@ class Trajectory:
         has its own.
     trust
         Whether code in the System may be run.
+    skipped
+        Frames that are left out wherever frames are read; numbers count them nevertheless.
     """
 
     trajectory: Path
@@ -97,6 +100,12 @@ class Trajectory:
     force_recording: TrajectoryFile | None
     weights: Floats | None
     trust: bool = False
+    skipped: SkippedFrames = field(default_factory=SkippedFrames)
+
+    @property
+    def kept(self) -> Integers:
+        """Numbers of the frames that are not left out."""
+        return np.flatnonzero(self.skipped.kept(0, self.n_frames))
 
     @property
     def topology(self) -> mdtraj.Topology:
@@ -121,12 +130,13 @@ class Trajectory:
 
     def describe(self) -> dict[str, object]:
         """Return what there is to tell about the files, as plain values."""
-        first = next(iter_frames(self, chunk=1, stop=1))
+        first = next(iter_frames(self, chunk=1))
         return {
             "trajectory": str(self.trajectory),
             "system": None if self.system is None else str(self.system),
             "forces": None if self.forces is None else str(self.forces),
             "frames": self.n_frames,
+            **({"frames left out": self.n_frames - len(self.kept)} if self.skipped else {}),
             "frame_time_ps": self.frame_time,
             "atoms": self.n_atoms,
             "molecules": _composition(self.graph),
@@ -144,6 +154,7 @@ def open_trajectory(
     forces: str | Path | None = None,
     units: str | None = None,
     trust: bool = False,
+    skipped: SkippedFrames | None = None,
 ) -> Trajectory:
     """Open a trajectory, find what belongs to it and check that it fits together.
 
@@ -163,6 +174,8 @@ def open_trajectory(
         ``"LENGTH,ENERGY"`` of files that do not fix theirs.
     trust
         Whether code in the System may be run, once it is read.
+    skipped
+        Frames to leave out; ``None`` for none.
 
     Raises
     ------
@@ -182,11 +195,13 @@ def open_trajectory(
     full = None if topology_path is None else MoleculeGraph(load_topology(topology_path, masses))
     recording = _open_trajectory(path, None if full is None else full.topology, units, inside)
     atoms, known = _trajectory_atoms(recording, full, topology_path)
-    complete = _complete(recording, known)
+    skipped = skipped or SkippedFrames()
+    first = int(np.argmax(skipped.kept(0, recording.n_frames)))
+    complete = _complete(recording, known, first)
     if system_path is not None:
         check_system(system_path, complete if atoms is None or full is None else full)
         if atoms is None:
-            check_held(system_path, _first_whole(recording, complete), path)
+            check_held(system_path, _first_whole(recording, complete, first), path)
     complete = with_isotopes(complete, symbols_of(recording))
     own = (forces is None or inside is not None) and recording.has_forces
     force_recording = None
@@ -206,6 +221,7 @@ def open_trajectory(
         force_recording,
         None if ending_of(path) == ".npz" else weights_beside(path, recording.n_frames),
         trust,
+        skipped,
     )
 
 
@@ -228,10 +244,33 @@ def iter_frames(
     InputError
         Positions, forces or a box are not usable; the message names the frame.
     """
+    numbered = iter_numbered_frames(
+        source, chunk=chunk, start=start, stop=stop, with_forces=with_forces
+    )
+    for _, frames in numbered:
+        yield frames
+
+
+def iter_numbered_frames(
+    source: Trajectory,
+    *,
+    chunk: int = 500,
+    start: int = 0,
+    stop: int | None = None,
+    with_forces: bool = True,
+) -> Iterator[tuple[int, Frames]]:
+    """Yield the number of a frame, and frames from it on without a gap, as ``iter_frames`` does.
+
+    Raises
+    ------
+    InputError
+        As ``iter_frames``.
+    """
     stop = source.n_frames if stop is None else min(stop, source.n_frames)
     tree, bonded, repeats = source.graph.spanning_tree, Bonds(source.graph), Repeats()
     types = torch.tensor(source.graph.numbers)
-    for first, block, apart in _paired(source, chunk, start, stop, with_forces):
+    pairs = _paired(source, chunk, start, stop, with_forces)
+    for first, block, apart in _kept(pairs, source.skipped):
         block, rotated = _upright(source.trajectory, first, block)
         check_finite(source.trajectory, "positions", first, block.positions)
         forces = block.forces if with_forces else None
@@ -247,12 +286,15 @@ def iter_frames(
         weights = block.weights
         if weights is None and source.weights is not None:
             weights = source.weights[first : first + len(positions)]
-        yield Frames(
-            _tensor(positions),
-            None if block.box is None else _tensor(block.box),
-            None if forces is None else _tensor(forces),
-            types,
-            None if weights is None else _tensor(weights),
+        yield (
+            first,
+            Frames(
+                _tensor(positions),
+                None if block.box is None else _tensor(block.box),
+                None if forces is None else _tensor(forces),
+                types,
+                None if weights is None else _tensor(weights),
+            ),
         )
 
 
@@ -371,11 +413,11 @@ def _trajectory_atoms(
     return solute, part
 
 
-def _complete(recording: TrajectoryFile, known: MoleculeGraph | None) -> MoleculeGraph:
-    """Return the graph with all bonds, from the first frame where it lacks some."""
-    block, _ = _upright(recording.path, 0, next(recording.blocks(1, 0, 1)))
-    check_finite(recording.path, "positions", 0, block.positions)
-    check_sizes(recording.path, 0, _present(block.positions), block.box)
+def _complete(recording: TrajectoryFile, known: MoleculeGraph | None, first: int) -> MoleculeGraph:
+    """Return the graph with all bonds, from the frame ``first`` where it lacks some."""
+    block, _ = _upright(recording.path, first, next(recording.blocks(1, first, first + 1)))
+    check_finite(recording.path, "positions", first, block.positions)
+    check_sizes(recording.path, first, _present(block.positions), block.box)
     positions = _present(block.positions)[0]
     box = None if block.box is None else block.box[0]
     if known is not None:
@@ -388,9 +430,9 @@ def _complete(recording: TrajectoryFile, known: MoleculeGraph | None) -> Molecul
     return complete
 
 
-def _first_whole(recording: TrajectoryFile, graph: MoleculeGraph) -> Floats:
-    """Return the first frame (n_atoms, 3), nm, with its molecules whole."""
-    block, _ = _upright(recording.path, 0, next(recording.blocks(1, 0, 1)))
+def _first_whole(recording: TrajectoryFile, graph: MoleculeGraph, first: int) -> Floats:
+    """Return the frame ``first`` (n_atoms, 3), nm, with its molecules whole."""
+    block, _ = _upright(recording.path, first, next(recording.blocks(1, first, first + 1)))
     whole: Floats = make_whole(_present(block.positions), block.box, graph.spanning_tree)[0]
     return whole
 
@@ -412,6 +454,19 @@ def _paired(
         yield from zip(
             firsts, blocks, source.force_recording.blocks(chunk, start, stop), strict=True
         )
+
+
+def _kept(
+    pairs: Iterator[tuple[int, Block, Block | None]], skipped: SkippedFrames
+) -> Iterator[tuple[int, Block, Block | None]]:
+    """Yield the parts of blocks between frames that are left out."""
+    for first, block, apart in pairs:
+        if not skipped:
+            yield first, block, apart
+            continue
+        length = len(_present(block.positions))
+        for some in skipped.runs(first, length):
+            yield first + some.start, block[some], None if apart is None else apart[some]
 
 
 def _upright(path: Path, first: int, block: Block) -> tuple[Block, bool]:

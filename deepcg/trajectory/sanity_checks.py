@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from deepcg.geometry.box import volumes
 from deepcg.runtime.arrays import Floats, Integers
 from deepcg.runtime.errors import InputError
+from deepcg.trajectory.skipped_frames import numbers_in_words
 from deepcg.trajectory.topology import MoleculeGraph
 from deepcg.units import ANGSTROM
 
@@ -98,7 +99,8 @@ def check_sizes(path: Path, first: int, positions: Floats, box: Floats | None) -
         frame, atom, _ = far[0]
         raise InputError(
             f"{path}: atom {atom} in frame {first + frame} (from 0) is at "
-            f"{positions[frame, atom].tolist()} nm: the frame is damaged"
+            f"{positions[frame, atom].tolist()} nm: the frame is damaged; --skip-frames "
+            f"{first + frame} leaves it out"
         )
     if box is None:
         return
@@ -119,32 +121,49 @@ class Repeats:
         self.last: Floats | None = None
 
     def check(self, path: Path, first: int, positions: Floats) -> None:
-        """Check frames (f, n, 3) that follow those that were checked before."""
-        for k, frame in enumerate(positions):
-            if self.last is not None and self.start is not None and frame.shape[0] > 0:
-                for other, name in ((self.last, "the one before"), (self.start, "the first")):
-                    if frame[0, 0] == other[0, 0] and np.array_equal(frame, other):
-                        raise InputError(
-                            f"{path}: frame {first + k} repeats {name}: are pieces of a run joined "
-                            "with an overlap? Leave one of the two out"
-                        )
-            if self.start is None:
-                self.start = frame
-            self.last = frame
+        """Check frames (f, n, 3), numbered from ``first`` on, that follow those checked before."""
+        found = [
+            (first + k, name) for k, frame in enumerate(positions) if (name := self._as(frame))
+        ]
+        if found:
+            numbers = numbers_in_words(np.array([number for number, _ in found]))
+            raise InputError(
+                f"{path}: frame {found[0][0]} repeats {found[0][1]}: are pieces of a run joined "
+                f"with an overlap? --skip-frames {numbers} leaves out what repeats"
+            )
+
+    def _as(self, frame: Floats) -> str | None:
+        """Return which frame, of those to compare with, is the same as one (n, 3), if any is."""
+        start, last = self.start, self.last
+        self.start, self.last = frame if start is None else start, frame
+        if start is None or last is None or not len(frame):
+            return None
+        for other, name in ((last, "the one before"), (start, "the first")):
+            if frame[0, 0] == other[0, 0] and np.array_equal(frame, other):
+                return name
+        return None
 
 
-def warn_of_forces(path: Path, forces: NDArray[np.float32], graph: MoleculeGraph) -> None:
-    """Warn of forces (f, n_atoms, 3), kJ/mol/nm, of a size that bonded atoms do not have."""
+def warn_of_forces(path: Path, forces: NDArray[np.float32], graph: MoleculeGraph) -> bool:
+    """Warn of forces (f, n_atoms, 3), kJ/mol/nm, of a size that bonded atoms do not have.
+
+    The size is that of most frames: one that is damaged does not count.
+
+    Returns
+    -------
+    Whether there is something to warn of.
+    """
     real = graph.numbers > 0
     if not len(graph.bonds) or not real.any():
-        return
-    size = float(np.sqrt(np.square(forces[:, real], dtype=np.float64).mean()))
+        return False
+    squares = np.square(forces[:, real], dtype=np.float64).mean((1, 2))
+    size = float(np.sqrt(np.median(squares)))
     if size == 0:
-        _log.warning("%s: all forces are 0", path)
-        return
+        _log.warning("%s: all forces are 0%s", path, " in most frames" if squares.any() else "")
+        return True
     off = math.log(USUAL_FORCE / size)
     if abs(off) < math.log(USUAL_WITHIN):
-        return
+        return False
     likely = min(FACTORS, key=lambda name: abs(abs(off) - math.log(FACTORS[name])))
     cause = f"as if they were in {likely}" if off > 0 else f"as if kJ/mol/nm were read as {likely}"
     _log.warning(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,13 +34,15 @@ from deepcg.training.quality import quality_from_json
 from deepcg.trajectory.frames import Frames
 from deepcg.trajectory.reader import Trajectory, iter_frames
 from deepcg.units import thermal_energy
-from deepcg.workflow.dataset.beads import DataConfig, map_positions, open_data
+from deepcg.workflow.dataset.beads import DataConfig, map_positions, open_data, used_frames
 from deepcg.workflow.fit.config import FitConfig
 from deepcg.workflow.fit.run_folder import fit_config_of
 from free_energy import Estimate, block_average
 
 PRESSURE_FRAMES = 256
 """Of the microscopic trajectory, evenly spaced: two energies each."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,9 @@ class CompareConfig:
         Other such folders, of the same beads, to show beside it (a baseline, say).
     reference
         Microscopic trajectory; by default the one that the model was fitted to.
+    skip_frames
+        Frames of the reference to leave out: numbers and ranges from 0, such as 0,5,100-200; by
+        default those that the fit left out of the same file.
     frame_ps
         Time between frames of the reference, ps; by default what its file says.
     cutoff
@@ -69,6 +75,7 @@ class CompareConfig:
     run: Path
     also: tuple[Path, ...] = ()
     reference: Path | None = None
+    skip_frames: str | None = None
     frame_ps: float | None = None
     cutoff: float | None = None
     name: str | None = None
@@ -172,9 +179,19 @@ def _reference(
     data = replace(fitted.data, forces=None)
     if config.reference is not None:  # another file: what belongs to it is beside it
         data = DataConfig(map=fitted.data.map, units=fitted.data.units)
+    if config.skip_frames is not None:
+        data = replace(data, skip_frames=config.skip_frames)
     source = open_data(path, data, fitted.temperature)
     beads = map_positions(source, data, progress)
     step = source.frame_time if config.frame_ps is None else config.frame_ps
+    if step is not None and len(np.unique(np.diff(used_frames(source, data)))) > 1:
+        _log.warning(
+            "%s: --skip-frames %s leaves gaps in time: nothing is said about the dynamics of the "
+            "reference",
+            path,
+            data.skip_frames,
+        )
+        step = None
     return TrajectorySet(
         "microscopic",
         [beads.frames],

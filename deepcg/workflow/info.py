@@ -37,6 +37,7 @@ from deepcg.trajectory.formats import (
     other_kind,
 )
 from deepcg.trajectory.reader import TOPOLOGIES, open_trajectory
+from deepcg.trajectory.skipped_frames import SkippedFrames
 
 Facts = dict[str, Any]
 
@@ -55,6 +56,8 @@ class InfoConfig:
         Topology file of the trajectories; by default that beside each, TRAJ.pdb.
     units
         Units of files that do not fix theirs, such as "A,kcal/mol"; by default nm,kJ/mol.
+    skip_frames
+        Frames of the trajectories to leave out: numbers and ranges from 0, such as 0,5,100-200.
     json
         Print JSON for other programs.
     """
@@ -62,6 +65,7 @@ class InfoConfig:
     paths: tuple[Path, ...]
     topology: Path | None = None
     units: str | None = None
+    skip_frames: str = ""
     json: bool = False
 
 
@@ -70,7 +74,9 @@ def info(
 ) -> dict[str, Facts]:
     """Return, and tell, what is in each of the files; see ``describe``."""
     found = {
-        str(path): describe(path, topology=config.topology, units=config.units)
+        str(path): describe(
+            path, topology=config.topology, units=config.units, skip_frames=config.skip_frames
+        )
         for path in config.paths
     }
     if config.json:
@@ -80,7 +86,13 @@ def info(
     return found
 
 
-def describe(path: Path, *, topology: Path | None = None, units: str | None = None) -> Facts:
+def describe(
+    path: Path,
+    *,
+    topology: Path | None = None,
+    units: str | None = None,
+    skip_frames: str = "",
+) -> Facts:
     """Return what is in a file or run folder, as plain values; ``kind`` says what it is.
 
     Raises
@@ -101,7 +113,7 @@ def describe(path: Path, *, topology: Path | None = None, units: str | None = No
     other = None if ending_of(path) in FRAMES else other_kind(path)
     if other is not None:
         return {"kind": other.kind, **other.facts, "use": other.use}
-    return _trajectory(path, topology, units)
+    return _trajectory(path, topology, units, SkippedFrames.of(skip_frames))
 
 
 def as_text(title: str, facts: Mapping[str, Any]) -> str:
@@ -132,7 +144,12 @@ def _value(value: object) -> str:
     return "-" if value is None else str(value)
 
 
-def _trajectory(path: Path, topology: Path | None = None, units: str | None = None) -> Facts:
+def _trajectory(
+    path: Path,
+    topology: Path | None = None,
+    units: str | None = None,
+    skipped: SkippedFrames | None = None,
+) -> Facts:
     if topology is None and ending_of(path) in {*FIXED_UNITS, *IN_UNITS}:
         recording = open_trajectory_file(path, units=units if in_units(path) else None)
         beside = (path.with_suffix(ending) for ending in TOPOLOGIES)
@@ -144,10 +161,9 @@ def _trajectory(path: Path, topology: Path | None = None, units: str | None = No
                 "atoms": recording.n_atoms,
                 "topology": f"none beside it ({path.stem}.pdb): give --topology FILE",
             }
-    return {
-        "kind": "trajectory",
-        **open_trajectory(path, topology=topology, units=units).describe(),
-    }
+    source = open_trajectory(path, topology=topology, units=units, skipped=skipped)
+    source.skipped.check(path, source.n_frames)
+    return {"kind": "trajectory", **source.describe()}
 
 
 def _structure(path: Path) -> Facts:

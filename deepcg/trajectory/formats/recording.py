@@ -24,6 +24,11 @@ class Block:
     forces: Floats | None
     weights: Floats | None = None
 
+    def __getitem__(self, frames: slice) -> Block:
+        """Return some of the frames."""
+        tables = (self.positions, self.box, self.forces, self.weights)
+        return Block(*(None if table is None else table[frames] for table in tables))
+
 
 class TrajectoryFile(Protocol):
     """A file (or folder) of frames, opened and counted but not read."""

@@ -20,8 +20,10 @@ from deepcg.forces.bead_estimators import ESTIMATORS
 from deepcg.forces.constraints import Constraints, from_frames, from_system, from_water
 from deepcg.forces.cv_estimators import variable_estimator
 from deepcg.forces.force_map import project
+from deepcg.forces.force_series import ForceSizes
 from deepcg.mapping.beads import MAPPINGS, LinearMapping, Mapping, bead_topology, build_mapping
 from deepcg.mapping.collective_variables import BY_TOPOLOGY, KINDS, is_collective
+from deepcg.runtime.arrays import Integers
 from deepcg.runtime.errors import InputError, pick
 from deepcg.runtime.progress import Progress, silent
 from deepcg.trajectory.bias_weights import UNBIASED, weights_of_bias
@@ -30,9 +32,16 @@ from deepcg.trajectory.reader import (
     Trajectory,
     check_forces_available,
     iter_frames,
+    iter_numbered_frames,
     open_trajectory,
 )
-from deepcg.trajectory.sanity_checks import warn_of_forces
+from deepcg.trajectory.skipped_frames import SkippedFrames
+from deepcg.workflow.dataset.force_checks import (
+    check_sample,
+    check_series,
+    warn_of_sample,
+    watched,
+)
 
 SAMPLE_FRAMES = 200
 """Frames, spread over a trajectory, from which an estimator is built."""
@@ -69,6 +78,9 @@ class DataConfig:
     start, stop, stride
         Frames to use: from ``start`` up to but not including ``stop`` (by default the end), every
         ``stride``-th.
+    skip_frames
+        Frames to leave out, of each trajectory: numbers and ranges from 0, such as 0,5,100-200 or
+        4000- for all from there on.
     also
         Further trajectories of the same system, to fit together with the first.
     bias
@@ -89,6 +101,7 @@ class DataConfig:
     start: int = 0
     stop: int | None = None
     stride: int = 1
+    skip_frames: str = ""
     also: tuple[Path, ...] = ()
     bias: tuple[str, ...] = ()
     trust: bool = False
@@ -113,6 +126,7 @@ class DataConfig:
         pick(dict.fromkeys(("auto", "water", "none")), self.constraints, "choice of constraints")
         if self.stride < 1 or self.start < 0:
             raise InputError(f"start {self.start}, stride {self.stride}: use 0 or more, 1 or more")
+        SkippedFrames.of(self.skip_frames)
 
 
 class Described(Protocol):
@@ -151,6 +165,12 @@ def open_data(trajectory: Path, config: DataConfig, temperature: float | None = 
     InputError
         A file cannot be used, or the frames of a biased run have weights already.
     """
+    source = _open(trajectory, config, temperature)
+    source.skipped.check(trajectory, source.n_frames)
+    return source
+
+
+def _open(trajectory: Path, config: DataConfig, temperature: float | None) -> Trajectory:
     source = open_trajectory(
         trajectory,
         topology=config.topology,
@@ -158,6 +178,7 @@ def open_data(trajectory: Path, config: DataConfig, temperature: float | None = 
         forces=config.forces,
         units=config.units,
         trust=config.trust,
+        skipped=SkippedFrames.of(config.skip_frames),
     )
     bias = _bias_of(trajectory, config)
     if bias is None:
@@ -189,7 +210,9 @@ def open_all(trajectory: Path, config: DataConfig, temperature: float) -> tuple[
         A file cannot be used, or one has other atoms than the first.
     """
     paths = (trajectory, *config.also)
-    sources = tuple(open_data(path, config, temperature) for path in paths)
+    sources = tuple(_open(path, config, temperature) for path in paths)
+    longest = max(sources, key=lambda source: source.n_frames)
+    longest.skipped.check(longest.trajectory, longest.n_frames)
     check_same_system(sources)
     return sources
 
@@ -217,10 +240,11 @@ def labelled(
         system=source.system,
         output=None if beside else folder,
         trust=config.trust,
+        skip_frames=config.skip_frames,
         progress=progress,
     )
     own = replace(config, system=source.system, forces=labels.forces, also=(), bias=())
-    return replace(open_data(source.trajectory, own), weights=source.weights)
+    return replace(_open(source.trajectory, own, None), weights=source.weights)
 
 
 def map_positions(source: Trajectory, config: DataConfig, progress: Progress = silent) -> Beads:
@@ -251,22 +275,36 @@ def map_forces(
     check_same_system(sources)
     first = sources[0]
     mapping = build_mapping(config.map, first.topology)
-    sample = Frames.join(sample_of(source, config) for source in sources)
-    if sample.forces is not None:
-        warn_of_forces(first.forces or first.trajectory, sample.forces.numpy(), first.graph)
-    held = constraints_of(first, sample, config.constraints)
+    sample, held = sample_and_held(sources, config, temperature)
     estimate = ESTIMATORS[config.estimator](mapping, [sample], held, temperature)
     parts = [
-        _joined(
-            project(read_used(source, config, progress, with_forces=True), mapping, estimate),
-            source,
-            mapping,
-        )
+        _joined(project(read_checked(source, config, progress), mapping, estimate), source, mapping)
         for source in sources
     ]
     topology = _bead_topology(mapping, first)
     lengths = tuple(len(part) for part in parts)
     return Beads(Frames.join(parts), mapping, topology, first, estimate, lengths=lengths)
+
+
+def sample_and_held(
+    sources: Sequence[Trajectory], config: DataConfig, temperature: float
+) -> tuple[Frames, Constraints]:
+    """Return frames of all trajectories, and the atoms held together; warn of their forces.
+
+    Raises
+    ------
+    InputError
+        Frames are damaged, or bonds never change that nothing holds.
+    """
+    samples = [sample_of(source, config) for source in sources]
+    for source, sample in zip(sources, samples, strict=True):
+        check_sample(source, sample, sampled_frames(source, config))
+    joined = Frames.join(samples)
+    held = constraints_of(sources[0], joined, config.constraints)
+    for source, sample in zip(sources, samples, strict=True):
+        first = int(used_frames(source, config)[0])
+        warn_of_sample(source, sample, first, held, temperature)
+    return joined, held
 
 
 def check_same_system(sources: Sequence[Trajectory]) -> None:
@@ -322,25 +360,28 @@ def sample_of(source: Trajectory, config: DataConfig) -> Frames:
     InputError
         None are used.
     """
-    used = used_frames(source, config)
-    some = used[:: max(1, len(used) // SAMPLE_FRAMES)][:SAMPLE_FRAMES]
+    some = sampled_frames(source, config).tolist()
     return Frames.join(next(iter_frames(source, chunk=1, start=k, stop=k + 1)) for k in some)
 
 
-def used_frames(source: Trajectory, config: DataConfig) -> range:
-    """Return the numbers of the frames that are used.
+def sampled_frames(source: Trajectory, config: DataConfig) -> Integers:
+    """Return the numbers (n,) of the frames of ``sample_of``."""
+    used = used_frames(source, config)
+    return used[:: max(1, len(used) // SAMPLE_FRAMES)][:SAMPLE_FRAMES]
+
+
+def used_frames(source: Trajectory, config: DataConfig) -> Integers:
+    """Return the numbers (n,) of the frames that are used.
 
     Raises
     ------
     InputError
         There are none.
     """
-    stop = source.n_frames if config.stop is None else min(config.stop, source.n_frames)
-    used = range(config.start, stop, config.stride)
-    if not used:
-        raise InputError(
-            f"{source.trajectory} has {source.n_frames} frames: --start and --stop leave none"
-        )
+    stop = _stop(source, config)
+    used = np.intersect1d(np.arange(config.start, stop, config.stride), source.kept)
+    if not len(used):
+        raise _none_left(source)
     return used
 
 
@@ -348,23 +389,42 @@ def read_used(
     source: Trajectory, config: DataConfig, progress: Progress, *, with_forces: bool
 ) -> Iterator[Frames]:
     """Yield the frames that are used, as ``deepcg.trajectory.reader.iter_frames`` does."""
-    stop = source.n_frames if config.stop is None else min(config.stop, source.n_frames)
-    done = config.start
-    for part in iter_frames(source, start=config.start, stop=stop, with_forces=with_forces):
-        first = -(done - config.start) % config.stride
-        done += len(part)
-        progress(done - config.start, stop - config.start, "mapping")
+    start, stop = config.start, _stop(source, config)
+    parts = iter_numbered_frames(source, start=start, stop=stop, with_forces=with_forces)
+    for number, part in parts:
+        first = (start - number) % config.stride
+        progress(number + len(part) - start, stop - start, "mapping")
         if first < len(part):
             yield part[first :: config.stride]
+
+
+def read_checked(source: Trajectory, config: DataConfig, progress: Progress) -> Iterator[Frames]:
+    """Yield the frames that are used, with forces; tell at the end what is wrong with some.
+
+    Raises
+    ------
+    InputError
+        Forces of a frame are of another size than those of all others; it is named.
+    """
+    sizes = ForceSizes()
+    yield from watched(read_used(source, config, progress, with_forces=True), sizes)
+    check_series(source, sizes, used_frames(source, config))
+
+
+def _stop(source: Trajectory, config: DataConfig) -> int:
+    return source.n_frames if config.stop is None else min(config.stop, source.n_frames)
+
+
+def _none_left(source: Trajectory) -> InputError:
+    options = "--start, --stop and --skip-frames" if source.skipped else "--start and --stop"
+    return InputError(f"{source.trajectory} has {source.n_frames} frames: {options} leave none")
 
 
 def _joined(parts: Iterable[Frames], source: Trajectory, mapping: Mapping) -> Frames:
     """Join the parts of one trajectory; weights get the mean 1, as only their ratios are known."""
     parts = list(parts)
     if not parts:
-        raise InputError(
-            f"{source.trajectory} has {source.n_frames} frames: --start and --stop leave none"
-        )
+        raise _none_left(source)
     frames = Frames.join(parts)
     types = torch.as_tensor(frames.types, dtype=torch.long)
     box = None if _is_one_molecule(mapping) else frames.box

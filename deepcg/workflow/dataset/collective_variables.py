@@ -15,17 +15,15 @@ from deepcg.mapping.collective_variables import CollectiveVariables, build_varia
 from deepcg.runtime.arrays import Doubles
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.progress import Progress, silent
-from deepcg.trajectory.frames import CVFrames, Frames
+from deepcg.trajectory.frames import CVFrames
 from deepcg.trajectory.reader import Trajectory
-from deepcg.trajectory.sanity_checks import warn_of_forces
 from deepcg.workflow.dataset.beads import (
     DataConfig,
     Described,
-    constraints_of,
     labelled,
     open_all,
-    read_used,
-    sample_of,
+    read_checked,
+    sample_and_held,
 )
 
 
@@ -84,11 +82,7 @@ def map_sources(
     """
     variables = build_variables(config.map, sources[0].topology)
     sources = [labelled(source, config, folder, progress) for source in sources]
-    sample = Frames.join(sample_of(source, config) for source in sources)
-    if sample.forces is not None:
-        place = sources[0].forces or sources[0].trajectory
-        warn_of_forces(place, sample.forces.numpy(), sources[0].graph)
-    held = constraints_of(sources[0], sample, config.constraints)
+    sample, held = sample_and_held(sources, config, temperature)
     estimate = variable_estimator(config.estimator)(
         variables, [sample], held, sources[0].graph, masses_of(sources[0]), temperature
     )
@@ -114,7 +108,7 @@ def _mapped(
     progress: Progress,
 ) -> CVFrames:
     """Return the frames of one trajectory, in double precision, weights of mean 1."""
-    chunks = read_used(source, config, progress, with_forces=True)
+    chunks = read_checked(source, config, progress)
     parts = list(project_variables(chunks, variables, estimate))
     if not parts:
         raise InputError(f"{source.trajectory}: --start and --stop leave no frames")

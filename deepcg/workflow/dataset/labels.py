@@ -24,6 +24,7 @@ _OF_TRAJECTORIES = (
     "constraints",
     "also",
     "bias",
+    "skip_frames",
 )
 
 

@@ -54,6 +54,9 @@ class FesConfig:
         "dihedral:4,6,8,14;dihedral:6,8,14,16".
     topology
         Topology of trajectories that are given here; by default that beside each, TRAJ.pdb.
+    skip_frames
+        Frames of trajectories that are given here to leave out: numbers and ranges from 0, such as
+        0,5,100-200.
     temperature
         Temperature of trajectories that are given here, K.
     bias
@@ -75,6 +78,7 @@ class FesConfig:
     reference: tuple[Path, ...] = ()
     cv: str = "dihedrals"
     topology: Path | None = None
+    skip_frames: str = ""
     temperature: float = 300.0
     bias: tuple[str, ...] = ()
     bins: int = BINS
@@ -105,7 +109,9 @@ def fes(
     """
     output = config.output or _default_output(config.run)
     check_place(output)
-    given = Coordinates(config.cv, config.topology, config.temperature, _biases(config))
+    given = Coordinates(
+        config.cv, config.topology, config.temperature, _biases(config), config.skip_frames
+    )
     reference = _reference(config, given, progress)
     grid = None if reference is None else reference[0].grid
     landscapes: list[FreeEnergySurface] = [] if reference is None else [reference[0]]

@@ -48,6 +48,7 @@ class Coordinates:
     topology: Path | None
     temperature: float
     biases: Mapping[Path, str] = field(default_factory=dict)
+    skip_frames: str = ""
 
 
 def microscopic(run: Path, cv: str, progress: Progress = silent) -> CVSamples:
@@ -71,6 +72,7 @@ def trajectories(
         topology=given.topology,
         also=paths[1:],
         bias=biases if given.biases else (),
+        skip_frames=given.skip_frames,
     )
     return _frames(paths, data, given.temperature, paths[0].stem, paths[0].parent, progress)
 

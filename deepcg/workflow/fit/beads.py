@@ -168,7 +168,8 @@ def check_before_labelling(config: FitConfig, sources: Sequence[Trajectory]) -> 
     """
     for source in sources:
         check_length(len(used_frames(source, config.data)))
-    first = replace(config.data, start=config.data.start, stop=config.data.start + 1, stride=1)
+    start = int(used_frames(sources[0], config.data)[0])
+    first = replace(config.data, start=start, stop=start + 1, stride=1)
     beads = map_positions(sources[0], first)
     if isinstance(beads.mapping, LinearMapping) and not config.force_achiral:
         check_handedness(beads.mapping, sources[0].graph, config.data.map)

@@ -27,6 +27,9 @@ class LabelConfig:
         Topology file; by default that beside the trajectory, TRAJ.pdb.
     system
         OpenMM System; by default that beside the trajectory, TRAJ.system.xml.
+    skip_frames
+        Frames to leave out: numbers and ranges from 0, such as 0,5,100-200. Their forces are not
+        numbers, and fits must leave them out, too.
     trust
         Run the code of a PythonForce in the System: of files whose maker you trust.
     forces_without
@@ -48,6 +51,7 @@ class LabelConfig:
     output: Path | None = None
     topology: Path | None = None
     system: Path | None = None
+    skip_frames: str = ""
     trust: bool = False
     forces_without: tuple[str, ...] = ()
     forces_with: tuple[str, ...] = ()
@@ -84,6 +88,7 @@ def label_trajectory(
             config.trust,
             config.forces_without,
             config.forces_with,
+            config.skip_frames,
         )
         return label_restrained(
             files, config.restraints, config.platform, config.threads, progress, tell
@@ -98,6 +103,7 @@ def label_trajectory(
         trust=config.trust,
         forces_without=config.forces_without,
         forces_with=config.forces_with,
+        skip_frames=config.skip_frames,
         progress=progress,
     )
     tell(f"forces in {labels.forces}")

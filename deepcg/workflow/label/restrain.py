@@ -41,8 +41,15 @@ from deepcg.runtime.progress import Progress, silent
 from deepcg.runtime.provenance import check_same_settings
 from deepcg.trajectory.frames import Frames
 from deepcg.trajectory.reader import Trajectory, iter_frames, open_trajectory
+from deepcg.trajectory.skipped_frames import SkippedFrames
 from deepcg.units import thermal_energy
-from deepcg.workflow.dataset.beads import Described, constraints_of, read_used, sample_of
+from deepcg.workflow.dataset.beads import (
+    Described,
+    constraints_of,
+    read_used,
+    sample_of,
+    used_frames,
+)
 from deepcg.workflow.label.restrain_config import RestrainConfig
 
 _LIGHT = 3.0  # Da: what is lighter, and free to vibrate, needs short steps
@@ -59,12 +66,15 @@ class Files:
     trust: bool = False
     forces_without: tuple[str, ...] = ()
     forces_with: tuple[str, ...] = ()
+    skip_frames: str = ""
 
     @property
     def chosen(self) -> dict[str, list[str]]:
         """Which forces are left out or kept by name, where any are."""
         both = {"forces_without": self.forces_without, "forces_with": self.forces_with}
         return {key: [*names] for key, names in both.items() if names}
+
+    skip_frames: str = ""
 
     @property
     def labels(self) -> Path:
@@ -153,14 +163,16 @@ class Restraints:
 
     def choose(self, config: RestrainConfig, progress: Progress) -> list[int]:
         """Return the frames to start from, in the order of the labels."""
-        n, wanted, springs = self.source.n_frames, config.number, self.coordinates.springs
+        numbers = used_frames(self.source, config.data)
+        n, wanted, springs = len(numbers), config.number, self.coordinates.springs
         if isinstance(springs, CVRestraint):
             rng = np.random.default_rng(seed_of(config.seed, "choose", 0))
             chunks = read_used(self.source, config.data, progress, with_forces=False)
             values = np.concatenate([springs.values(part) for part in chunks])
-            return spread_out(values, springs.variables.periods, wanted, rng)
+            chosen = spread_out(values, springs.variables.periods, wanted, rng)
+            return [int(numbers[k]) for k in chosen]
         middles = (np.arange(wanted) + 0.5) * n / wanted
-        frames: list[int] = middles.astype(int).tolist()
+        frames: list[int] = numbers[middles.astype(int)].tolist()
         return frames
 
     def label(self, labels: MeanForceLabels, frame: int, seed: int) -> MeanForceLabels:
@@ -232,8 +244,13 @@ def prepare(files: Files, config: RestrainConfig, platform: str, threads: int | 
         As `label_restrained`.
     """
     source = open_trajectory(
-        files.trajectory, topology=files.topology, system=files.system, trust=files.trust
+        files.trajectory,
+        topology=files.topology,
+        system=files.system,
+        trust=files.trust,
+        skipped=SkippedFrames.of(files.skip_frames),
     )
+    source.skipped.check(source.trajectory, source.n_frames)
     place = _bench(source, files, config, platform, threads)
     sample = sample_of(source, config.data)
     if place.periodic and sample.box is None:
@@ -250,6 +267,7 @@ def prepare(files: Files, config: RestrainConfig, platform: str, threads: int | 
         **files.chosen,
         "trajectory_hash": source.hash["trajectory"],
         "system_hash": source.hash["system"],
+        **({"skip_frames": files.skip_frames} if files.skip_frames else {}),
     }
     return Restraints(source, place, coordinates, run, no_labels(task, coordinates.saved))
 
@@ -258,10 +276,10 @@ def _bench(
     source: Trajectory, files: Files, config: RestrainConfig, platform: str, threads: int | None
 ) -> RestrainedSystem:
     """Return where frames of the source are run, if there are enough, and of all atoms."""
-    if config.number > source.n_frames:
+    if config.number > len(source.kept):
         raise InputError(
             f"number is {config.number}, more than the frames of {source.trajectory}: "
-            f"give at most {source.n_frames}"
+            f"give at most {len(source.kept)}"
         )
     if source.system is None:
         raise InputError(

@@ -174,9 +174,10 @@ class _Stored:
     def frame(self, number: int) -> Frames:
         """Return one frame of all of them."""
         for source in self.sources:
-            if number < source.n_frames:
-                return next(iter_frames(source, chunk=1, start=number, stop=number + 1))
-            number -= source.n_frames
+            if number < len(source.kept):
+                kept = int(source.kept[number])
+                return next(iter_frames(source, chunk=1, start=kept, stop=kept + 1))
+            number -= len(source.kept)
         raise IndexError(number)
 
 

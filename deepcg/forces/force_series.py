@@ -1,0 +1,135 @@
+"""The sizes of forces along a trajectory: frames apart from all others, and a start that drifts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from deepcg.runtime.arrays import Booleans, Doubles, Integers
+from deepcg.runtime.errors import InputError
+from deepcg.trajectory.frames import Frames
+from deepcg.trajectory.skipped_frames import numbers_in_words
+from free_energy import block_average, statistical_inefficiency
+
+FAR, TELLING, DAMAGED = 8.0, 3.0, 10.0
+"""Frames are bad that are so many robust standard deviations of logarithms from the median and
+larger or smaller than it by the second factor; by the third they are refused."""
+
+RARE = 0.2
+"""Part of the frames that can be bad: more are another kind of frames."""
+
+FEWEST = 5
+"""Frames, of which most tell what is usual."""
+
+FALSE_ALARMS = 1e-3
+"""How often a drift is told where there is none."""
+
+LONG = 100
+"""Frames in which a drift can be told from correlated noise."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ForceSizes:
+    """Root mean squares and maxima of the forces in frames, kJ/mol/nm, as frames are read."""
+
+    rms: list[Doubles] = field(default_factory=list)
+    largest: list[Doubles] = field(default_factory=list)
+
+    def add(self, frames: Frames) -> Frames:
+        """Note the sizes in some frames, and return the frames."""
+        if frames.forces is not None and len(frames):
+            squares = frames.forces.double().square().sum(-1).numpy()
+            self.rms.append(np.sqrt(squares.mean(1) / 3))
+            self.largest.append(np.sqrt(squares.max(1)))
+        return frames
+
+    @property
+    def series(self) -> Doubles:
+        """Root mean squares and maxima (2, n_frames)."""
+        if not self.rms:
+            return np.empty((2, 0))
+        return np.stack([np.concatenate(self.rms), np.concatenate(self.largest)])
+
+
+def outliers(series: Doubles, factor: float) -> Booleans:
+    """Return which frames (n,) are apart from the others in sizes (k, n) of any kind.
+
+    By the median and the median absolute deviation of logarithms, which a few bad frames do not
+    move; ``factor`` is the least one from the median.
+    """
+    if series.shape[1] < FEWEST:
+        return np.zeros(series.shape[1], bool)
+    middle = np.median(series, axis=1, keepdims=True)
+    logs = np.log(np.maximum(series, 1e-6 * middle + 1e-300) / np.maximum(middle, 1e-300))
+    spread = 1.4826 * np.median(np.abs(logs), axis=1, keepdims=True)
+    apart = np.abs(logs)
+    far: Booleans = ((apart > FAR * spread) & (apart > np.log(factor))).any(0)
+    return far
+
+
+def about_bad_frames(path: Path, sizes: ForceSizes, numbers: Integers) -> str | None:
+    """Return what to tell of frames whose forces are of another size than those of all others.
+
+    ``numbers`` (n,) are those of the frames in the file.
+
+    Raises
+    ------
+    InputError
+        Their forces are larger or smaller by a factor of ten.
+    """
+    series = sizes.series
+    bad = outliers(series, TELLING)
+    if not bad.any() or bad.mean() > RARE:
+        return None
+    worst = int(np.abs(np.log(np.maximum(series[0], 1e-300) / np.median(series[0])) * bad).argmax())
+    names = numbers_in_words(numbers[bad])
+    text = (
+        f"forces of frame {numbers[worst]} are {series[0, worst]:.3g} kJ/mol/nm (root mean square; "
+        f"the largest {series[1, worst]:.3g}), where those of most frames are "
+        f"{np.median(series[0]):.3g} ({np.median(series[1]):.3g}): "
+        f"--skip-frames {names} leaves {'it' if bad.sum() == 1 else 'such frames'} out"
+    )
+    if outliers(series, DAMAGED).any():
+        raise InputError(f"{path}: {text}")
+    return text
+
+
+def about_drift(sizes: ForceSizes, numbers: Integers) -> str | None:
+    """Return what to tell of a trajectory whose beginning has forces of another size.
+
+    The mean squares of the forces in the first tenth and in the second half are compared with the
+    errors of blocks (Geweke, Bayesian Statistics 1992, 4, 169). ``numbers`` are as above.
+    """
+    squares = np.square(sizes.series[0])
+    n = len(squares)
+    if n < LONG:
+        return None
+    begin, end = squares[: n // 10], squares[n // 2 :]
+    rest = block_average(end)
+    inefficiency = statistical_inefficiency(end)
+    error = np.hypot(end.std() * np.sqrt(inefficiency / len(begin)), rest.error)
+    off = float((begin.mean() - rest.value) / error)
+    freedom = max(1.0, len(end) / inefficiency - 1)
+    if abs(off) < stats.t.ppf(1 - FALSE_ALARMS / 2, freedom):
+        return None
+    last = numbers[_settled(squares) - 1]
+    return (
+        f"the start is not equilibrated: the mean square of the forces in the first tenth is "
+        f"{100 * (begin.mean() / float(rest.value) - 1):+.2g} % off that of the second half, "
+        f"{abs(off):.0f} standard errors (by chance once in {1 / FALSE_ALARMS:.0f} files); "
+        f"--skip-frames {numbers[0]}-{last} leaves it out"
+    )
+
+
+def _settled(series: Doubles) -> int:
+    """Return the first of the frames (n,), at least 1, that leave the most independent ones.
+
+    After Chodera, J. Chem. Theory Comput. 2016, 12, 1799.
+    """
+    n = len(series)
+    begins = np.unique(np.linspace(1, n // 2, 50).astype(int))
+    independent = [(n - b) / statistical_inefficiency(series[b:]) for b in begins]
+    return int(begins[int(np.argmax(independent))])

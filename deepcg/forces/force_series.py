@@ -12,11 +12,14 @@ from deepcg.runtime.arrays import Booleans, Doubles, Integers
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.frames import Frames
 from deepcg.trajectory.skipped_frames import numbers_in_words
-from free_energy import block_average, statistical_inefficiency
+from free_energy import statistical_inefficiency
 
-FAR, TELLING, DAMAGED = 8.0, 3.0, 10.0
-"""Frames are bad that are so many robust standard deviations of logarithms from the median and
-larger or smaller than it by the second factor; by the third they are refused."""
+FAR = 6.0
+"""Robust standard deviations of logarithms from the median, beyond which frames are bad."""
+
+TELLING, DAMAGED = 3.0, 10.0
+"""Factors from the median besides: of frames that are told, and of those that are refused. Forces
+that are too small need their squares: near 0 logarithms have long tails."""
 
 RARE = 0.2
 """Part of the frames that can be bad: more are another kind of frames."""
@@ -54,19 +57,20 @@ class ForceSizes:
         return np.stack([np.concatenate(self.rms), np.concatenate(self.largest)])
 
 
-def outliers(series: Doubles, factor: float) -> Booleans:
-    """Return which frames (n,) are apart from the others in sizes (k, n) of any kind.
+def outliers(sizes: Doubles, factor: float) -> Booleans:
+    """Return which frames are apart from the others in their sizes (n,) of any kind.
 
     By the median and the median absolute deviation of logarithms, which a few bad frames do not
     move; ``factor`` is the least one from the median.
     """
-    if series.shape[1] < FEWEST:
-        return np.zeros(series.shape[1], bool)
-    middle = np.median(series, axis=1, keepdims=True)
-    logs = np.log(np.maximum(series, 1e-6 * middle + 1e-300) / np.maximum(middle, 1e-300))
-    spread = 1.4826 * np.median(np.abs(logs), axis=1, keepdims=True)
-    apart = np.abs(logs)
-    far: Booleans = ((apart > FAR * spread) & (apart > np.log(factor))).any(0)
+    if len(sizes) < FEWEST:
+        return np.zeros(len(sizes), bool)
+    middle = max(float(np.median(sizes)), 1e-300)
+    logs = np.log(np.maximum(sizes / middle, 1e-12))
+    spread = 1.4826 * float(np.median(np.abs(logs)))
+    far: Booleans = (logs > max(FAR * spread, np.log(factor))) | (
+        -logs > 2 * max(FAR * spread, np.log(factor))
+    )
     return far
 
 
@@ -78,21 +82,24 @@ def about_bad_frames(path: Path, sizes: ForceSizes, numbers: Integers) -> str | 
     Raises
     ------
     InputError
-        Their forces are larger or smaller by a factor of ten.
+        Their forces are larger by a factor of ten, or smaller by a hundred.
     """
     series = sizes.series
-    bad = outliers(series, TELLING)
+    damaged = outliers(series[0], DAMAGED) | outliers(series[1], DAMAGED)
+    bad = damaged | outliers(series[0], TELLING)  # the largest of a few forces has a long tail
     if not bad.any() or bad.mean() > RARE:
         return None
-    worst = int(np.abs(np.log(np.maximum(series[0], 1e-300) / np.median(series[0])) * bad).argmax())
+    middle = np.median(series, axis=1, keepdims=True)
+    off = np.abs(np.log(np.maximum(series, 1e-300) / middle)).max(0)
+    worst = int((off * bad).argmax())
     names = numbers_in_words(numbers[bad])
     text = (
         f"forces of frame {numbers[worst]} are {series[0, worst]:.3g} kJ/mol/nm (root mean square; "
         f"the largest {series[1, worst]:.3g}), where those of most frames are "
-        f"{np.median(series[0]):.3g} ({np.median(series[1]):.3g}): "
+        f"{middle[0, 0]:.3g} ({middle[1, 0]:.3g}): "
         f"--skip-frames {names} leaves {'it' if bad.sum() == 1 else 'such frames'} out"
     )
-    if outliers(series, DAMAGED).any():
+    if damaged.any():
         raise InputError(f"{path}: {text}")
     return text
 
@@ -101,24 +108,25 @@ def about_drift(sizes: ForceSizes, numbers: Integers) -> str | None:
     """Return what to tell of a trajectory whose beginning has forces of another size.
 
     The mean squares of the forces in the first tenth and in the second half are compared with the
-    errors of blocks (Geweke, Bayesian Statistics 1992, 4, 169). ``numbers`` are as above.
+    errors of correlated series (Geweke, Bayesian Statistics 1992, 4, 169). ``numbers`` (n,) are
+    those of the frames in the file.
     """
     squares = np.square(sizes.series[0])
     n = len(squares)
     if n < LONG:
         return None
     begin, end = squares[: n // 10], squares[n // 2 :]
-    rest = block_average(end)
     inefficiency = statistical_inefficiency(end)
-    error = np.hypot(end.std() * np.sqrt(inefficiency / len(begin)), rest.error)
-    off = float((begin.mean() - rest.value) / error)
-    freedom = max(1.0, len(end) / inefficiency - 1)
-    if abs(off) < stats.t.ppf(1 - FALSE_ALARMS / 2, freedom):
+    independent = len(end) / inefficiency
+    error = float(end.std() * np.sqrt(inefficiency * (1 / len(begin) + 1 / len(end))))
+    off = float(begin.mean() - end.mean()) / max(error, 1e-300)
+    # the inefficiency is itself known from a few independent stretches alone
+    if abs(off) < stats.t.ppf(1 - FALSE_ALARMS / 2, 1 + independent / 4):
         return None
     last = numbers[_settled(squares) - 1]
     return (
         f"the start is not equilibrated: the mean square of the forces in the first tenth is "
-        f"{100 * (begin.mean() / float(rest.value) - 1):+.2g} % off that of the second half, "
+        f"{100 * (begin.mean() / end.mean() - 1):+.2g} % off that of the second half, "
         f"{abs(off):.0f} standard errors (by chance once in {1 / FALSE_ALARMS:.0f} files); "
         f"--skip-frames {numbers[0]}-{last} leaves it out"
     )

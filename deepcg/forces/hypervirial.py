@@ -191,7 +191,7 @@ def about_balance(balance: Balance, temperature: float) -> str | None:
     found = f"{balance.ratio:.2g} +- {balance.error(balance.ratio):.1g} times what"
     expected = f"{found} the distances of {balance.what} at {temperature:g} K ask for"
     by_chance = f"; by chance once in {1 / FALSE_ALARMS:.0f} files"
-    if high < 0:
+    if high < 0 or (high < 0.5 and balance.ratio < -3 * balance.error(balance.ratio)):
         does = "pull close molecules" if balance.what != "bonds" else "stretch bonds that are long"
         does += " together" if balance.what != "bonds" else " already"
         return (

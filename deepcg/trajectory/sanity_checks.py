@@ -174,6 +174,7 @@ def warn_of_forces(path: Path, forces: NDArray[np.float32], graph: MoleculeGraph
         cause,
         FACTORS[likely],
     )
+    return True
 
 
 def _why(median: float) -> str:

@@ -37,6 +37,7 @@ from deepcg.units import thermal_energy
 from deepcg.workflow.dataset.beads import DataConfig, map_positions, open_data, used_frames
 from deepcg.workflow.fit.config import FitConfig
 from deepcg.workflow.fit.run_folder import fit_config_of
+from deepcg.workflow.fit.vouched_files import config_with_data_of
 from free_energy import Estimate, block_average
 
 PRESSURE_FRAMES = 256
@@ -68,6 +69,9 @@ class CompareConfig:
         What to call the model in legends; by default after its network.
     output
         Folder for the report; by default RUN/report.
+    trust
+        Open the files that RUN/config.toml names outside of its folder although they are not those
+        of RUN/run.json: of runs whose maker you trust.
     figures
         Formats of the files of figures: png, svg, pdf.
     """
@@ -80,6 +84,7 @@ class CompareConfig:
     cutoff: float | None = None
     name: str | None = None
     output: Path | None = None
+    trust: bool = False
     figures: tuple[str, ...] = ("png",)
 
     def __post_init__(self) -> None:
@@ -102,7 +107,10 @@ def compare(
         raise InputError(f"frame_ps is {config.frame_ps}: it must be positive")
     output = config.run / "report" if config.output is None else config.output
     check_place(output)
-    fitted = fit_config_of(config.run)
+    own = config.reference is None
+    fitted = (
+        config_with_data_of(config.run, trust=config.trust) if own else fit_config_of(config.run)
+    )
     models = [
         samples_of(run, config.name if run == config.run else None)
         for run in (config.run, *config.also)

@@ -34,6 +34,7 @@ from deepcg.units import thermal_energy
 from deepcg.workflow.dataset.beads import map_positions, open_data
 from deepcg.workflow.fes.sources import fitted
 from deepcg.workflow.fit.run_folder import fit_config_of
+from deepcg.workflow.fit.vouched_files import config_with_data_of
 
 CHUNK = 25
 """Frames of beads that are evaluated at a time."""
@@ -57,6 +58,9 @@ class VarianceConfig:
         whose mean forces in bins are taken.
     output
         Folder for report.html, figures and numbers; by default RUN/variance.
+    trust
+        Open the files that RUN/config.toml names outside of its folder although they are not those
+        of RUN/run.json: of runs whose maker you trust.
     figures
         Formats of the files of figures: png, svg, pdf.
     threads
@@ -68,6 +72,7 @@ class VarianceConfig:
     largest: int = 10
     reference: Path | None = None
     output: Path | None = None
+    trust: bool = False
     figures: tuple[str, ...] = ("png",)
     threads: int | None = None
 
@@ -214,7 +219,7 @@ def _of_beads(
 
 
 def _microscopic(config: VarianceConfig) -> tuple[Frames, str]:
-    fitted_to = fit_config_of(config.run)
+    fitted_to = config_with_data_of(config.run, trust=config.trust)
     path = fitted_to.trajectory
     if not path.exists():
         raise InputError(f"{path}, which {config.run} was fitted to, is gone")

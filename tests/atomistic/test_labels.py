@@ -313,3 +313,23 @@ def test_a_periodic_system_needs_a_box(water: Path) -> None:
 def test_an_absent_platform_is_named(water: Path) -> None:
     with pytest.raises(InputError, match="unknown platform 'CUDAA'"):
         label(water, platform="CUDAA")
+
+
+def test_frames_that_are_left_out_are_not_numbers_and_others_as_before(
+    made: dict[str, Path], tmp_path: Path
+) -> None:
+    whole = np.load(quick(made["tip3p"], output=tmp_path / "whole").forces)
+    labels = quick(made["tip3p"], output=tmp_path / "some", skip_frames="0,4-5", chunk=5)
+    forces, energies = np.load(labels.forces), np.load(labels.energies)
+    left_out = np.isin(np.arange(FRAMES), (0, 4, 5))
+    assert np.isnan(forces[left_out]).all()
+    assert np.isnan(energies[left_out]).all()
+    np.testing.assert_allclose(forces[~left_out], whole[~left_out], rtol=1e-3, atol=0.5)
+    assert quick(made["tip3p"], output=tmp_path / "some", skip_frames="0,4-5") == labels
+    again = quick(made["tip3p"], output=tmp_path / "some")
+    assert np.isfinite(np.load(again.forces)).all()
+
+
+def test_labels_of_all_frames_serve_where_some_are_left_out(water: Path) -> None:
+    before = contents(quick(water))
+    assert contents(quick(water, skip_frames="3")) == before

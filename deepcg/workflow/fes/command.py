@@ -69,6 +69,9 @@ class FesConfig:
         What to call RUN and the others in figures, in their order; by default after their maps.
     output
         Folder for fes.npz, figures and report.html; by default RUN/fes.
+    trust
+        Open the files that RUN/config.toml names outside of its folder although they are not those
+        of RUN/run.json: of runs whose maker you trust.
     figures
         Formats of the files of figures: png, svg, pdf.
     """
@@ -84,6 +87,7 @@ class FesConfig:
     bins: int = BINS
     names: tuple[str, ...] = ()
     output: Path | None = None
+    trust: bool = False
     figures: tuple[str, ...] = ("png",)
 
     def __post_init__(self) -> None:
@@ -167,7 +171,7 @@ def _reference(
     if paths:
         sampled = replace(trajectories(paths, given, progress), name="microscopic")
     elif (config.run / "config.toml").is_file():
-        sampled = microscopic(config.run, config.cv, progress)
+        sampled = microscopic(config.run, config.cv, progress, trust=config.trust)
     else:
         return None
     bins = config.bins

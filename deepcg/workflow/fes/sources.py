@@ -33,6 +33,7 @@ from deepcg.units import thermal_energy
 from deepcg.workflow.dataset.beads import DataConfig, open_all, read_used
 from deepcg.workflow.dataset.collective_variables import map_sources
 from deepcg.workflow.fit.run_folder import fit_config_of
+from deepcg.workflow.fit.vouched_files import config_with_data_of
 from free_energy import Grid, Replicates
 from free_energy.mbar import mbar_weights
 
@@ -51,9 +52,17 @@ class Coordinates:
     skip_frames: str = ""
 
 
-def microscopic(run: Path, cv: str, progress: Progress = silent) -> CVSamples:
-    """Return the frames that a run was fitted to, with forces on the coordinates."""
-    config = fit_config_of(run)
+def microscopic(
+    run: Path, cv: str, progress: Progress = silent, *, trust: bool = False
+) -> CVSamples:
+    """Return the frames that a run was fitted to, with forces on the coordinates.
+
+    Raises
+    ------
+    InputError
+        They are gone, or not those that the run was fitted to, without ``trust``.
+    """
+    config = config_with_data_of(run, trust=trust)
     data = replace(config.data, map=cv, estimator="least-noise")
     paths = (config.trajectory, *data.also)
     for path in paths:

@@ -8,6 +8,7 @@
 ``architecture``          the untrained potential of beads: cutoff, sizes, scales
 ``prior``                 the energy that the network of beads need not learn
 ``run_folder``            what a run folder holds: training, results, start frames
+``vouched_files``         files outside of it that its settings may name
 ========================  ===========================================================
 
 It may import all rooms below ``workflow``, and ``workflow.dataset``.

@@ -31,7 +31,7 @@ from deepcg.runtime.files import (
     writing,
 )
 from deepcg.runtime.progress import Progress, silent
-from deepcg.runtime.provenance import check_same_settings, versions
+from deepcg.runtime.provenance import check_same_settings, file_hash, versions
 from deepcg.training.members import member_seed
 from deepcg.training.samples import ForceSamples, Inputs
 from deepcg.training.trainer import Record, Records, Stack, rows, run_training
@@ -160,8 +160,13 @@ def write_results(
     about
         What is known of the data and the quality of this kind of fit.
     """
+    topology = config.data.topology
     content = {
         **about,
+        "hashes": {
+            **about.get("hashes", {}),
+            **({} if topology is None else {"topology": file_hash(topology)}),
+        },
         "parameters": sum(p.numel() for p in models[0].potential.parameters()),
         "seconds": history[-1].seconds,
         "members": len(models),

@@ -14,7 +14,7 @@ from deepcg.runtime.locks import folder_locked
 from deepcg.runtime.progress import Progress, silent
 from deepcg.runtime.provenance import check_same_settings
 from deepcg.workflow.fit.config import with_preset
-from deepcg.workflow.fit.run_folder import fit_config_of
+from deepcg.workflow.fit.vouched_files import config_with_data_of
 from deepcg.workflow.learn.acquisition import Data
 from deepcg.workflow.learn.beads import BeadsJob
 from deepcg.workflow.learn.collective_variables import VariablesJob
@@ -38,7 +38,7 @@ def learn(
     device_of("cpu", config.threads)
     with folder_locked(config.output):
         _check_folder(config)
-        fitted = with_preset(fit_config_of(config.run))
+        fitted = with_preset(config_with_data_of(config.run, trust=config.trust))
         if count_members(config.run) == 1:
             raise InputError(f"{config.run} has one member, and no spread: add some by --resume")
         if is_collective(fitted.data.map):
@@ -67,5 +67,5 @@ def _check_folder(config: LearnConfig) -> None:
         to_flat(absolute_paths(config)),
         found=f"{config.output} was begun with",
         way_out="resume with the same, or give another --output",
-        free=("resume", "threads", "rounds", "stop_fraction", "output"),
+        free=("resume", "threads", "rounds", "stop_fraction", "output", "trust"),
     )

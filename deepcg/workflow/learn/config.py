@@ -102,6 +102,9 @@ class LearnConfig:
         Restrained dynamics.
     seed
         Of walkers and choices.
+    trust
+        Open the files that RUN/config.toml names outside of its folder although they are not those
+        of RUN/run.json: of runs whose maker you trust.
     threads
         CPU threads; by default all cores.
     resume
@@ -128,6 +131,7 @@ class LearnConfig:
     refit_steps: int = 400
     hold: HoldConfig = field(default_factory=HoldConfig)
     seed: int = 0
+    trust: bool = False
     threads: int | None = None
     resume: bool = False
 
@@ -159,10 +163,11 @@ class LearnConfig:
 
 
 def absolute_paths(config: LearnConfig) -> LearnConfig:
-    """Return a config whose files are found from any folder."""
+    """Return a config whose files are found from any folder; what to trust is not kept."""
     topology, system = config.pool_topology, config.pool_system
     return replace(
         config,
+        trust=False,
         run=config.run.resolve(),
         pool=tuple(path.resolve() for path in config.pool),
         pool_topology=None if topology is None else topology.resolve(),

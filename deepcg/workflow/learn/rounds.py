@@ -22,6 +22,7 @@ from deepcg.runtime.provenance import versions
 from deepcg.training.config import TrainingConfig
 from deepcg.training.members import member_seed
 from deepcg.workflow.fit.config import FitConfig, absolute
+from deepcg.workflow.fit.vouched_files import hashes_of
 from deepcg.workflow.learn.acquisition import Answer, Data, Exploration, Oracle
 from deepcg.workflow.learn.config import LearnConfig
 from deepcg.workflow.learn.figures import learning_figure
@@ -174,6 +175,8 @@ def write_run(job: Job[Member, Data], folder: Path, state: State[Member, Data]) 
     for k, model in enumerate(state.models):
         make_folder(member_folder(folder, k))
         save_model(member_folder(folder, k) / "model.pt", model)
+    about = {"kind": "round of active learning", "hashes": hashes_of(job.fitted.output)}
+    write_json(folder / "run.json", about)
     job.write_more(folder, state)
 
 
@@ -258,6 +261,7 @@ def _write_results(
         "frames_at_first": job.n_own,
         "frames_added": sum(len(data) for data in state.data),
         "versions": versions(),
+        "hashes": hashes_of(config.run),
     }
     write_json(config.output / "run.json", content)
     queries = [job.shown(answer) for answer in state.answers]

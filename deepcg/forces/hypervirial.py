@@ -175,10 +175,12 @@ def _in_blocks(
     cells = frame * parts + member % parts
     of_cell = np.array_split(np.arange(n_frames * parts), min(MOST_BLOCKS, n_frames * parts))
     block = np.repeat(np.arange(len(of_cell)), [len(cell) for cell in of_cell])[cells]
-    sums = [np.bincount(block, terms, len(of_cell)) for terms in (measured, expected)]
-    if len(frame) < FEWEST_PAIRS or len(of_cell) < FEWEST_BLOCKS or not sums[1].sum() > 0:
+    found, right = (
+        np.bincount(block, terms, len(of_cell)).astype(np.float64) for terms in (measured, expected)
+    )
+    if len(frame) < FEWEST_PAIRS or len(of_cell) < FEWEST_BLOCKS or not right.sum() > 0:
         return None
-    return Balance(what, *sums)
+    return Balance(what, found, right)
 
 
 def about_balance(balance: Balance, temperature: float) -> str | None:

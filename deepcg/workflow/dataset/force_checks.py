@@ -57,7 +57,7 @@ def warn_of_sample(
     )
     for balance in balances:
         told = None if balance is None else about_balance(balance, temperature)
-        if balance is None or told is None or (of_other_size and balance.bounds()[0] > 0):
+        if balance is None or told is None or (of_other_size and balance.bounds()[0] >= 0):
             continue
         _log.warning("%s: %s", path, told)
         return

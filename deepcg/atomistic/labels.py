@@ -99,7 +99,7 @@ def label(
     trust: bool = False,
     forces_without: Sequence[str] = (),
     forces_with: Sequence[str] = (),
-    skip_frames: str = "",
+    skip_frames: str | None = None,
     progress: Progress = silent,
 ) -> Labels:
     """Compute the forces of every frame, once, and return the files that hold them.
@@ -181,7 +181,7 @@ def _system_path(trajectory: Path, named: str | Path | None) -> Path:
 
 
 def _task(
-    trajectory: Path, system: Path, chosen: dict[str, list[str]], skip_frames: str
+    trajectory: Path, system: Path, chosen: dict[str, list[str]], skip_frames: str | None
 ) -> dict[str, object]:
     """Return what tells these labels from those of other files."""
     with system.open("rb") as file:
@@ -193,7 +193,7 @@ def _task(
         "system_sha256": digest,
         "trajectory_hash": file_hash(trajectory),
         **{key: names for key, names in chosen.items() if names},
-        "skip_frames": skip_frames,
+        "skip_frames": skip_frames or "",
     }
 
 

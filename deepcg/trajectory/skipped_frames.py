@@ -27,16 +27,17 @@ class SkippedFrames:
     ranges: tuple[tuple[int, int | None], ...] = ()
 
     @classmethod
-    def of(cls, text: str) -> SkippedFrames:
-        """Return what a list such as ``"0,5,100-200,4000-"`` means; empty for none.
+    def of(cls, text: str | None) -> SkippedFrames:
+        """Return what a list such as ``"0,5,100-200,4000-"`` means; empty or ``None`` for none.
 
         Raises
         ------
         InputError
             The text is something else.
         """
-        entries = [part.strip() for part in text.split(",")] if text.strip() else []
-        return cls(tuple(_range(entry, text) for entry in entries))
+        if text is None or not text.strip():
+            return cls()
+        return cls(tuple(_range(entry.strip(), text) for entry in text.split(",")))
 
     def __bool__(self) -> bool:
         """Whether there are any."""

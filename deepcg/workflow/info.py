@@ -65,7 +65,7 @@ class InfoConfig:
     paths: tuple[Path, ...]
     topology: Path | None = None
     units: str | None = None
-    skip_frames: str = ""
+    skip_frames: str | None = None
     json: bool = False
 
 
@@ -91,7 +91,7 @@ def describe(
     *,
     topology: Path | None = None,
     units: str | None = None,
-    skip_frames: str = "",
+    skip_frames: str | None = None,
 ) -> Facts:
     """Return what is in a file or run folder, as plain values; ``kind`` says what it is.
 

@@ -101,7 +101,7 @@ class DataConfig:
     start: int = 0
     stop: int | None = None
     stride: int = 1
-    skip_frames: str = ""
+    skip_frames: str | None = None
     also: tuple[Path, ...] = ()
     bias: tuple[str, ...] = ()
     trust: bool = False

@@ -81,7 +81,7 @@ class FesConfig:
     reference: tuple[Path, ...] = ()
     cv: str = "dihedrals"
     topology: Path | None = None
-    skip_frames: str = ""
+    skip_frames: str | None = None
     temperature: float = 300.0
     bias: tuple[str, ...] = ()
     bins: int = BINS

@@ -49,7 +49,7 @@ class Coordinates:
     topology: Path | None
     temperature: float
     biases: Mapping[Path, str] = field(default_factory=dict)
-    skip_frames: str = ""
+    skip_frames: str | None = None
 
 
 def microscopic(

@@ -51,7 +51,7 @@ class LabelConfig:
     output: Path | None = None
     topology: Path | None = None
     system: Path | None = None
-    skip_frames: str = ""
+    skip_frames: str | None = None
     trust: bool = False
     forces_without: tuple[str, ...] = ()
     forces_with: tuple[str, ...] = ()

@@ -66,15 +66,13 @@ class Files:
     trust: bool = False
     forces_without: tuple[str, ...] = ()
     forces_with: tuple[str, ...] = ()
-    skip_frames: str = ""
+    skip_frames: str | None = None
 
     @property
     def chosen(self) -> dict[str, list[str]]:
         """Which forces are left out or kept by name, where any are."""
         both = {"forces_without": self.forces_without, "forces_with": self.forces_with}
         return {key: [*names] for key, names in both.items() if names}
-
-    skip_frames: str = ""
 
     @property
     def labels(self) -> Path:

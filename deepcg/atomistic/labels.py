@@ -96,6 +96,7 @@ def label(
     chunk: int | None = None,
     platform: str = "auto",
     threads: int | None = None,
+    bonds: str = "auto",
     trust: bool = False,
     forces_without: Sequence[str] = (),
     forces_with: Sequence[str] = (),
@@ -116,6 +117,8 @@ def label(
         Frames in memory at a time; by default 500, or fewer where these are above 50 MB.
     threads
         Threads of the CPU platform; by default all.
+    bonds
+        Beside those of the topology, as of `deepcg.trajectory.reader.open_trajectory`.
     trust
         Whether code in the System may be run.
     forces_without, forces_with
@@ -145,7 +148,12 @@ def label(
             return labels
         _make_room(labels)
         source = open_trajectory(
-            path, topology=topology, system=system_path, trust=trust, skipped=skipped
+            path,
+            topology=topology,
+            system=system_path,
+            bonds=bonds,
+            trust=trust,
+            skipped=skipped,
         )
         whole = read_system(system_path, trust=trust)
         used = without_bias(whole, forces_without, forces_with, system_path)

@@ -162,7 +162,7 @@ def enhance(
         start = frames[_spread(frames, replicas)]
         swaps = _exchange(config, start, temperature, dt) if config.temperatures else None
         return Enhancement(force_field, start, swaps)
-    variables = build_variables(config.cv, topology)
+    variables = build_variables(config.cv, topology, of_beads=True)
     if box is not None:
         _check_whole(variables)
     task = _Task(variables, frames, replicas, thermal_energy(temperature), dt)

@@ -26,6 +26,7 @@ from deepcg.runtime.files import (
 )
 from deepcg.trajectory.formats import open_trajectory_file
 from deepcg.trajectory.formats.dcd_writer import DcdFormat
+from deepcg.trajectory.pdb_writer import save_pdb
 
 _log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class Samples:
         if self.box is not None:
             frame.unitcell_vectors = self.box[None].astype(np.float32)
         with replacing(self.folder / "topology.pdb") as part:
-            frame.save_pdb(str(part))
+            save_pdb(part, frame)
 
     def kept(self, dropped: frozenset[int]) -> list[Path]:
         """Return the trajectories of all replicas but those that were dropped."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -19,6 +20,12 @@ from deepcg.mapping.bead_types import type_names
 from deepcg.runtime.arrays import Booleans, Integers
 from deepcg.runtime.errors import InputError, nearest
 from deepcg.trajectory.topology import MoleculeGraph, formula
+
+MOST_SHOWN = 5
+"""Kinds of molecules in a message."""
+
+AUTO = "auto"
+"""The map of data where none is said; see `default_map`."""
 
 
 class Mapping(Protocol):
@@ -121,6 +128,70 @@ def build_mapping(name: str | Mapping, topology: mdtraj.Topology) -> Mapping:
             f"unknown mapping {name!r}{nearest(name, choices)} (choices: {', '.join(choices)})"
         )
     return MAPPINGS[name](topology)
+
+
+def check_images(mapping: Mapping, graph: MoleculeGraph, name: str) -> None:
+    """Refuse beads on several atoms of a molecule that reaches itself through the box.
+
+    Such a molecule, a crystal or an endless polymer, is whole in no image, and the sums of
+    positions depend on which images are taken.
+
+    Raises
+    ------
+    InputError
+        Names the molecule.
+    """
+    if not isinstance(mapping, LinearMapping) or not len(graph.through_box):
+        return
+    endless = np.isin(mapping.weights.indices, graph.through_box)
+    several = np.diff(mapping.weights.indptr) > 1
+    rows = np.repeat(np.arange(len(several)), np.diff(mapping.weights.indptr))
+    bad = np.flatnonzero(endless & several[rows])
+    if len(bad):
+        atom = int(mapping.weights.indices[bad[0]])
+        n = int((graph.molecule_index == graph.molecule_index[atom]).sum())
+        raise InputError(
+            f"{name}: a bead is on several atoms of the molecule of {n} atoms with "
+            f"{graph.topology.atom(atom)}, which is bonded to itself through the box and has no "
+            "center: take a map of single atoms, such as heavy, solute or select:QUERY"
+        )
+
+
+def default_map(graph: MoleculeGraph, place: object) -> str:
+    """Return the map of data where none is said: oxygens, of water and nothing else.
+
+    Raises
+    ------
+    InputError
+        There is something else; it is told, with what each map would make of it.
+    """
+    if graph.molecules and len(graph.waters) == len(graph.molecules):
+        return "oxygens"
+    counts = []
+    for name in MAPPINGS:
+        try:
+            mapping = MAPPINGS[name](graph.topology)
+            check_images(mapping, graph, name)
+        except InputError:
+            continue
+        counts.append(f"{name} ({len(mapping.types)} beads)")
+    raise InputError(
+        f"{place} has {_contents(graph)}: say with --map what becomes of it: "
+        f"{', '.join(counts)}, select:QUERY, or collective variables"
+    )
+
+
+def _contents(graph: MoleculeGraph) -> str:
+    """Return how many molecules there are of the most frequent formulas."""
+    atoms = list(graph.topology.atoms)
+    kinds = Counter(
+        formula(atoms[i].element.symbol for i in molecule if graph.numbers[i] > 0)
+        for molecule in graph.molecules
+    )
+    shown = [f"{n} {kind}" for kind, n in kinds.most_common(MOST_SHOWN)]
+    if len(kinds) > MOST_SHOWN:
+        shown.append(f"{len(kinds) - MOST_SHOWN} other kinds")
+    return " + ".join(shown)
 
 
 def oxygens(topology: mdtraj.Topology) -> LinearMapping:

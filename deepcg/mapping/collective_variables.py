@@ -189,15 +189,24 @@ def is_collective(name: str) -> bool:
 
 
 def build_variables(
-    name: str | CollectiveVariables | Iterable[Variable], topology: mdtraj.Topology
+    name: str | CollectiveVariables | Iterable[Variable],
+    topology: mdtraj.Topology,
+    *,
+    of_beads: bool = False,
+    through_box: Integers | None = None,
 ) -> CollectiveVariables:
     """Return the collective variables called ``name``, or those that are given.
 
     Parameters
     ----------
     name
-        ``dihedrals``, or coordinates such as ``dihedral:4,6,8,14;distance:3,7`` with atoms
-        counted from 0; or the `Variable` objects themselves.
+        ``dihedrals``, or coordinates such as ``dihedral:4,6,8,14;distance:3,7`` with sites
+        counted from 0; or the `Variable` objects themselves. ``@3`` is atom 3 wherever beads are
+        counted, and 3 of atoms is the same.
+    of_beads
+        Whether the sites are beads, so that there is no atom.
+    through_box
+        Atoms of molecules that are whole in no image: each is taken at its nearest one.
 
     Raises
     ------
@@ -211,9 +220,50 @@ def build_variables(
                 f"but the topology has {topology.n_atoms}"
             )
         return name
+    if isinstance(name, str) and of_beads:
+        recounted(name, _bead)
     variables = _spelled(name, topology) if isinstance(name, str) else name
-    return CollectiveVariables(
-        tuple(variables), topology.n_atoms, MoleculeGraph(topology).molecule_index
+    molecules = MoleculeGraph(topology).molecule_index
+    if through_box is not None and len(through_box):
+        molecules = molecules.copy()
+        molecules[through_box] = topology.n_atoms + np.arange(len(through_box))
+    return CollectiveVariables(tuple(variables), topology.n_atoms, molecules)
+
+
+def recounted(name: str, meaning: Callable[[str], str]) -> str:
+    """Return a name with every number of a site, such as ``3`` or ``@3``, as ``meaning`` has it.
+
+    Raises
+    ------
+    InputError
+        A coordinate does not name its sites by numbers.
+    """
+    parts = []
+    for kind, sites in _words(name):
+        words = _sites(kind, sites) if kind in KINDS else []
+        parts.append(f"{kind}:{','.join(map(meaning, words))}" if words else f"{kind}:{sites}")
+    return ";".join(part.removesuffix(":") for part in parts)
+
+
+def counts_sites(name: str) -> bool:
+    """Return whether a name counts sites, other than atoms that it names with an ``@``."""
+    return any(
+        not word.strip().startswith("@")
+        for kind, sites in _words(name)
+        if kind in KINDS
+        for word in sites.split(",")
+    )
+
+
+def label_of(kind: str, words: Iterable[str]) -> str:
+    """Return what tables call a coordinate of these sites."""
+    return f"{kind} {'-'.join(words)}"
+
+
+def labels_of(name: str) -> tuple[str, ...]:
+    """Return what tables call the coordinates of a name that count sites, in their order."""
+    return tuple(
+        label_of(kind, _sites(kind, sites)) for kind, sites in _words(name) if kind in KINDS
     )
 
 
@@ -272,16 +322,29 @@ def _spelled(name: str, topology: mdtraj.Topology) -> Iterator[Variable]:
 
 def _of_kind(name: str, text: str) -> Variable:
     kind = KINDS[name]
-    words = text.split(",")
-    if len(words) != kind.n_atoms or not all(word.strip().isdecimal() for word in words):
-        example = ",".join(str(i) for i in range(kind.n_atoms))
+    atoms = tuple(int(word.removeprefix("@")) for word in _sites(name, text))
+    label = label_of(name, map(str, atoms))
+    return Variable(label, atoms, kind.function, kind.period, kind.unit)
+
+
+def _sites(name: str, text: str) -> list[str]:
+    """Return the numbers of the sites of a coordinate, with their ``@`` where they are atoms."""
+    n = KINDS[name].n_atoms
+    words = [word.strip() for word in text.split(",")]
+    if len(words) != n or not all(word.removeprefix("@").isdecimal() for word in words):
+        example = ",".join(str(i) for i in range(n))
         raise InputError(
-            f"{name}:{text} does not name {kind.n_atoms} atoms: "
+            f"{name}:{text} does not name {n} atoms: "
             f"give their indices, counted from 0, as in {name}:{example}"
         )
-    atoms = tuple(int(word) for word in words)
-    label = f"{name} {'-'.join(str(i) for i in atoms)}"
-    return Variable(label, atoms, kind.function, kind.period, kind.unit)
+    at = ("@" * word.startswith("@") for word in words)
+    return [f"{a}{int(word.removeprefix('@'))}" for a, word in zip(at, words, strict=True)]
+
+
+def _bead(word: str) -> str:
+    if word.startswith("@"):
+        raise InputError(f"{word} names an atom, and the sites are beads here: count beads, from 0")
+    return word
 
 
 def _backbone(topology: mdtraj.Topology) -> Iterator[Variable]:

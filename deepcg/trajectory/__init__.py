@@ -7,8 +7,11 @@
 `elements`          elements from symbols, masses and names, contradictions refused
 `element_names`     what names of atoms and residues say
 `element_masses`    what masses say, of heavy hydrogens too
+`bond_guesses`      bonds from distances, and pairs that leave them open
+`bonds`             bonds that a topology lacks, completed or refused
 `reader`            which files belong together, whether they agree, and their frames
 `consistency`       do trajectory, forces and System belong together
+`pdb_writer`        PDB files that keep all bonds
 `sanity_checks`     can frames be what they are said to be
 `skipped_frames`    frames to leave out, as `--skip-frames` names them
 `frame_weights`     statistical weights of frames from files beside a trajectory

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from deepcg.geometry.box import reduced, volumes
 from deepcg.runtime.arrays import Floats, Integers
-from deepcg.runtime.errors import InputError
+from deepcg.runtime.errors import InputError, pick
 from deepcg.runtime.provenance import file_hash
+from deepcg.trajectory.bonds import CHOICES, Bonding, completed
 from deepcg.trajectory.consistency import (
     check_elements,
     check_finite,
@@ -49,7 +50,6 @@ from deepcg.trajectory.topology import (
     formula,
     guessed_topology,
     make_whole,
-    with_bonds,
     with_isotopes,
 )
 from deepcg.trajectory.topology_file import load_topology
@@ -153,15 +153,16 @@ def open_trajectory(
     system: str | Path | None = None,
     forces: str | Path | None = None,
     units: str | None = None,
+    bonds: str = "auto",
     trust: bool = False,
     skipped: SkippedFrames | None = None,
 ) -> Trajectory:
     """Open a trajectory, find what belongs to it and check that it fits together.
 
     What is not named is looked for beside the trajectory: ``X.pdb`` (or another topology),
-    ``X.system.xml``, ``X.forces.npy`` for a trajectory ``X.dcd``. Bonds that the topology lacks are
-    guessed from the first frame. A topology of a whole system also serves for a trajectory of
-    all its atoms but water and ions.
+    ``X.system.xml``, ``X.forces.npy`` for a trajectory ``X.dcd``. Bonds that the topology
+    evidently lacks are completed from the first frame. A topology of a whole system also serves
+    for a trajectory of all its atoms but water and ions.
 
     Parameters
     ----------
@@ -172,6 +173,8 @@ def open_trajectory(
         The file with the forces; ``FILE:NAME`` takes those of one name, where a file has several.
     units
         ``"LENGTH,ENERGY"`` of files that do not fix theirs.
+    bonds
+        One of `deepcg.trajectory.bonds.CHOICES`.
     trust
         Whether code in the System may be run, once it is read.
     skipped
@@ -180,9 +183,11 @@ def open_trajectory(
     Raises
     ------
     InputError
-        A file is missing, cannot be read, is truncated, or does not agree with the others.
+        A file is missing, cannot be read, is truncated, or does not agree with the others, or
+        bonds are unsure.
     """
     path = Path(trajectory)
+    pick(dict.fromkeys(CHOICES), bonds, "choice of bonds")
     if not path.exists():
         raise InputError(f"there is no trajectory {path}")
     forces, force_name = _with_name(forces)
@@ -197,7 +202,7 @@ def open_trajectory(
     atoms, known = _trajectory_atoms(recording, full, topology_path)
     skipped = skipped or SkippedFrames()
     first = int(np.argmax(skipped.kept(0, recording.n_frames)))
-    complete = _complete(recording, known, first)
+    complete = _complete(recording, known, topology_path, bonds, first)
     if system_path is not None:
         check_system(system_path, complete if atoms is None or full is None else full)
         if atoms is None:
@@ -282,7 +287,7 @@ def iter_numbered_frames(
         check_sizes(source.trajectory, first, there, block.box)
         repeats.check(source.trajectory, first, there)
         positions = make_whole(there, block.box, tree)
-        bonded.check(source.trajectory, first, positions)
+        bonded.check(source.trajectory, first, positions, block.box)
         weights = block.weights
         if weights is None and source.weights is not None:
             weights = source.weights[first : first + len(positions)]
@@ -413,21 +418,48 @@ def _trajectory_atoms(
     return solute, part
 
 
-def _complete(recording: TrajectoryFile, known: MoleculeGraph | None, first: int) -> MoleculeGraph:
+def _complete(
+    recording: TrajectoryFile,
+    known: MoleculeGraph | None,
+    topology: Path | None,
+    bonds: str,
+    first: int,
+) -> MoleculeGraph:
     """Return the graph with all bonds, from the frame ``first`` where it lacks some."""
     block, _ = _upright(recording.path, first, next(recording.blocks(1, first, first + 1)))
     check_finite(recording.path, "positions", first, block.positions)
     check_sizes(recording.path, first, _present(block.positions), block.box)
     positions = _present(block.positions)[0]
     box = None if block.box is None else block.box[0]
-    if known is not None:
-        complete = with_bonds(known, positions, box)
-    elif recording.numbers is None:
-        raise _no_topology(recording.path)
-    else:
-        complete = MoleculeGraph(guessed_topology(recording.numbers, positions, box))
-    Bonds(complete).check_hydrogens(recording.path, positions)
-    return complete
+    named = known is not None
+    if known is None:
+        if recording.numbers is None:
+            raise _no_topology(recording.path)
+        bonded = bonds != "none"
+        known = MoleculeGraph(guessed_topology(recording.numbers, positions, box, bonded=bonded))
+    bonding = completed(known, positions, box, bonds, named=named)
+    if bonds != "none":
+        Bonds(bonding.graph).check_hydrogens(recording.path, positions)
+    check_sure(bonding, topology or recording.path)
+    return bonding.graph
+
+
+def check_sure(bonding: Bonding, place: Path | str) -> None:
+    """Refuse bonds that are unsure.
+
+    Raises
+    ------
+    InputError
+        Names the first that are, and the ways out.
+    """
+    if not bonding.doubts:
+        return
+    first, *others = bonding.doubts
+    more = f" ({len(others)} more such)" if others else ""
+    raise InputError(
+        f"{place}: bonds are unsure: {first}{more}; give a topology that tells them (CONECT of a "
+        ".pdb, .psf, .prmtop), or --bonds guess (all that are near enough) or none (no others)"
+    )
 
 
 def _first_whole(recording: TrajectoryFile, graph: MoleculeGraph, first: int) -> Floats:

@@ -14,7 +14,7 @@ import numpy as np
 from ase.data import covalent_radii
 from numpy.typing import NDArray
 
-from deepcg.geometry.box import volumes
+from deepcg.geometry.box import minimum_image, volumes
 from deepcg.runtime.arrays import Floats, Integers
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.skipped_frames import numbers_in_words
@@ -60,12 +60,20 @@ class Bonds:
         self.graph = graph
         self.free: Integers = np.setdiff1d(np.flatnonzero(numbers == 1), pairs)
 
-    def check(self, path: Path, first: int, positions: Floats) -> None:
-        """Check whole molecules (f, n_atoms, 3), nm, of frames that begin with ``first``."""
+    def check(self, path: Path, first: int, positions: Floats, box: Floats | None = None) -> None:
+        """Check frames (f, n_atoms, 3), nm, of whole molecules that begin with ``first``.
+
+        Molecules that reach themselves through the ``box`` (f, 3, 3), nm, are not whole in any
+        image: theirs are bonds of nearest images.
+        """
         if not len(self.pairs):
             return
         i, j = self.pairs.T
         ratio = np.linalg.norm(positions[:, i] - positions[:, j], axis=-1) / self.usual
+        across = np.isin(i, self.graph.through_box)
+        if box is not None and across.any():
+            steps = minimum_image(positions[:, j[across]] - positions[:, i[across]], box)
+            ratio[:, across] = np.linalg.norm(steps, axis=-1) / self.usual[across]
         bad = np.argwhere(~((ratio > STRETCHED[0]) & (ratio < STRETCHED[1])))
         if not len(bad):
             return

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import mdtraj
 import numpy as np
-from ase import Atoms
-from ase.data import chemical_symbols, covalent_radii
-from ase.neighborlist import neighbor_list
+from ase.data import chemical_symbols
 from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import connected_components
 
 from deepcg.runtime.arrays import Doubles, Floats, Integers
-from deepcg.units import ANGSTROM
+from deepcg.trajectory.bond_guesses import guess_bonds
 
 Tree = tuple[tuple[Integers, Integers], ...]
 """Atoms and the bonded atoms that they are placed next to, shell by shell from the first atoms."""
-
-STRETCH = 1.3  # a bond may be this much longer than the sum of covalent radii (0.126 nm for O-H)
-IONIC = (3, 4, 11, 12, 19, 20, 37, 38, 55, 56)  # metals whose radii would bond them to water
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,9 +25,18 @@ class MoleculeGraph:
     """Elements, bonds and molecules of a topology, each worked out once, when it is asked for.
 
     It is made where a topology is read and handed on; the topology must not change any more.
+
+    Parameters
+    ----------
+    topology
+        Names, elements and bonds of the atoms.
+    through_box
+        Atoms (n,) of molecules that reach themselves through the box, such as crystals and
+        endless polymers: no image of theirs is whole.
     """
 
     topology: mdtraj.Topology
+    through_box: Integers = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @property
     def n_atoms(self) -> int:
@@ -112,64 +116,19 @@ def formula(symbols: Iterable[str]) -> str:
     return "".join(f"{symbol}{n if n > 1 else ''}" for symbol, n in counts)
 
 
-def guess_bonds(numbers: Integers, positions: Floats, box: Floats | None) -> Integers:
-    """Return the pairs (n_bonds, 2) that are close enough to be bonded.
-
-    Two atoms are bonded when their distance (to the nearest image, in any box) is below
-    ``STRETCH`` times the sum of their covalent radii (those of ASE). A hydrogen is bonded to its
-    nearest neighbor only; virtual sites and the metals of ions are not bonded.
-
-    ASE searches, and not `deepcg.geometry.neighbor_list`: that has one cutoff for all elements and
-    refuses boxes narrower than twice of it, such as the cells of crystals.
-
-    Parameters
-    ----------
-    numbers
-        (n_atoms,) atomic numbers.
-    positions
-        (n_atoms, 3), nm.
-    box
-        (3, 3), nm, or ``None``.
-    """
-    radii = STRETCH * covalent_radii[numbers]
-    radii[np.isin(numbers, (0, *IONIC))] = 0.0
-    # in A, for ASE's cell lists have bins of 3 length units or more
-    cell = None if box is None else box / ANGSTROM
-    atoms = Atoms(numbers, positions / ANGSTROM, cell=cell, pbc=box is not None)
-    first, second, distance = neighbor_list("ijd", atoms, radii)
-    nearest = np.full(len(numbers), np.inf)
-    np.minimum.at(nearest, first, distance)  # every pair is listed both ways
-    reach = np.where(numbers == 1, nearest + 1e-6, np.inf)  # a pair's two distances may round apart
-    bonded = (first < second) & (radii[first] > 0) & (radii[second] > 0)
-    bonded &= (distance <= reach[first]) & (distance <= reach[second])
-    return np.unique(np.stack([first[bonded], second[bonded]], axis=1), axis=0).astype(np.int64)
-
-
-def with_bonds(graph: MoleculeGraph, positions: Floats, box: Floats | None) -> MoleculeGraph:
-    """Return the graph, its bonds guessed from positions (n_atoms, 3) where it lacks them.
-
-    It lacks them where it has more than one atom and no bond, or a hydrogen without a bond.
-    """
-    free_hydrogens = np.setdiff1d(np.flatnonzero(graph.numbers == 1), graph.bonds)
-    if len(graph.bonds) and not len(free_hydrogens):
-        return graph
-    complete = graph.topology.copy()
-    atoms = list(complete.atoms)
-    have = {frozenset(pair) for pair in graph.bonds.tolist()}
-    for pair in guess_bonds(graph.numbers, positions, box).tolist():
-        if frozenset(pair) not in have:
-            complete.add_bond(atoms[pair[0]], atoms[pair[1]])
-    return MoleculeGraph(complete)
-
-
-def guessed_topology(numbers: Integers, positions: Floats, box: Floats | None) -> mdtraj.Topology:
+def guessed_topology(
+    numbers: Integers, positions: Floats, box: Floats | None, *, bonded: bool = True
+) -> mdtraj.Topology:
     """Return a topology of atoms known by atomic number (n_atoms,) and place (n_atoms, 3), nm.
+
+    Bonds are guessed from distances, or left out where they are not ``bonded``.
 
     Where the atoms of each molecule follow each other, every molecule is a residue (HOH for
     water); otherwise all atoms are one residue, for MDTraj takes the atoms of a residue to be
     consecutive when it writes files.
     """
-    pairs = guess_bonds(numbers, positions, box)
+    none = np.zeros((0, 2), np.int64)
+    pairs = guess_bonds(numbers, positions, box) if bonded else none
     groups = _components(len(numbers), pairs)
     if any(group[-1] - group[0] >= len(group) for group in groups):
         groups = [np.arange(len(numbers))]
@@ -207,7 +166,8 @@ def make_whole(positions: Floats, box: Floats | None, tree: Tree) -> Floats:
 
     The first atom of each molecule stays where it is. An atom moves by whole box vectors only,
     and one that is in place keeps its numbers bit for bit. Bonds must be shorter than half of the
-    smallest height of the box.
+    smallest height of the box. Of a molecule that reaches itself through the box, atoms are next
+    to those before them in the tree, and some bonds stay across the box.
 
     Parameters
     ----------

@@ -61,6 +61,9 @@ class CompareConfig:
     skip_frames
         Frames of the reference to leave out: numbers and ranges from 0, such as 0,5,100-200; by
         default those that the fit left out of the same file.
+    bonds
+        Bonds of the reference beside those of its topology: auto, guess or none, as of deepcg fit;
+        by default as the model was fitted.
     frame_ps
         Time between frames of the reference, ps; by default what its file says.
     cutoff
@@ -80,6 +83,7 @@ class CompareConfig:
     also: tuple[Path, ...] = ()
     reference: Path | None = None
     skip_frames: str | None = None
+    bonds: str | None = None
     frame_ps: float | None = None
     cutoff: float | None = None
     name: str | None = None
@@ -184,9 +188,10 @@ def _reference(
     path = config.reference or fitted.trajectory
     if not path.exists():
         raise InputError(f"the reference {path} is not there: give --reference FILE")
-    data = replace(fitted.data, forces=None)
+    bonds = config.bonds or fitted.data.bonds
+    data = replace(fitted.data, forces=None, bonds=bonds)
     if config.reference is not None:  # another file: what belongs to it is beside it
-        data = DataConfig(map=fitted.data.map, units=fitted.data.units)
+        data = DataConfig(map=fitted.data.map, units=fitted.data.units, bonds=bonds)
     if config.skip_frames is not None:
         data = replace(data, skip_frames=config.skip_frames)
     source = open_data(path, data, fitted.temperature)

@@ -58,6 +58,9 @@ class InfoConfig:
         Units of files that do not fix theirs, such as "A,kcal/mol"; by default nm,kJ/mol.
     skip_frames
         Frames of the trajectories to leave out: numbers and ranges from 0, such as 0,5,100-200.
+    bonds
+        Bonds beside those of the topology: auto (where it evidently lacks some; refused where
+        distances leave that open), guess (all atoms that are near enough) or none.
     json
         Print JSON for other programs.
     """
@@ -66,6 +69,7 @@ class InfoConfig:
     topology: Path | None = None
     units: str | None = None
     skip_frames: str | None = None
+    bonds: str = "auto"
     json: bool = False
 
 
@@ -75,7 +79,11 @@ def info(
     """Return, and tell, what is in each of the files; see ``describe``."""
     found = {
         str(path): describe(
-            path, topology=config.topology, units=config.units, skip_frames=config.skip_frames
+            path,
+            topology=config.topology,
+            units=config.units,
+            skip_frames=config.skip_frames,
+            bonds=config.bonds,
         )
         for path in config.paths
     }
@@ -92,6 +100,7 @@ def describe(
     topology: Path | None = None,
     units: str | None = None,
     skip_frames: str | None = None,
+    bonds: str = "auto",
 ) -> Facts:
     """Return what is in a file or run folder, as plain values; ``kind`` says what it is.
 
@@ -113,7 +122,7 @@ def describe(
     other = None if ending_of(path) in FRAMES else other_kind(path)
     if other is not None:
         return {"kind": other.kind, **other.facts, "use": other.use}
-    return _trajectory(path, topology, units, SkippedFrames.of(skip_frames))
+    return _trajectory(path, topology, units, SkippedFrames.of(skip_frames), bonds)
 
 
 def as_text(title: str, facts: Mapping[str, Any]) -> str:
@@ -149,6 +158,7 @@ def _trajectory(
     topology: Path | None = None,
     units: str | None = None,
     skipped: SkippedFrames | None = None,
+    bonds: str = "auto",
 ) -> Facts:
     if topology is None and ending_of(path) in {*FIXED_UNITS, *IN_UNITS}:
         recording = open_trajectory_file(path, units=units if in_units(path) else None)
@@ -161,7 +171,7 @@ def _trajectory(
                 "atoms": recording.n_atoms,
                 "topology": f"none beside it ({path.stem}.pdb): give --topology FILE",
             }
-    source = open_trajectory(path, topology=topology, units=units, skipped=skipped)
+    source = open_trajectory(path, topology=topology, units=units, skipped=skipped, bonds=bonds)
     source.skipped.check(path, source.n_frames)
     return {"kind": "trajectory", **source.describe()}
 

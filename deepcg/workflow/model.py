@@ -15,7 +15,7 @@ from torch import Tensor
 
 from deepcg.compute.device import device_of
 from deepcg.geometry.box import reduced, volumes
-from deepcg.mapping.beads import build_mapping
+from deepcg.mapping.beads import build_mapping, check_images
 from deepcg.mapping.collective_variables import build_variables
 from deepcg.potentials.beads import NetworkPotential, energy_and_forces
 from deepcg.potentials.collective_variables import CVPotential
@@ -23,9 +23,10 @@ from deepcg.potentials.ensemble import EnsemblePotential, SurfaceEnsemble, load_
 from deepcg.potentials.model_file import CVModel, Model
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import read_arrays
+from deepcg.trajectory.bonds import completed
 from deepcg.trajectory.frames import CVFrames, Frames
-from deepcg.trajectory.reader import iter_frames, open_trajectory
-from deepcg.trajectory.topology import MoleculeGraph, make_whole, with_bonds
+from deepcg.trajectory.reader import check_sure, iter_frames, open_trajectory
+from deepcg.trajectory.topology import MoleculeGraph, make_whole
 
 Array = TypeVar("Array", NDArray[Any], Tensor)
 """NumPy in, NumPy out; tensors in, tensors out."""
@@ -126,6 +127,7 @@ class BeadModel:
         *,
         topology: str | Path | None = None,
         units: str | None = None,
+        bonds: str = "auto",
     ) -> Frames:
         """Return the beads of an atomistic trajectory: positions (n_frames, n_beads, 3) and boxes.
 
@@ -137,14 +139,17 @@ class BeadModel:
             Of a file; by default that beside it.
         units
             ``"LENGTH,ENERGY"`` of a file that does not fix its own.
+        bonds
+            Beside those of the topology: auto, guess or none, as of ``deepcg fit``.
 
         Raises
         ------
         InputError
             The file cannot be used, or its beads are not those of the model.
         """
-        atoms, chunks = _atoms(trajectory, topology, units)
-        mapping = build_mapping(self.coordinates, atoms)
+        atoms, chunks = _atoms(trajectory, topology, units, bonds)
+        mapping = build_mapping(self.coordinates, atoms.topology)
+        check_images(mapping, atoms, self.coordinates)
         names = tuple(mapping.type_names[k] for k in mapping.types.tolist())
         if names != self.bead_names:
             raise InputError(
@@ -248,10 +253,11 @@ class CollectiveVariableModel:
         *,
         topology: str | Path | None = None,
         units: str | None = None,
+        bonds: str = "auto",
     ) -> CVFrames:
         """Return the values (n_frames, d) of an atomistic trajectory; as ``BeadModel.map``."""
-        atoms, chunks = _atoms(trajectory, topology, units)
-        variables = build_variables(self.coordinates, atoms)
+        atoms, chunks = _atoms(trajectory, topology, units, bonds)
+        variables = build_variables(self.coordinates, atoms.topology, through_box=atoms.through_box)
         if variables.names != self.names:
             raise InputError(
                 f"{_what(trajectory)} has other coordinates than the model: "
@@ -361,27 +367,30 @@ def _alike(found: Tensor, given: Array, batch: Tensor) -> Array:
 
 
 def _atoms(
-    trajectory: str | Path | mdtraj.Trajectory, topology: str | Path | None, units: str | None
-) -> tuple[mdtraj.Topology, Iterable[Frames]]:
+    trajectory: str | Path | mdtraj.Trajectory,
+    topology: str | Path | None,
+    units: str | None,
+    bonds: str,
+) -> tuple[MoleculeGraph, Iterable[Frames]]:
     """Return the atoms of a trajectory and its frames, molecules whole."""
     if isinstance(trajectory, mdtraj.Trajectory):
-        return _loaded(trajectory)
-    source = open_trajectory(trajectory, topology=topology, units=units)
-    return source.topology, iter_frames(source, with_forces=False)
+        return _loaded(trajectory, bonds)
+    source = open_trajectory(trajectory, topology=topology, units=units, bonds=bonds)
+    return source.graph, iter_frames(source, with_forces=False)
 
 
-def _loaded(trajectory: mdtraj.Trajectory) -> tuple[mdtraj.Topology, list[Frames]]:
+def _loaded(trajectory: mdtraj.Trajectory, bonds: str) -> tuple[MoleculeGraph, list[Frames]]:
     positions, vectors = trajectory.xyz, trajectory.unitcell_vectors
     box, rotation = (None, None) if vectors is None else reduced(vectors)
     turned = positions if rotation is None else positions @ rotation
     bare = MoleculeGraph(trajectory.topology)
-    graph = with_bonds(bare, turned[0], None if box is None else box[0])
+    bonding = completed(bare, turned[0], None if box is None else box[0], bonds)
+    check_sure(bonding, "the trajectory")
+    graph = bonding.graph
     whole = make_whole(turned, box, graph.spanning_tree)
     boxes = None if box is None else torch.from_numpy(box).float()
     types = torch.zeros(trajectory.n_atoms, dtype=torch.long)
-    return graph.topology, [
-        Frames(torch.from_numpy(np.array(whole, np.float32)), boxes, None, types)
-    ]
+    return graph, [Frames(torch.from_numpy(np.array(whole, np.float32)), boxes, None, types)]
 
 
 def _what(trajectory: str | Path | mdtraj.Trajectory) -> str:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import mdtraj
 import numpy as np
 import pytest
@@ -7,8 +9,17 @@ import torch
 from paths import SHARED
 from scipy.sparse import csr_array
 
-from deepcg.mapping.beads import LinearMapping, bead_topology, build_mapping, linear
+from deepcg.mapping.beads import (
+    LinearMapping,
+    bead_topology,
+    build_mapping,
+    check_images,
+    default_map,
+    linear,
+)
 from deepcg.runtime.errors import InputError
+from deepcg.trajectory.bonds import completed
+from deepcg.trajectory.pdb_writer import save_pdb
 from deepcg.trajectory.topology import MoleculeGraph
 
 DATA = SHARED
@@ -202,6 +213,85 @@ def test_beads_of_equal_molecules_in_one_chain_differ_in_a_pdb_file(alanine, tmp
     names = {(a.residue.chain.index, a.residue.resSeq, a.name) for a in read.atoms}
     assert len(names) == read.n_atoms
     assert len(MoleculeGraph(read).molecules) == len(MoleculeGraph(beads).molecules) == 2
+
+
+def test_the_bonds_of_a_chain_of_c_alpha_survive_a_pdb_file(tmp_path):
+    """Their own, of standard residues, and none between two chains."""
+    topology = mdtraj.Topology()
+    for _ in range(2):
+        chain = topology.add_chain()
+        atoms = [
+            topology.add_atom("CA", mdtraj.element.carbon, topology.add_residue("GLY", chain))
+            for _ in range(4)
+        ]
+        for pair in pairwise(atoms):
+            topology.add_bond(*pair)
+    places = 0.38 * np.arange(8)[:, None] * np.eye(3)[:1]
+    save_pdb(tmp_path / "beads.pdb", mdtraj.Trajectory(places[None], topology))
+    read = mdtraj.load_pdb(tmp_path / "beads.pdb").topology
+    pairs = {(a.index, b.index) for a, b in read.bonds}
+    assert pairs == {(0, 1), (1, 2), (2, 3), (4, 5), (5, 6), (6, 7)}
+    assert completed(MoleculeGraph(read), places, None).doubts == ()
+
+
+def peptide_and_waters() -> mdtraj.Topology:
+    """N-CA-C(-O) of a glycine, and two waters."""
+    topology, element = water_box(2), mdtraj.element
+    residue = topology.add_residue("GLY", topology.chain(0))
+    n, ca, c, o = (
+        topology.add_atom(name, element.Element.getBySymbol(name[0]), residue)
+        for name in ("N", "CA", "C", "O")
+    )
+    for pair in ((n, ca), (ca, c), (c, o)):
+        topology.add_bond(*pair)
+    return topology
+
+
+def test_oxygens_are_the_default_of_water_alone():
+    for sites in (False, True):
+        assert default_map(MoleculeGraph(water_box(3, sites=sites)), "x.dcd") == "oxygens"
+    assert default_map(MoleculeGraph(water_box(3, by_species=True)), "x.dcd") == "oxygens"
+
+
+def test_elsewhere_no_map_is_guessed_and_what_each_would_give_is_told():
+    with pytest.raises(InputError) as caught:
+        default_map(MoleculeGraph(peptide_and_waters()), "x.dcd")
+    told = str(caught.value)
+    assert told.startswith("x.dcd has 2 H2O + 1 C2NO: say with --map")
+    assert "com (3 beads), heavy (6 beads), oxygens (3 beads), solute (4 beads)" in told
+    assert "\n" not in told
+
+
+@pytest.mark.parametrize(("symbol", "shown"), [("sodium", "Na"), ("chlorine", "Cl")])
+def test_water_with_an_ion_is_not_water_alone(symbol, shown):
+    topology = water_box(2)
+    residue = topology.add_residue("ION", topology.chain(0))
+    topology.add_atom("X", getattr(mdtraj.element, symbol), residue)
+    told = rf"2 H2O \+ 1 {shown}: .*com \(3 beads\), heavy \(3 beads\), oxygens \(2 beads\)"
+    with pytest.raises(InputError, match=told):
+        default_map(MoleculeGraph(topology), "x.dcd")
+
+
+def test_a_liquid_without_oxygen_has_no_default():
+    topology = mdtraj.Topology()
+    for _ in range(3):
+        residue = topology.add_residue("AR", topology.add_chain())
+        topology.add_atom("AR", mdtraj.element.argon, residue)
+    with pytest.raises(InputError, match=r"3 Ar: .*com \(3 beads\), heavy \(3 beads\), select"):
+        default_map(MoleculeGraph(topology), "x.dcd")
+
+
+def test_a_molecule_that_reaches_itself_through_the_box_has_no_center():
+    topology = peptide_and_waters()
+    endless = MoleculeGraph(topology, np.arange(6, 10))
+    with pytest.raises(InputError, match="com: a bead is on several atoms of the molecule of 4"):
+        check_images(build_mapping("com", topology), endless, "com")
+    for name in ("heavy", "oxygens", "solute"):
+        check_images(build_mapping(name, topology), endless, name)
+    check_images(build_mapping("com", topology), MoleculeGraph(topology), "com")
+    with pytest.raises(InputError) as caught:
+        default_map(endless, "x.dcd")
+    assert "com (" not in str(caught.value)
 
 
 def test_beads_are_bonded_through_the_atoms_between_them(alanine):

@@ -145,6 +145,31 @@ def test_wrong_names_are_refused_with_a_way_out(name, message):
         build_variables(name, peptide())
 
 
+def test_an_atom_may_be_marked_and_keeps_its_name():
+    plain, marked = (
+        build_variables(name, peptide()) for name in ("distance:3,7", "distance:@3,@7")
+    )
+    assert plain.names == marked.names == ("distance 3-7",)
+    assert plain.variables[0].atoms == marked.variables[0].atoms == (3, 7)
+
+
+@pytest.mark.parametrize("name", ["distance:@3,7", "angle:1,@2,3", "dihedral:0,1,2,@3"])
+def test_among_beads_there_are_no_atoms(name):
+    with pytest.raises(InputError, match=r"@\d names an atom, and the sites are beads here"):
+        build_variables(name, peptide(), of_beads=True)
+    assert build_variables(name.replace("@", ""), peptide(), of_beads=True).names
+
+
+def test_atoms_of_an_endless_molecule_are_taken_at_their_nearest_images():
+    box = (2 * torch.eye(3)).expand(1, 3, 3)
+    positions = torch.zeros(1, 12, 3)
+    positions[:, 7, 0] = 1.9  # in the molecule of atom 3
+    whole = build_variables("distance:3,7", peptide())
+    endless = build_variables("distance:3,7", peptide(), through_box=np.arange(12))
+    assert whole(positions, box).item() == pytest.approx(1.9)
+    assert endless(positions, box).item() == pytest.approx(0.1, abs=1e-6)
+
+
 def test_a_topology_without_backbone_has_no_dihedrals():
     with pytest.raises(InputError, match="neither phi nor psi"):
         build_variables("dihedrals", two_molecules())

@@ -141,7 +141,7 @@ def test_frames_that_are_not_there_are_refused(tmp_path):
     with pytest.raises(InputError, match="--start, --stop and --skip-frames leave none"):
         map_positions(open_data(path, config), config)
     both = DataConfig(map="heavy", skip_frames="10", also=(tmp_path / "short.npz",))
-    assert [len(source.kept) for source in open_all(path, both)] == [22, 5]
+    assert [len(source.kept) for source in open_all(path, both, 300.0)] == [22, 5]
 
 
 def test_info_counts_what_is_left_out(tmp_path):

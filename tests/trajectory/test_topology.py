@@ -10,13 +10,9 @@ from hypothesis import strategies as st
 from paths import SHARED
 
 from deepcg.geometry.box import reduced, volumes
-from deepcg.trajectory.topology import (
-    MoleculeGraph,
-    guess_bonds,
-    guessed_topology,
-    make_whole,
-    with_bonds,
-)
+from deepcg.trajectory.bond_guesses import guess_bonds
+from deepcg.trajectory.bonds import with_bonds
+from deepcg.trajectory.topology import MoleculeGraph, guessed_topology, make_whole
 
 TRICLINIC = np.array([[2.0, 0, 0], [0.7, 1.8, 0], [-0.9, 0.6, 1.7]])
 WATER = np.array([[0, 0, 0], [0.0957, 0, 0], [-0.024, 0.0927, 0]])

@@ -21,12 +21,23 @@ from deepcg.forces.constraints import Constraints, from_frames, from_system, fro
 from deepcg.forces.cv_estimators import variable_estimator
 from deepcg.forces.force_map import project
 from deepcg.forces.force_series import ForceSizes
-from deepcg.mapping.beads import MAPPINGS, LinearMapping, Mapping, bead_topology, build_mapping
+from deepcg.forces.mean_force_labels import are_labels, load_labels
+from deepcg.mapping.beads import (
+    AUTO,
+    MAPPINGS,
+    LinearMapping,
+    Mapping,
+    bead_topology,
+    build_mapping,
+    check_images,
+    default_map,
+)
 from deepcg.mapping.collective_variables import BY_TOPOLOGY, KINDS, is_collective
 from deepcg.runtime.arrays import Integers
 from deepcg.runtime.errors import InputError, pick
 from deepcg.runtime.progress import Progress, silent
 from deepcg.trajectory.bias_weights import UNBIASED, weights_of_bias
+from deepcg.trajectory.bonds import CHOICES
 from deepcg.trajectory.frames import Frames
 from deepcg.trajectory.reader import (
     Trajectory,
@@ -36,6 +47,7 @@ from deepcg.trajectory.reader import (
     open_trajectory,
 )
 from deepcg.trajectory.skipped_frames import SkippedFrames
+from deepcg.trajectory.topology import MoleculeGraph
 from deepcg.workflow.dataset.force_checks import (
     check_sample,
     check_series,
@@ -54,8 +66,9 @@ class DataConfig:
     Parameters
     ----------
     map
-        Coarse coordinates. Beads: oxygens, com, heavy, solute, backbone-cb (a peptide's N, CA,
-        CB, C) or select:"MDTRAJ SELECTION".
+        Coarse coordinates; by default oxygens where all is water, elsewhere to be said.
+        Beads: oxygens, com, heavy, solute, backbone-cb (a peptide's N, CA, CB, C) or
+        select:"MDTRAJ SELECTION".
         Collective variables: dihedrals (phi and psi of every residue) or a list such as
         "dihedral:4,6,8,14;distance:3,7" with atoms counted from 0; also angle.
     topology
@@ -67,6 +80,9 @@ class DataConfig:
         TRAJ.forces.npy, or else computed from the System.
     units
         Units of files that do not fix theirs, such as "A,kcal/mol"; by default nm,kJ/mol.
+    bonds
+        Bonds beside those of the topology: auto (where it evidently lacks some; refused where
+        distances leave that open), guess (all atoms that are near enough) or none.
     estimator
         How forces on atoms become forces on beads: least-noise (with control variates from the
         rotations of molecules), linear (the best constant weights) or projected. On collective
@@ -91,11 +107,12 @@ class DataConfig:
         Run the code of a PythonForce in the System: of files whose maker you trust.
     """
 
-    map: str = "oxygens"
+    map: str = AUTO
     topology: Path | None = None
     system: Path | None = None
     forces: Path | None = None
     units: str | None = None
+    bonds: str = "auto"
     estimator: str = "least-noise"
     constraints: str = "auto"
     start: int = 0
@@ -107,7 +124,7 @@ class DataConfig:
     trust: bool = False
 
     def __post_init__(self) -> None:
-        known = dict.fromkeys((*MAPPINGS, "select", *KINDS, *BY_TOPOLOGY))
+        known = dict.fromkeys((AUTO, *MAPPINGS, "select", *KINDS, *BY_TOPOLOGY))
         pick(known, self.map.partition(":")[0].strip(), "map")
         if is_collective(self.map):
             variable_estimator(self.estimator)
@@ -124,6 +141,7 @@ class DataConfig:
                 f"each, {UNBIASED} for one without"
             )
         pick(dict.fromkeys(("auto", "water", "none")), self.constraints, "choice of constraints")
+        pick(dict.fromkeys(CHOICES), self.bonds, "choice of bonds")
         if self.stride < 1 or self.start < 0:
             raise InputError(f"start {self.start}, stride {self.stride}: use 0 or more, 1 or more")
         SkippedFrames.of(self.skip_frames)
@@ -177,6 +195,7 @@ def _open(trajectory: Path, config: DataConfig, temperature: float | None) -> Tr
         system=config.system,
         forces=config.forces,
         units=config.units,
+        bonds=config.bonds,
         trust=config.trust,
         skipped=SkippedFrames.of(config.skip_frames),
     )
@@ -217,6 +236,35 @@ def open_all(trajectory: Path, config: DataConfig, temperature: float) -> tuple[
     return sources
 
 
+def with_map(trajectory: Path, config: DataConfig) -> DataConfig:
+    """Return a config that says its map: where it does not, that of labels, or the default of data.
+
+    Raises
+    ------
+    InputError
+        There is no default for it, or the files cannot be used.
+    """
+    if config.map != AUTO:
+        return config
+    if are_labels(trajectory):
+        return replace(config, map=load_labels(trajectory).map)
+    return replace(config, map=default_map(open_data(trajectory, config).graph, trajectory))
+
+
+def mapping_of(config: DataConfig, source: Trajectory) -> Mapping:
+    """Return the mapping of a trajectory's atoms.
+
+    Raises
+    ------
+    InputError
+        There is no such map, or it is of sums over atoms that have no common image.
+    """
+    name = default_map(source.graph, source.trajectory) if config.map == AUTO else config.map
+    mapping = build_mapping(name, source.topology)
+    check_images(mapping, source.graph, name)
+    return mapping
+
+
 def labelled(
     source: Trajectory, config: DataConfig, folder: Path, progress: Progress = silent
 ) -> Trajectory:
@@ -239,6 +287,7 @@ def labelled(
         topology=config.topology,
         system=source.system,
         output=None if beside else folder,
+        bonds=config.bonds,
         trust=config.trust,
         skip_frames=config.skip_frames,
         progress=progress,
@@ -249,7 +298,7 @@ def labelled(
 
 def map_positions(source: Trajectory, config: DataConfig, progress: Progress = silent) -> Beads:
     """Map positions alone: for comparisons."""
-    mapping = build_mapping(config.map, source.topology)
+    mapping = mapping_of(config, source)
     parts = (
         Frames(mapping(part.positions), part.box, None, mapping.types, part.weights)
         for part in read_used(source, config, progress, with_forces=False)
@@ -274,7 +323,7 @@ def map_forces(
     """
     check_same_system(sources)
     first = sources[0]
-    mapping = build_mapping(config.map, first.topology)
+    mapping = mapping_of(config, first)
     sample, held = sample_and_held(sources, config, temperature)
     estimate = ESTIMATORS[config.estimator](mapping, [sample], held, temperature)
     parts = [
@@ -427,16 +476,16 @@ def _joined(parts: Iterable[Frames], source: Trajectory, mapping: Mapping) -> Fr
         raise _none_left(source)
     frames = Frames.join(parts)
     types = torch.as_tensor(frames.types, dtype=torch.long)
-    box = None if _is_one_molecule(mapping) else frames.box
+    box = None if _is_one_molecule(mapping, source.graph) else frames.box
     weights = None if frames.weights is None else frames.weights / frames.weights.mean()
     return Frames(frames.positions, box, frames.forces, types, weights)
 
 
-def _is_one_molecule(mapping: Mapping) -> bool:
-    """Whether two beads or more are all of one molecule: a lone bead knows no geometry."""
+def _is_one_molecule(mapping: Mapping, graph: MoleculeGraph) -> bool:
+    """Whether two beads or more are all of one whole molecule: a lone bead knows no geometry."""
     if not isinstance(mapping, LinearMapping) or mapping.weights.shape[0] < 2:
         return False
-    if mapping.molecules is None:
+    if mapping.molecules is None or np.isin(mapping.weights.indices, graph.through_box).any():
         return False
     return len(np.unique(mapping.molecules[mapping.weights.indices])) == 1
 

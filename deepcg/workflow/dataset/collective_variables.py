@@ -80,7 +80,9 @@ def map_sources(
     InputError
         As there.
     """
-    variables = build_variables(config.map, sources[0].topology)
+    variables = build_variables(
+        config.map, sources[0].topology, through_box=sources[0].graph.through_box
+    )
     sources = [labelled(source, config, folder, progress) for source in sources]
     sample, held = sample_and_held(sources, config, temperature)
     estimate = variable_estimator(config.estimator)(

@@ -20,6 +20,7 @@ _OF_TRAJECTORIES = (
     "system",
     "forces",
     "units",
+    "bonds",
     "estimator",
     "constraints",
     "also",

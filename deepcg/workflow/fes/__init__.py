@@ -4,6 +4,7 @@
 file            what is in it
 =============== ==================================================================================
 command         `fes`: surfaces on common bins, distances between them, the report
+counting        what numbers of sites count: a run's beads, or atoms
 sources         surfaces and frames from run folders, samples, trajectories and files; weights of
                 biased samples by MBAR
 =============== ==================================================================================

@@ -18,6 +18,7 @@ from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import check_place
 from deepcg.runtime.progress import Progress, silent
 from deepcg.trajectory.bias_weights import UNBIASED
+from deepcg.workflow.fes.counting import map_counted
 from deepcg.workflow.fes.sources import (
     Coordinates,
     any_free_energy_surface,
@@ -51,12 +52,16 @@ class FesConfig:
         frames that RUN was fitted to.
     cv
         The two coordinates: dihedrals (phi and psi), or such as
-        "dihedral:4,6,8,14;dihedral:6,8,14,16".
+        "dihedral:4,6,8,14;dihedral:6,8,14,16". Where RUN is of beads, numbers count these, from 0,
+        in its samples and in the microscopic frames; @4 is atom 4. Elsewhere they count atoms.
     topology
         Topology of trajectories that are given here; by default that beside each, TRAJ.pdb.
     skip_frames
         Frames of trajectories that are given here to leave out: numbers and ranges from 0, such as
         0,5,100-200.
+    bonds
+        Bonds of trajectories beside those of their topology: auto, guess or none, as of deepcg
+        fit; by default as RUN was fitted.
     temperature
         Temperature of trajectories that are given here, K.
     bias
@@ -82,6 +87,7 @@ class FesConfig:
     cv: str = "dihedrals"
     topology: Path | None = None
     skip_frames: str | None = None
+    bonds: str | None = None
     temperature: float = 300.0
     bias: tuple[str, ...] = ()
     bins: int = BINS
@@ -114,7 +120,14 @@ def fes(
     output = config.output or _default_output(config.run)
     check_place(output)
     given = Coordinates(
-        config.cv, config.topology, config.temperature, _biases(config), config.skip_frames
+        config.cv,
+        config.topology,
+        config.temperature,
+        biases=_biases(config),
+        skip_frames=config.skip_frames,
+        bonds=config.bonds,
+        beads=map_counted(config.cv, (config.run, *config.also)),
+        trust=config.trust,
     )
     reference = _reference(config, given, progress)
     grid = None if reference is None else reference[0].grid
@@ -128,6 +141,7 @@ def fes(
         frames.append(sampled)
         grid = landscape.grid if grid is None else grid
     _check_alike(landscapes)
+    _check_common(landscapes, frames)
     regions = BASINS if _are_backbone(landscapes[0]) else {}
     landscapes = _told_apart(landscapes)
     study = Study(
@@ -171,7 +185,7 @@ def _reference(
     if paths:
         sampled = replace(trajectories(paths, given, progress), name="microscopic")
     elif (config.run / "config.toml").is_file():
-        sampled = microscopic(config.run, config.cv, progress, trust=config.trust)
+        sampled = microscopic(config.run, given, progress)
     else:
         return None
     bins = config.bins
@@ -204,6 +218,40 @@ def _check_alike(landscapes: list[FreeEnergySurface]) -> None:
                 f"{first.source} of {first.grid.shape} over {', '.join(first.names)}: make both "
                 f"with the same --cv and --bins"
             )
+
+
+def _check_common(landscapes: list[FreeEnergySurface], frames: list[CVSamples | None]) -> None:
+    """Refuse surfaces that know no bin, or none that the first one knows as well.
+
+    Raises
+    ------
+    InputError
+        Tells where the frames of both are.
+    """
+    first = landscapes[0]
+    for other, sampled in zip(landscapes, frames, strict=True):
+        if (np.isfinite(other.value) & np.isfinite(first.value)).any():
+            continue
+        apart = [
+            f"{name} is {_range(first, frames[0], k)} {unit} in {first.source} and "
+            f"{_range(other, sampled, k)} {unit} in {other.source}"
+            for k, (name, unit) in enumerate(zip(first.names, first.units, strict=True))
+        ]
+        raise InputError(
+            f"the surfaces of {first.name} and {other.name} have no bin in common: "
+            f"{'; '.join(apart)}; are these the same coordinates?"
+        )
+
+
+def _range(landscape: FreeEnergySurface, sampled: CVSamples | None, k: int) -> str:
+    """Return from where to where a coordinate goes, by its frames or by the bins that are known."""
+    if sampled is not None:
+        values = sampled.values[:, k]
+        return f"{values.min():.4g} to {values.max():.4g}"
+    known = np.isfinite(landscape.value).any(axis=1 - k)
+    edges = landscape.grid.edges[k]
+    seen = [*edges[:-1][known], *edges[1:][known]]
+    return f"{min(seen):.4g} to {max(seen):.4g}" if seen else "nowhere"
 
 
 def _distances(

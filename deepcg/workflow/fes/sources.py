@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -30,8 +30,9 @@ from deepcg.trajectory.bias_weights import UNBIASED
 from deepcg.trajectory.frames import CVFrames
 from deepcg.trajectory.reader import Trajectory
 from deepcg.units import thermal_energy
-from deepcg.workflow.dataset.beads import DataConfig, open_all, read_used
+from deepcg.workflow.dataset.beads import DataConfig, map_positions, open_all, read_used
 from deepcg.workflow.dataset.collective_variables import map_sources
+from deepcg.workflow.fes.counting import Counting, labels_as_given, sites_in
 from deepcg.workflow.fit.run_folder import fit_config_of
 from deepcg.workflow.fit.vouched_files import config_with_data_of
 from free_energy import Grid, Replicates
@@ -43,32 +44,37 @@ ROUNDING = 1e-2
 
 @dataclass(frozen=True, slots=True)
 class Coordinates:
-    """Which coordinates, and what goes with trajectories where no run says it."""
+    """Which coordinates, and what the trajectories have where no run says it.
+
+    ``beads`` is the map whose beads the numbers in ``cv`` count; ``None``: they count atoms.
+    """
 
     cv: str
     topology: Path | None
     temperature: float
     biases: Mapping[Path, str] = field(default_factory=dict)
     skip_frames: str | None = None
+    bonds: str | None = None
+    beads: str | None = None
+    trust: bool = False
 
 
-def microscopic(
-    run: Path, cv: str, progress: Progress = silent, *, trust: bool = False
-) -> CVSamples:
+def microscopic(run: Path, given: Coordinates, progress: Progress = silent) -> CVSamples:
     """Return the frames that a run was fitted to, with forces on the coordinates.
 
     Raises
     ------
     InputError
-        They are gone, or not those that the run was fitted to, without ``trust``.
+        They are gone, or not those that the run was fitted to, and are not trusted.
     """
-    config = config_with_data_of(run, trust=trust)
-    data = replace(config.data, map=cv, estimator="least-noise")
+    config = config_with_data_of(run, trust=given.trust)
+    bonds = given.bonds or config.data.bonds
+    data = replace(config.data, map=given.cv, estimator="least-noise", bonds=bonds)
     paths = (config.trajectory, *data.also)
     for path in paths:
         if not path.exists():
             raise InputError(f"{path}, which {run} was fitted to, is gone: give --reference")
-    return _frames(paths, data, config.temperature, "microscopic", run, progress)
+    return _frames(paths, data, given.beads, config.temperature, "microscopic", run, progress)
 
 
 def trajectories(
@@ -82,12 +88,16 @@ def trajectories(
         also=paths[1:],
         bias=biases if given.biases else (),
         skip_frames=given.skip_frames,
+        bonds=given.bonds or "auto",
     )
-    return _frames(paths, data, given.temperature, paths[0].stem, paths[0].parent, progress)
+    name, folder = paths[0].stem, paths[0].parent
+    return _frames(paths, data, given.beads, given.temperature, name, folder, progress)
 
 
-def samples(run: Path, cv: str, name: str | None = None) -> CVSamples:
+def samples(run: Path, cv: str, name: str | None = None, *, trust: bool = False) -> CVSamples:
     """Return the frames of a model's samples, with weights where they were biased.
+
+    Numbers in ``cv`` count beads; ``@3`` is the bead on atom 3.
 
     Raises
     ------
@@ -100,8 +110,10 @@ def samples(run: Path, cv: str, name: str | None = None) -> CVSamples:
         raise InputError(f"{run} has no samples: make them with 'deepcg sample {run}'")
     if not (folder / "summary.json").is_file():
         raise InputError(f"the samples of {run} are not complete: give 'deepcg sample' --resume")
-    variables = build_variables(cv, mdtraj.load_topology(str(topology_file)))
-    values = [variables(read_samples(file)[0].double()) for file in files]
+    counted = Counting.of_run(run, trust=trust).on_beads(cv) if "@" in cv else cv
+    beads = mdtraj.load_topology(str(topology_file))
+    variables = build_variables(counted, beads, of_beads=True)
+    values = [_values_of(variables, *read_samples(file)) for file in files]
     weights = _weights_of(folder, [len(part) for part in values])
     frames = tuple(
         CVFrames(part.double(), None, weight) for part, weight in zip(values, weights, strict=True)
@@ -109,7 +121,7 @@ def samples(run: Path, cv: str, name: str | None = None) -> CVSamples:
     config = fit_config_of(run)
     return CVSamples(
         name or f"CG, {config.data.map}",
-        variables.names,
+        labels_as_given(variables.names, cv, counted),
         variables.units,
         variables.periods,
         frames,
@@ -170,12 +182,34 @@ def any_free_energy_surface(
     if path.is_dir() and is_surface_run(path):
         return fitted(path), None
     if path.is_dir() and (path / "config.toml").is_file():
-        sampled = samples(path, given.cv)
+        sampled = samples(path, given.cv, trust=given.trust)
     elif path.name.endswith("fes.npz"):
         return load_free_energy_surface(path), None
     else:
         sampled = trajectories((path,), given, progress)
+    if grid is not None:
+        _check_inside(sampled, grid)
     return free_energy_surface_of(sampled, grid or default_grid(sampled, n_bins)), sampled
+
+
+def _check_inside(sampled: CVSamples, grid: Grid) -> None:
+    """Refuse frames of which none is where the bins of the first surface are."""
+    inside = np.ones(len(sampled.values), bool)
+    for column, edges, period in zip(sampled.values.T, grid.edges, grid.periods, strict=True):
+        inside &= (period is not None) | ((column >= edges[0]) & (column <= edges[-1]))
+    if inside.any():
+        return
+    apart = [
+        f"{name} is {edges[0]:.4g} to {edges[-1]:.4g} {unit} there and "
+        f"{column.min():.4g} to {column.max():.4g} {unit} here"
+        for name, unit, edges, column in zip(
+            sampled.names, sampled.units, grid.edges, sampled.values.T, strict=True
+        )
+    ]
+    raise InputError(
+        f"{sampled.source} has no frame in the bins of the first surface: {'; '.join(apart)}; are "
+        "these the same coordinates?"
+    )
 
 
 def default_grid(sampled: CVSamples, n_bins: int) -> Grid:
@@ -190,28 +224,73 @@ def default_grid(sampled: CVSamples, n_bins: int) -> Grid:
 def _frames(
     paths: tuple[Path, ...],
     data: DataConfig,
+    beads: str | None,
     temperature: float,
     name: str,
     folder: Path,
     progress: Progress,
 ) -> CVSamples:
-    data = replace(data, also=paths[1:])
+    data, given = replace(data, also=paths[1:]), data.map
     sources = open_all(paths[0], data, temperature)
-    variables = build_variables(data.map, sources[0].topology)
-    if len(variables.names) != 2:
-        raise InputError(
-            f"{data.map!r} are {len(variables.names)} coordinates ({', '.join(variables.names)}): "
-            f"a surface has two, give --cv"
-        )
-    if all(_has_forces(source) for source in sources):
-        trajectories = map_sources(sources, data, temperature, folder, progress).trajectories
+    counting = Counting.of(beads, sources[0]) if beads is not None and sites_in(given) else None
+    counted = given if counting is None else counting.on_atoms(given)
+    if counting is not None and counted is None:
+        counted = counting.on_beads(given)
+        variables, trajectories = _of_beads(sources, data, counting.map, counted, progress)
     else:
-        trajectories = tuple(_values(source, data, variables, progress) for source in sources)
+        data = replace(data, map=counted or given)
+        variables, trajectories = _of_atoms(sources, data, temperature, folder, progress)
+    names = labels_as_given(variables.names, given, counted or given)
     source = ", ".join(dict.fromkeys(path.name for path in paths))
     whole = CVSamples(
-        name, variables.names, variables.units, variables.periods, trajectories, temperature, source
+        name, names, variables.units, variables.periods, trajectories, temperature, source
     )
     return _on_one_scale(whole, [_bias_table(path) for path in paths])
+
+
+def _of_atoms(
+    sources: Sequence[Trajectory],
+    data: DataConfig,
+    temperature: float,
+    folder: Path,
+    progress: Progress,
+) -> tuple[CollectiveVariables, tuple[CVFrames, ...]]:
+    """Return coordinates of atoms and their frames, with forces where these are in files."""
+    through_box = sources[0].graph.through_box
+    variables = build_variables(data.map, sources[0].topology, through_box=through_box)
+    _check_two(variables, data.map)
+    if all(_has_forces(source) for source in sources):
+        return variables, map_sources(sources, data, temperature, folder, progress).trajectories
+    return variables, tuple(_values(source, data, variables, progress) for source in sources)
+
+
+def _of_beads(
+    sources: Sequence[Trajectory], data: DataConfig, beads: str, counted: str, progress: Progress
+) -> tuple[CollectiveVariables, tuple[CVFrames, ...]]:
+    """Return coordinates of beads that are means over atoms, and their frames without forces."""
+    mapped = [map_positions(source, replace(data, map=beads), progress) for source in sources]
+    variables = build_variables(counted, mapped[0].topology, of_beads=True)
+    _check_two(variables, counted)
+    return variables, tuple(
+        CVFrames(_values_of(variables, one.frames.positions, one.frames.box), None, weights)
+        for one in mapped
+        for weights in (one.frames.weights,)
+    )
+
+
+def _check_two(variables: CollectiveVariables, name: str) -> None:
+    if len(variables.names) != 2:
+        raise InputError(
+            f"{name!r} are {len(variables.names)} coordinates ({', '.join(variables.names)}): "
+            f"a surface has two, give --cv"
+        )
+
+
+def _values_of(
+    variables: CollectiveVariables, positions: torch.Tensor, box: torch.Tensor | None
+) -> torch.Tensor:
+    """Return the values (n, d), in double precision, of frames (n, n_sites, 3), nm."""
+    return variables(positions.double(), None if box is None else box.double())
 
 
 def _bias_table(path: Path) -> Doubles | None:

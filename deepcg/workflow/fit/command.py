@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from deepcg.mapping.collective_variables import is_collective
 from deepcg.runtime.locks import folder_locked
 from deepcg.runtime.progress import Progress, silent
+from deepcg.workflow.dataset.beads import with_map
 from deepcg.workflow.fit.beads import Fit, fit_beads
 from deepcg.workflow.fit.collective_variables import CVFit, fit_variables
 from deepcg.workflow.fit.config import FitConfig, with_preset
@@ -31,7 +33,7 @@ def fit(
         the best weights so far are in ``best.pt``. Or
         another process works in the run folder.
     """
-    config = with_preset(config)
+    config = with_preset(replace(config, data=with_map(config.trajectory, config.data)))
     with folder_locked(config.output):
         check_folder(config)
         if is_collective(config.data.map):

@@ -36,6 +36,7 @@ from deepcg.training.members import member_seed
 from deepcg.training.samples import ForceSamples, Inputs
 from deepcg.training.trainer import Record, Records, Stack, rows, run_training
 from deepcg.trajectory.frames import Frames
+from deepcg.trajectory.pdb_writer import save_pdb
 from deepcg.workflow.dataset.beads import Beads
 from deepcg.workflow.fit.config import FitConfig, absolute
 
@@ -196,7 +197,7 @@ def save_topology(path: Path, frame: Frames, topology: mdtraj.Topology) -> None:
     if frame.box is not None:
         trajectory.unitcell_vectors = frame.box.numpy()
     with replacing(path) as part:
-        trajectory.save_pdb(str(part))
+        save_pdb(part, trajectory)
 
 
 def fit_config_of(run: Path) -> FitConfig:

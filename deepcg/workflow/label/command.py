@@ -30,6 +30,9 @@ class LabelConfig:
     skip_frames
         Frames to leave out: numbers and ranges from 0, such as 0,5,100-200. Their forces are not
         numbers, and fits must leave them out, too.
+    bonds
+        Bonds beside those of the topology: auto (where it evidently lacks some; refused where
+        distances leave that open), guess (all atoms that are near enough) or none.
     trust
         Run the code of a PythonForce in the System: of files whose maker you trust.
     forces_without
@@ -52,6 +55,7 @@ class LabelConfig:
     topology: Path | None = None
     system: Path | None = None
     skip_frames: str | None = None
+    bonds: str = "auto"
     trust: bool = False
     forces_without: tuple[str, ...] = ()
     forces_with: tuple[str, ...] = ()
@@ -89,6 +93,7 @@ def label_trajectory(
             config.forces_without,
             config.forces_with,
             config.skip_frames,
+            config.bonds,
         )
         return label_restrained(
             files, config.restraints, config.platform, config.threads, progress, tell
@@ -98,6 +103,7 @@ def label_trajectory(
         topology=config.topology,
         system=config.system,
         output=config.output,
+        bonds=config.bonds,
         platform=config.platform,
         threads=config.threads,
         trust=config.trust,

@@ -30,7 +30,7 @@ from deepcg.forces.mean_force_labels import (
     of_variables,
 )
 from deepcg.geometry.farthest_points import farthest_points
-from deepcg.mapping.beads import LinearMapping, bead_topology, build_mapping
+from deepcg.mapping.beads import AUTO, LinearMapping, bead_topology, default_map
 from deepcg.mapping.collective_variables import build_variables, is_collective
 from deepcg.potentials.priors.system_forces import without_bias
 from deepcg.runtime.arrays import Doubles
@@ -40,12 +40,14 @@ from deepcg.runtime.locks import folder_locked
 from deepcg.runtime.progress import Progress, silent
 from deepcg.runtime.provenance import check_same_settings
 from deepcg.trajectory.frames import Frames
+from deepcg.trajectory.pdb_writer import save_pdb
 from deepcg.trajectory.reader import Trajectory, iter_frames, open_trajectory
 from deepcg.trajectory.skipped_frames import SkippedFrames
 from deepcg.units import thermal_energy
 from deepcg.workflow.dataset.beads import (
     Described,
     constraints_of,
+    mapping_of,
     read_used,
     sample_of,
     used_frames,
@@ -67,6 +69,7 @@ class Files:
     forces_without: tuple[str, ...] = ()
     forces_with: tuple[str, ...] = ()
     skip_frames: str | None = None
+    bonds: str = "auto"
 
     @property
     def chosen(self) -> dict[str, list[str]]:
@@ -213,7 +216,7 @@ class Restraints:
         if labels.box is not None:
             frame.unitcell_vectors = labels.box[:1].astype(np.float32)
         with replacing(path) as part:
-            frame.save_pdb(str(part))
+            save_pdb(part, frame)
 
 
 def spread_out(
@@ -245,10 +248,13 @@ def prepare(files: Files, config: RestrainConfig, platform: str, threads: int | 
         files.trajectory,
         topology=files.topology,
         system=files.system,
+        bonds=files.bonds,
         trust=files.trust,
         skipped=SkippedFrames.of(files.skip_frames),
     )
     source.skipped.check(source.trajectory, source.n_frames)
+    if config.map == AUTO:
+        config = replace(config, map=default_map(source.graph, source.trajectory))
     place = _bench(source, files, config, platform, threads)
     sample = sample_of(source, config.data)
     if place.periodic and sample.box is None:
@@ -297,7 +303,7 @@ def _bench(
 def _variables(
     config: RestrainConfig, source: Trajectory, sample: Frames, held: Constraints, masses: Doubles
 ) -> _Coordinates:
-    variables = build_variables(config.map, source.topology)
+    variables = build_variables(config.map, source.topology, through_box=source.graph.through_box)
     widths = {"nm": config.width_nm, "rad": config.width_rad}
     width = np.array([widths[unit] for unit in variables.units])
     springs = CVRestraint(variables, width, thermal_energy(config.temperature))
@@ -311,7 +317,7 @@ def _beads(
     config: RestrainConfig, source: Trajectory, sample: Frames, held: Constraints, masses: Doubles
 ) -> _Coordinates:
     del masses
-    mapping = build_mapping(config.map, source.topology)
+    mapping = mapping_of(config.data, source)
     assert isinstance(mapping, LinearMapping)
     springs = BeadRestraint(mapping, config.width_nm, thermal_energy(config.temperature))
     estimate = ESTIMATORS[config.estimator](mapping, [sample], held, config.temperature)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from deepcg.mapping.beads import AUTO
 from deepcg.runtime.errors import InputError
 from deepcg.workflow.dataset.beads import DataConfig
 
@@ -19,8 +20,8 @@ class RestrainConfig:
     Parameters
     ----------
     map
-        Coarse coordinates, as in deepcg fit; of collective variables dihedrals, angles and
-        distances.
+        Coarse coordinates and their default, as in deepcg fit; of collective variables dihedrals,
+        angles and distances.
     number
         How many configurations of the trajectory to restrain: evenly spaced in time for beads,
         spread evenly over the range for collective variables.
@@ -46,7 +47,7 @@ class RestrainConfig:
         Seed of the choice of configurations and of the dynamics.
     """
 
-    map: str = "oxygens"
+    map: str = AUTO
     number: int = 100
     ps: float = 5.0
     equilibration_ps: float = 1.0

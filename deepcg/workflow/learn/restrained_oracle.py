@@ -116,7 +116,7 @@ def restrained_dynamics(
     how = config.hold.restraints(fitted, config.seed)
     topology = config.pool_topology or fitted.data.topology
     system = config.pool_system or fitted.data.system
-    files = Files(config.pool[0], None, topology, system)
+    files = Files(config.pool[0], None, topology, system, bonds=fitted.data.bonds)
     restraints = prepare(files, how, config.hold.platform, config.threads)
     steering = max(1, round(config.hold.steer_ps / restraints.run.dt))
     task = restraints.none.task | {"steer_ps": config.hold.steer_ps}

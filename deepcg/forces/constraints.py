@@ -22,15 +22,17 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from deepcg.atomistic.system import read_system
-from deepcg.runtime.arrays import Booleans, Integers
+from deepcg.runtime.arrays import Booleans, Floats, Integers
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.frames import Frames
+from deepcg.trajectory.precision import spread_of_distances
 from deepcg.trajectory.topology import MoleculeGraph
 
 Constraints = frozenset[frozenset[int]]
 """Disjoint groups of atoms that are joined by constraints."""
 
 _STIFF = 8e-4  # nm: between the rounding of XTC files (4e-4) and O-H at 300 K (2.3e-3)
+_HYDROGEN = 2.3e-3  # nm, standard deviation of O-H at 300 K
 
 
 def from_system(system: openmm.System | Path) -> Constraints:
@@ -71,6 +73,21 @@ def from_frames(graph: MoleculeGraph, sample: Frames) -> Constraints:
         raise InputError("one frame cannot tell held bonds from free ones: give two or more")
     held = graph.bonds[_is_held(graph.bonds, sample)]
     return connected((int(a), int(b)) for a, b in held)
+
+
+def maybe_held(graph: MoleculeGraph, sample: Frames, step: float) -> Constraints:
+    """Return the groups joined by bonds that may be held, of positions rounded to ``step``, nm.
+
+    Rounding that moves distances as much as the softest held bond would hides whether they are:
+    all bonds are in doubt then that vary no more, within two standard errors, than bonds to
+    hydrogen at 300 K and rounding do. With finer positions these are those of `from_frames`.
+    """
+    rounding = spread_of_distances(step)
+    if rounding <= _STIFF or len(sample) < 2:
+        return from_frames(graph, sample)
+    most = np.hypot(rounding, _HYDROGEN) * (1 + 2 / np.sqrt(2 * (len(sample) - 1)))
+    doubtful = graph.bonds[_spread(graph.bonds, sample) < most]
+    return connected((int(a), int(b)) for a, b in doubtful)
 
 
 def held_pairs(constraints: Constraints, graph: MoleculeGraph, sample: Frames) -> Integers:
@@ -119,10 +136,15 @@ def connected(bonds: Iterable[tuple[int, ...]]) -> Constraints:
 
 
 def _is_held(pairs: Integers, sample: Frames) -> Booleans:
+    return np.asarray(_spread(pairs, sample) < _STIFF)
+
+
+def _spread(pairs: Integers, sample: Frames) -> Floats:
+    """Return the standard deviations (n_pairs,), nm, of distances."""
     vectors = sample.positions[:, pairs[:, 0]] - sample.positions[:, pairs[:, 1]]
     # PyTorch warns of the spread of no pairs
-    held: Booleans = vectors.norm(dim=-1).double().numpy().std(0, ddof=1) < _STIFF
-    return held
+    spread: Floats = vectors.norm(dim=-1).double().numpy().std(0, ddof=1)
+    return spread
 
 
 def _near_pairs(graph: MoleculeGraph) -> Integers:

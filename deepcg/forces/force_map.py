@@ -396,8 +396,9 @@ def _unequal(kind: _Kind, weights: Floats, bead: int, atom: int) -> str:
     values = ", ".join(f"{weights[bead, i]:.3g}" for i in atoms)
     return (
         f"'projected' would weight {_named(kind, atoms)} by {values} in the force on bead "
-        f"{kind.beads[0, bead]}, but constraints join these atoms and the constraint forces "
-        "between them, which no file holds, would be missing: use 'linear' or 'least-noise'"
+        f"{kind.beads[0, bead]}, but constraints join these atoms, or may, and the "
+        "constraint forces between them, which no file holds, would be missing: use 'linear' or "
+        "'least-noise'"
     )
 
 

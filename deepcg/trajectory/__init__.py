@@ -14,6 +14,8 @@
 `pdb_writer`        PDB files that keep all bonds
 `sanity_checks`     can frames be what they are said to be
 `skipped_frames`    frames to leave out, as `--skip-frames` names them
+`given_box`         boxes that a file does not tell: named by the user, or offered
+`precision`         how finely positions are written
 `frame_weights`     statistical weights of frames from files beside a trajectory
 `bias_weights`      the same from the COLVAR of a biased run
 `formats`           a module for each file format

@@ -25,11 +25,12 @@ from deepcg.trajectory.element_masses import (
 )
 from deepcg.trajectory.element_names import SITE
 from deepcg.trajectory.formats import NpyFile, TrajectoryFile, contents_of
+from deepcg.trajectory.precision import resolution, spread_of_distances
 from deepcg.trajectory.topology import MoleculeGraph
 
 _log = logging.getLogger(__name__)
 
-SAME_PLACE = 0.005  # nm; .xtc rounds to 0.001 nm
+SAME_PLACE = 0.005  # nm, or two steps of coarser positions; .xtc rounds to 0.001 nm as a rule
 FEWEST = 3  # atoms
 ALIKE = 0.9999  # correlation
 HELD = 0.001  # nm, root mean square: rounding makes 0.0004, bonds of hydrogen swing by 0.0023
@@ -134,8 +135,11 @@ def particle_masses(path: Path) -> Doubles:
     return np.array(masses)
 
 
-def check_held(path: Path, positions: Floats, trajectory: Path) -> None:
-    """Check a frame (n_atoms, 3), nm, of whole molecules against the constraints of a System."""
+def check_held(path: Path, positions: Floats, trajectory: Path, step: float = 0.0) -> None:
+    """Check a frame (n_atoms, 3), nm, of whole molecules against the constraints of a System.
+
+    ``step`` is what the positions were rounded to, nm.
+    """
     pairs, lengths = _constraints(path)
     if not len(pairs):
         return
@@ -143,7 +147,8 @@ def check_held(path: Path, positions: Floats, trajectory: Path) -> None:
         raise InputError(f"the System {path} has constraints of particles that it does not have")
     apart = np.linalg.norm(positions[pairs[:, 0]] - positions[pairs[:, 1]], axis=-1)
     off = np.abs(apart - lengths)
-    if np.sqrt(np.square(off).mean()) < HELD and off.max() < SAME_PLACE:
+    most = max(HELD, 1.5 * spread_of_distances(step))
+    if np.sqrt(np.square(off).mean()) < most and off.max() < max(SAME_PLACE, 2 * step):
         return
     worst = int(off.argmax())
     a, b = pairs[worst]
@@ -201,7 +206,12 @@ def check_same_origin(forces: TrajectoryFile, trajectory: Path, system: Path | N
 
 
 def check_same_place(
-    trajectory: Path, forces: Path, first: int, positions: Floats, box: Floats | None, there: Floats
+    trajectory: Path,
+    forces: Path,
+    first: int,
+    positions: Floats,
+    box: Floats | None,
+    there: Floats,
 ) -> None:
     """Check that two files have the same positions, up to box vectors and one common shift.
 
@@ -212,7 +222,8 @@ def check_same_place(
     apart = apart.astype(np.float64) - apart[:, :1]
     if box is not None:
         apart = minimum_image(apart, box)
-    far = np.argwhere(~(np.abs(apart).max(-1) < SAME_PLACE))
+    near = max(SAME_PLACE, 2.5 * max(resolution(positions), resolution(there)))
+    far = np.argwhere(~(np.abs(apart).max(-1) < near))
     if len(far):
         frame, atom = far[0]
         raise InputError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import mdtraj
@@ -40,9 +40,12 @@ from deepcg.trajectory.formats import (
     open_forces,
     open_positions,
     symbols_of,
+    time_note,
 )
 from deepcg.trajectory.frame_weights import weights_beside
 from deepcg.trajectory.frames import Frames
+from deepcg.trajectory.given_box import warn_of_a_missing_box, with_box
+from deepcg.trajectory.precision import resolution
 from deepcg.trajectory.sanity_checks import Bonds, Repeats, check_sizes
 from deepcg.trajectory.skipped_frames import SkippedFrames
 from deepcg.trajectory.topology import (
@@ -53,6 +56,7 @@ from deepcg.trajectory.topology import (
     with_isotopes,
 )
 from deepcg.trajectory.topology_file import load_topology
+from deepcg.units import ANGSTROM
 
 OWN_TOPOLOGY = (".pdb", ".pdb.gz", ".h5", ".hdf5", ".gro", ".cif", ".mmcif", ".pdbx", ".lh5")
 TOPOLOGIES = (".pdb", ".cif", ".gro", ".prmtop", ".parm7", ".psf", ".mol2", ".h5")
@@ -137,7 +141,7 @@ class Trajectory:
             "forces": None if self.forces is None else str(self.forces),
             "frames": self.n_frames,
             **({"frames left out": self.n_frames - len(self.kept)} if self.skipped else {}),
-            "frame_time_ps": self.frame_time,
+            "frame_time_ps": self.frame_time or time_note(self.recording),
             "atoms": self.n_atoms,
             "molecules": _composition(self.graph),
             "box_nm": None if first.box is None else first.box[0].tolist(),
@@ -154,6 +158,7 @@ def open_trajectory(
     forces: str | Path | None = None,
     units: str | None = None,
     bonds: str = "auto",
+    box: str | None = None,
     trust: bool = False,
     skipped: SkippedFrames | None = None,
 ) -> Trajectory:
@@ -175,6 +180,9 @@ def open_trajectory(
         ``"LENGTH,ENERGY"`` of files that do not fix theirs.
     bonds
         One of `deepcg.trajectory.bonds.CHOICES`.
+    box
+        The box of all frames: ``"topology"`` for that of the topology file, or numbers (see
+        `deepcg.trajectory.given_box.parse_box`).
     trust
         Whether code in the System may be run, once it is read.
     skipped
@@ -199,14 +207,18 @@ def open_trajectory(
     masses = None if system_path is None else particle_masses(system_path)
     full = None if topology_path is None else MoleculeGraph(load_topology(topology_path, masses))
     recording = _open_trajectory(path, None if full is None else full.topology, units, inside)
+    if box is not None:
+        recording = with_box(recording, box, topology_path)
     atoms, known = _trajectory_atoms(recording, full, topology_path)
     skipped = skipped or SkippedFrames()
     first = int(np.argmax(skipped.kept(0, recording.n_frames)))
     complete = _complete(recording, known, topology_path, bonds, first)
+    _check_box(recording, complete, topology_path, first)
     if system_path is not None:
         check_system(system_path, complete if atoms is None or full is None else full)
         if atoms is None:
-            check_held(system_path, _first_whole(recording, complete, first), path)
+            whole = _first_whole(recording, complete, first)
+            check_held(system_path, whole, path, first_resolution(recording, first))
     complete = with_isotopes(complete, symbols_of(recording))
     own = (forces is None or inside is not None) and recording.has_forces
     force_recording = None
@@ -275,8 +287,10 @@ def iter_numbered_frames(
     tree, bonded, repeats = source.graph.spanning_tree, Bonds(source.graph), Repeats()
     types = torch.tensor(source.graph.numbers)
     pairs = _paired(source, chunk, start, stop, with_forces)
+    boxed: bool | None = None
     for first, block, apart in _kept(pairs, source.skipped):
         block, rotated = _upright(source.trajectory, first, block)
+        boxed = _check_box_is_always_there(source.trajectory, first, block, boxed)
         check_finite(source.trajectory, "positions", first, block.positions)
         forces = block.forces if with_forces else None
         if apart is not None and source.force_recording is not None:
@@ -462,11 +476,25 @@ def check_sure(bonding: Bonding, place: Path | str) -> None:
     )
 
 
+def _check_box(
+    recording: TrajectoryFile, graph: MoleculeGraph, topology: Path | None, first: int
+) -> None:
+    block, _ = _upright(recording.path, first, next(recording.blocks(1, first, first + 1)))
+    if block.box is None:
+        positions = _present(block.positions)[0]
+        warn_of_a_missing_box(recording.path, graph, positions, topology)
+
+
 def _first_whole(recording: TrajectoryFile, graph: MoleculeGraph, first: int) -> Floats:
     """Return the frame ``first`` (n_atoms, 3), nm, with its molecules whole."""
     block, _ = _upright(recording.path, first, next(recording.blocks(1, first, first + 1)))
     whole: Floats = make_whole(_present(block.positions), block.box, graph.spanning_tree)[0]
     return whole
+
+
+def first_resolution(recording: TrajectoryFile, frame: int = 0) -> float:
+    """Return what the positions of a frame were rounded to, nm, 0 if to nothing."""
+    return resolution(_present(next(recording.blocks(1, frame, frame + 1)).positions))
 
 
 def _labelled(forces: TrajectoryFile | None) -> bool:
@@ -503,8 +531,8 @@ def _kept(
 
 def _upright(path: Path, first: int, block: Block) -> tuple[Block, bool]:
     """Return a block with its boxes reduced, and whether its vectors had to be rotated."""
-    if block.box is None:
-        return block, False
+    if block.box is None or _is_placeholder(path, first, block.box):
+        return replace(block, box=None), False
     with np.errstate(invalid="ignore", over="ignore"):
         size = volumes(block.box)
         flat = size < 1e-3 * np.linalg.norm(block.box, axis=-1).prod(-1)
@@ -521,6 +549,35 @@ def _upright(path: Path, first: int, block: Block) -> tuple[Block, bool]:
         return None if vectors is None else vectors @ rotation
 
     return Block(turned(block.positions), box, turned(block.forces), block.weights), True
+
+
+def _check_box_is_always_there(path: Path, first: int, block: Block, before: bool | None) -> bool:
+    """Return whether a block has boxes; refuse one that is unlike those before."""
+    here = block.box is not None
+    if before is not None and here != before:
+        raise InputError(
+            f"{path}: frame {first} has {'a' if here else 'no'} box, unlike those before it"
+        )
+    return here
+
+
+def _is_placeholder(path: Path, first: int, box: Floats) -> bool:
+    """Whether boxes (f, 3, 3), nm, say that there is none: zeros, or cubes of 1 A.
+
+    Raises
+    ------
+    InputError
+        Some frames have a box and some do not.
+    """
+    cubes = np.abs(box - ANGSTROM * np.eye(3)).max((1, 2)) < 1e-6
+    empty = cubes | ~box.any((1, 2))
+    if empty.all() or not empty.any():
+        return bool(empty.all())
+    with_box, without = int(empty.argmin()), int(empty.argmax())
+    raise InputError(
+        f"{path}: frame {first + with_box} has a box, frame {first + without} has none: its volume "
+        f"is {volumes(box)[without]:.4g} nm^3"
+    )
 
 
 def _matching_forces(

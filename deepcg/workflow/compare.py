@@ -31,6 +31,7 @@ from deepcg.runtime.files import check_place
 from deepcg.runtime.progress import Progress, silent
 from deepcg.runtime.provenance import file_hash
 from deepcg.training.quality import quality_from_json
+from deepcg.trajectory.formats import time_note
 from deepcg.trajectory.frames import Frames
 from deepcg.trajectory.reader import Trajectory, iter_frames
 from deepcg.units import thermal_energy
@@ -42,6 +43,8 @@ from free_energy import Estimate, block_average
 
 PRESSURE_FRAMES = 256
 """Of the microscopic trajectory, evenly spaced: two energies each."""
+
+_log = logging.getLogger(__name__)
 
 _log = logging.getLogger(__name__)
 
@@ -191,11 +194,16 @@ def _reference(
     bonds = config.bonds or fitted.data.bonds
     data = replace(fitted.data, forces=None, bonds=bonds)
     if config.reference is not None:  # another file: what belongs to it is beside it
-        data = DataConfig(map=fitted.data.map, units=fitted.data.units, bonds=bonds)
+        data = DataConfig(
+            map=fitted.data.map, units=fitted.data.units, bonds=bonds, box=fitted.data.box
+        )
     if config.skip_frames is not None:
         data = replace(data, skip_frames=config.skip_frames)
     source = open_data(path, data, fitted.temperature)
     beads = map_positions(source, data, progress)
+    note = time_note(source.recording)
+    if note is not None:
+        _log.warning("%s: %s", path, note)
     step = source.frame_time if config.frame_ps is None else config.frame_ps
     if step is not None and len(np.unique(np.diff(used_frames(source, data)))) > 1:
         _log.warning(

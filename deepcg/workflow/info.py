@@ -35,6 +35,7 @@ from deepcg.trajectory.formats import (
     names_positions,
     open_trajectory_file,
     other_kind,
+    time_note,
 )
 from deepcg.trajectory.reader import TOPOLOGIES, open_trajectory
 from deepcg.trajectory.skipped_frames import SkippedFrames
@@ -61,6 +62,9 @@ class InfoConfig:
     bonds
         Bonds beside those of the topology: auto (where it evidently lacks some; refused where
         distances leave that open), guess (all atoms that are near enough) or none.
+    box
+        Box of all frames of trajectories that tell none: X,Y,Z in nm, also with three angles in
+        degrees, or topology for that of the topology file (CRYST1).
     json
         Print JSON for other programs.
     """
@@ -70,6 +74,7 @@ class InfoConfig:
     units: str | None = None
     skip_frames: str | None = None
     bonds: str = "auto"
+    box: str | None = None
     json: bool = False
 
 
@@ -84,6 +89,7 @@ def info(
             units=config.units,
             skip_frames=config.skip_frames,
             bonds=config.bonds,
+            box=config.box,
         )
         for path in config.paths
     }
@@ -101,6 +107,7 @@ def describe(
     units: str | None = None,
     skip_frames: str | None = None,
     bonds: str = "auto",
+    box: str | None = None,
 ) -> Facts:
     """Return what is in a file or run folder, as plain values; ``kind`` says what it is.
 
@@ -122,7 +129,7 @@ def describe(
     other = None if ending_of(path) in FRAMES else other_kind(path)
     if other is not None:
         return {"kind": other.kind, **other.facts, "use": other.use}
-    return _trajectory(path, topology, units, SkippedFrames.of(skip_frames), bonds)
+    return _trajectory(path, topology, units, SkippedFrames.of(skip_frames), bonds, box)
 
 
 def as_text(title: str, facts: Mapping[str, Any]) -> str:
@@ -159,6 +166,7 @@ def _trajectory(
     units: str | None = None,
     skipped: SkippedFrames | None = None,
     bonds: str = "auto",
+    box: str | None = None,
 ) -> Facts:
     if topology is None and ending_of(path) in {*FIXED_UNITS, *IN_UNITS}:
         recording = open_trajectory_file(path, units=units if in_units(path) else None)
@@ -167,11 +175,13 @@ def _trajectory(
             return {
                 "kind": "trajectory",
                 "frames": recording.n_frames,
-                "frame_time_ps": recording.frame_time,
+                "frame_time_ps": recording.frame_time or time_note(recording),
                 "atoms": recording.n_atoms,
                 "topology": f"none beside it ({path.stem}.pdb): give --topology FILE",
             }
-    source = open_trajectory(path, topology=topology, units=units, skipped=skipped, bonds=bonds)
+    source = open_trajectory(
+        path, topology=topology, units=units, skipped=skipped, bonds=bonds, box=box
+    )
     source.skipped.check(path, source.n_frames)
     return {"kind": "trajectory", **source.describe()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import mdtraj
@@ -14,6 +15,7 @@ from deepcg.mapping.beads import bead_topology, build_mapping
 from deepcg.mapping.collective_variables import build_variables
 from deepcg.runtime.config import write_toml
 from deepcg.runtime.errors import InputError
+from deepcg.runtime.provenance import file_hash
 from deepcg.trajectory.reader import iter_frames, open_trajectory
 from deepcg.workflow.dataset.beads import DataConfig
 from deepcg.workflow.fes.command import FesConfig, fes
@@ -65,6 +67,8 @@ def make_run(
     sampled.save_dcd(run / "samples" / "000.dcd")
     sampled[0].save_pdb(run / "samples" / "topology.pdb")
     (run / "samples" / "summary.json").write_text("{}")
+    hashes = {"hashes": {"trajectory": file_hash(folder / "data.npz")}}
+    (run / "run.json").write_text(json.dumps(hashes))
     return run
 
 

@@ -3,6 +3,8 @@
 ================  ==============================================================================
 `recording`       `TrajectoryFile` and `Block`: what any file of frames gives
 `dcd`             .dcd, by memory map
+`dcd_cell`        what the cell of a .dcd means: cosines, degrees or a shape matrix
+`dcd_time`        the unit of the time step of a .dcd
 `dcd_writer`      .dcd that can be cut back and continued
 `xtc`             .xtc, every number checked; its loops are in ``xtc_loops``
 `trr`             .trr of GROMACS, with forces
@@ -48,7 +50,13 @@ from deepcg.trajectory.formats.numpy_files import (
     open_npz,
 )
 from deepcg.trajectory.formats.recognised import other_kind
-from deepcg.trajectory.formats.recording import Block, TrajectoryFile, contents_of, symbols_of
+from deepcg.trajectory.formats.recording import (
+    Block,
+    TrajectoryFile,
+    contents_of,
+    symbols_of,
+    time_note,
+)
 from deepcg.trajectory.formats.trr import open_trr
 from deepcg.trajectory.formats.units import FileUnits, parse_units
 from deepcg.trajectory.formats.xtc import open_xtc
@@ -74,6 +82,7 @@ __all__ = [
     "other_kind",
     "parse_units",
     "symbols_of",
+    "time_note",
 ]
 
 FIXED_UNITS: dict[str, Callable[[Path], TrajectoryFile]] = {

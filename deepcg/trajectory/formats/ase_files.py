@@ -20,7 +20,7 @@ from deepcg.runtime.errors import InputError
 from deepcg.runtime.warnings_of_libraries import quiet
 from deepcg.trajectory.element_names import numbers_of
 from deepcg.trajectory.formats.dump_text import FORCES, PLACES, first_head, split_dump, units_of
-from deepcg.trajectory.formats.recording import Block, spans
+from deepcg.trajectory.formats.recording import Block, spacing, spans
 from deepcg.trajectory.formats.text_elements import (
     plain_dump,
     plain_xyz,
@@ -41,9 +41,6 @@ _log = logging.getLogger(__name__)
 
 Parse = Callable[[str], Atoms]
 Split = Callable[[Path], Iterator[TextFrame]]
-
-EVEN = 1e-3
-"""Relative difference of intervals that rounding makes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,11 +69,12 @@ class TextFile:
     @property
     def frame_time(self) -> float | None:
         """Time from frame to frame in ps, ``None`` where it is not known or not even."""
-        if self.times is None or len(self.times) < 2:
-            return None
-        steps = np.diff(self.times)
-        even = steps.min() > 0 and np.ptp(steps) <= EVEN * steps.mean()
-        return float(steps.mean()) if even else None
+        return None if self.times is None else spacing(self.times).step
+
+    @property
+    def time_note(self) -> str | None:
+        """Why the time from frame to frame is not known."""
+        return None if self.times is None else spacing(self.times).note
 
     def blocks(self, chunk: int, start: int, stop: int) -> Iterator[Block]:
         """Yield frames ``start`` to ``stop``, ``chunk`` in each block but the last."""

@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from mdtraj.utils.unitcell import lengths_and_angles_to_box_vectors
 from numpy.typing import NDArray
 
 from deepcg.runtime.arrays import Floats, Integers
 from deepcg.runtime.errors import InputError
+from deepcg.trajectory.formats.dcd_cell import CellReading, cell_reading
+from deepcg.trajectory.formats.dcd_time import frame_time
 from deepcg.trajectory.formats.recording import Block, spans
 from deepcg.units import ANGSTROM
 
-AKMA_TIME = 0.04888821  # ps, CHARMM's unit of time
+CELLS_LOOKED_AT = 1000
+"""Frames, spread over the file, whose cells tell how cells are to be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ class DcdFile:
     frame_time: float | None
     offset: int
     record: np.dtype[np.void]
+    cells: CellReading | None = None
+    time_note: str | None = None
     numbers: Integers | None = None
     has_positions: bool = True
     has_forces: bool = False
@@ -45,10 +49,15 @@ class DcdFile:
             part = np.asarray(frames[first:last])
             self._check_markers(part, first)
             xyz = np.stack([part[axis] for axis in "xyz"], axis=-1)  # (f, n, 3)
-            box = _box(part["cell"]) if "cell" in (self.record.names or ()) else None
+            box = None if self.cells is None else self._box(self.cells, part)
             with np.errstate(invalid="ignore", over="ignore"):  # reported by its reader
                 nm = xyz.astype(np.float32) * np.float32(ANGSTROM)
             yield Block(nm, box, None)
+
+    def _box(self, reading: CellReading, part: NDArray[np.void]) -> Floats:
+        if reading.doubt is not None:
+            raise InputError(f"{self.path}: {reading.doubt}")
+        return reading.vectors(part["cell"])
 
     def _check_markers(self, part: NDArray[np.void], first: int) -> None:
         sizes = [part[f"{axis}_{side}"] for axis in "xyz" for side in ("size", "end")]
@@ -72,6 +81,7 @@ def open_dcd(path: Path) -> DcdFile:
     """
     with path.open("rb") as file:
         order, control = _control(path, file)
+        titles = _titles(path, file, order)
         n_atoms = _n_atoms(path, file, order)
         offset = file.tell()
     charmm = control[19] != 0
@@ -84,7 +94,13 @@ def open_dcd(path: Path) -> DcdFile:
         order, n_atoms, cell=charmm and control[10] == 1, w=charmm and control[11] == 1
     )
     n_frames = _whole_frames(path, offset, record.itemsize)
-    return DcdFile(path, n_frames, n_atoms, _frame_time(order, control), offset, record)
+    time, note = frame_time(_step(order, control), control[2], titles)
+    cells = None
+    if "cell" in (record.names or ()):
+        some = np.memmap(path, record, "r", offset, (n_frames,))["cell"]
+        some = np.concatenate([some[:: max(1, n_frames // CELLS_LOOKED_AT)], some[-1:]])
+        cells = cell_reading(some, n_atoms, control[19], titles)
+    return DcdFile(path, n_frames, n_atoms, time, offset, record, cells, note)
 
 
 def _control(path: Path, file: BinaryIO) -> tuple[str, tuple[int, ...]]:
@@ -100,11 +116,18 @@ def _control(path: Path, file: BinaryIO) -> tuple[str, tuple[int, ...]]:
     return orders[0], struct.unpack(f"{orders[0]}20i", head[8:88])
 
 
-def _n_atoms(path: Path, file: BinaryIO, order: str) -> int:
+def _titles(path: Path, file: BinaryIO, order: str) -> tuple[str, ...]:
+    """Return the lines of the titles, as the header has them."""
     (size,) = _unpack(path, file, f"{order}i")
     if size < 0:
         raise InputError(f"{path} is damaged: its titles have a length of {size}")
-    file.seek(size + 4, 1)  # the titles and their closing marker
+    content = file.read(min(size, path.stat().st_size))[4:]
+    file.seek(4, 1)  # the closing marker
+    lines = (content[k : k + 80].split(b"\0")[0] for k in range(0, len(content), 80))
+    return tuple(line.decode("ascii", "replace").strip() for line in lines)
+
+
+def _n_atoms(path: Path, file: BinaryIO, order: str) -> int:
     before, n_atoms, after = _unpack(path, file, f"{order}3i")
     if before != 4 or after != 4 or not 0 < 12 * n_atoms <= path.stat().st_size:
         raise InputError(
@@ -162,26 +185,9 @@ def _whole_frames(path: Path, offset: int, size: int) -> int:
     return n_frames
 
 
-def _frame_time(order: str, control: tuple[int, ...]) -> float | None:
-    every = control[2]
+def _step(order: str, control: tuple[int, ...]) -> float:
     if control[19] != 0:
         (step,) = struct.unpack(f"{order}f", struct.pack(f"{order}i", control[9]))
     else:  # X-PLOR stores the time step as a double
         (step,) = struct.unpack(f"{order}d", struct.pack(f"{order}2i", *control[9:11]))
-    unset = every <= 0 or step <= 0 or (every == 1 and step == 1)  # MDTraj writes 1 and 1
-    return None if unset else float(every * step * AKMA_TIME)
-
-
-def _box(cell: Floats) -> Floats:
-    """Return box vectors (f, 3, 3), nm, of DCD cells (f, 6): A, gamma, B, beta, alpha, C.
-
-    Some programs write the cosines of the angles instead of degrees.
-    """
-    cell = cell.astype(np.float64)
-    angles = cell[:, [4, 3, 1]]
-    cosines = (np.abs(angles) <= 1).all(-1, keepdims=True)
-    degrees = np.where(cosines, np.degrees(np.arccos(np.clip(angles, -1, 1))), angles)
-    lengths = cell[:, [0, 2, 5]] * ANGSTROM
-    with np.errstate(all="ignore"):  # a bad cell is reported by its reader
-        vectors = lengths_and_angles_to_box_vectors(*lengths.T, *degrees.T)
-    return np.stack(vectors, axis=1)
+    return float(step)

@@ -1,5 +1,8 @@
 """DeePMD folders: type.raw, type_map.raw and set.*/ with coord.npy, force.npy, box.npy.
 
+An empty file nopbc says that there is no box. In the format deepmd/npy/mixed the types are those
+of set.*/real_atom_types.npy.
+
 Units are A and eV unless others are given. A folder that holds several such systems of the same
 atoms (data_0, data_1, ...) is one recording, in the order of the names.
 They are read here, so that neither DeePMD-kit nor dpdata has to be there.
@@ -87,9 +90,16 @@ def open_deepmd(path: Path, units: FileUnits) -> DeepmdFolder:
     if not sets:
         raise InputError(f"{path} has no folders set.* with frames")
     n_atoms = len(kinds[0])
-    periodic = all((s / "box.npy").exists() for s in sets)
+    open_ones = [system for system in systems if (system / "nopbc").exists()]
+    if open_ones and len(open_ones) < len(systems):
+        raise InputError(
+            f"{path}: {open_ones[0]} has no box (nopbc), but other systems have one: give one of "
+            f"them instead of {path}"
+        )
+    periodic = not open_ones and all((s / "box.npy").exists() for s in sets)
     has_forces = all((s / "force.npy").exists() for s in sets)
-    _check_none_is_alone(path, sets, "box.npy", periodic)
+    if not open_ones:
+        _check_none_is_alone(path, sets, "box.npy", periodic)
     _check_none_is_alone(path, sets, "force.npy", has_forces)
     lengths = tuple(_length(s, n_atoms, periodic=periodic, forces=has_forces) for s in sets)
     return DeepmdFolder(
@@ -121,9 +131,45 @@ def _types(system: Path) -> list[str]:
         ) from error
     map_file = system / "type_map.raw"
     names = map_file.read_text().split() if map_file.exists() else None
+    mixed = sorted(system.glob("set.*/real_atom_types.npy"))
+    if mixed:
+        indices = _real_types(mixed, system, len(indices), map_file if names is None else None)
     if not indices or min(indices) < 0 or (names is not None and max(indices) >= len(names)):
         raise InputError(f"{system / 'type.raw'} has no atoms or types beyond those of {map_file}")
     return [str(i) if names is None else names[i] for i in indices]
+
+
+def _real_types(
+    files: list[Path], system: Path, n_atoms: int, missing_map: Path | None
+) -> list[int]:
+    """Return the types of the atoms of the format deepmd/npy/mixed, the same in all frames."""
+    if missing_map is not None:
+        raise InputError(f"{files[0]} has types, and there is no {missing_map} to name them")
+    sets = [folder for folder in sorted(system.glob("set.*")) if folder.is_dir()]
+    if len(files) < len(sets):
+        alone = next(s for s in sets if not (s / "real_atom_types.npy").exists())
+        raise InputError(f"{alone} has no real_atom_types.npy, but other sets have one")
+    first: Integers | None = None
+    for file in files:
+        types = np.asarray(_load(file))
+        if types.ndim != 2 or types.shape[1] != n_atoms or not len(types):
+            raise InputError(f"{file} has shape {types.shape}, not (frames, {n_atoms})")
+        if (types < 0).any():
+            raise InputError(
+                f"{file}: frames have virtual atoms (type -1), and so differ in their number of "
+                "atoms: split them by composition, for example with dpdata"
+            )
+        first = types[0].astype(np.int64) if first is None else first
+        other = np.argwhere(types != first)
+        if len(other):
+            frame, atom = (int(k) for k in other[0])
+            raise InputError(
+                f"{file}: atom {atom} is of type {types[frame, atom]} in frame {frame} but "
+                f"{first[atom]} in the first: one recording has the same atoms in every frame; "
+                "split them by composition, for example with dpdata"
+            )
+    assert first is not None  # there is a file
+    return [int(kind) for kind in first]
 
 
 def _numbers(kinds: list[str]) -> Integers | None:

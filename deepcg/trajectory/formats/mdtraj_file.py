@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -11,10 +10,10 @@ from pathlib import Path
 import mdtraj
 import numpy as np
 
-from deepcg.runtime.arrays import Integers
+from deepcg.runtime.arrays import Doubles, Integers
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.warnings_of_libraries import quiet
-from deepcg.trajectory.formats.recording import Block, spans
+from deepcg.trajectory.formats.recording import Block, spacing, spans
 
 STREAMED = (".nc", ".ncdf", ".netcdf", ".h5", ".hdf5")
 WHOLE = (
@@ -53,6 +52,7 @@ class MdtrajFile:
     n_atoms: int
     frame_time: float | None
     streamed: bool
+    time_note: str | None = None
     numbers: Integers | None = None
     has_positions: bool = True
     has_forces: bool = False
@@ -63,9 +63,8 @@ class MdtrajFile:
         for first, last in spans(chunk, start, stop):
             try:
                 with quiet():
-                    warnings.filterwarnings("error", message="Certain frames have invalid")
                     part = next(parts)[: last - first]
-                    box = part.unitcell_vectors
+                    box = _box(part)
             except Exception as error:  # as in `open_mdtraj`
                 raise _unreadable(self.path, error) from error
             if len(part) < last - first:
@@ -109,18 +108,30 @@ def open_mdtraj(path: Path, ending: str, topology: mdtraj.Topology) -> MdtrajFil
             whole = _load(path, topology)
             n_frames, n_atoms = len(whole), whole.n_atoms
         same = n_atoms == topology.n_atoms
-        with quiet():
-            times = (
-                next(mdtraj.iterload(str(path), top=topology, chunk=2)).time
-                if streamed and same
-                else np.zeros(1)
-            )
+        times = _times(path, topology, n_frames) if streamed and same else np.zeros(1)
     except Exception as error:  # MDTraj's parsers raise whatever they stumble over
         raise _unreadable(path, error) from error
     if n_frames == 0:
         raise InputError(f"{path} has no frames")
-    step = float(times[1] - times[0]) if len(times) > 1 else 0.0
-    return MdtrajFile(path, topology, n_frames, n_atoms, step if step > 0 else None, streamed)
+    even = spacing(times)
+    return MdtrajFile(path, topology, n_frames, n_atoms, even.step, streamed, even.note)
+
+
+def _times(path: Path, topology: mdtraj.Topology, n_frames: int) -> Doubles:
+    """Return the times (f,), ps, of all frames; of many the first atom alone is read."""
+    top = None if path.suffix in (".h5", ".hdf5") else topology
+    parts = mdtraj.iterload(str(path), top=top, chunk=max(1, n_frames // 10), atom_indices=[0])
+    return np.concatenate([part.time for part in parts]).astype(np.float64)
+
+
+def _box(part: mdtraj.Trajectory) -> Doubles | None:
+    """Return box vectors (f, 3, 3), nm, zeros where the lengths of the cell are zero."""
+    vectors = part.unitcell_vectors
+    if vectors is None:
+        return None
+    box = np.array(vectors, np.float64)
+    box[~part.unitcell_lengths.any(-1)] = 0.0
+    return box
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+
 from deepcg.runtime.arrays import Doubles, Floats, Integers
+
+UNEVEN = 0.01
+"""Part of an interval by which others may differ from it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,6 +121,55 @@ class WithSymbols(Protocol):
 def symbols_of(recording: TrajectoryFile) -> tuple[str, ...] | None:
     """Return the symbols (atoms,) of a recording that tells them."""
     return recording.symbols if isinstance(recording, WithSymbols) else None
+
+
+@runtime_checkable
+class TimedFile(Protocol):
+    """A file of frames that can tell why the time from frame to frame is not known."""
+
+    @property
+    def time_note(self) -> str | None:
+        """The reason, ``None`` where there is nothing to tell."""
+        ...
+
+
+def time_note(file: TrajectoryFile) -> str | None:
+    """Return why a file does not tell one time between its frames, if it says."""
+    return file.time_note if isinstance(file, TimedFile) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Spacing:
+    """The time from frame to frame in ps, or ``None`` and, where there is one, the reason."""
+
+    step: float | None
+    note: str | None = None
+
+
+def spacing(times: Doubles) -> Spacing:
+    """Return the time between frames at ``times`` (f,), ps in float32, if it is always the same.
+
+    Times that are all the same, as of a file without any, are unknown without a reason.
+    """
+    times = np.asarray(times, np.float64)
+    steps = np.diff(times)
+    if not len(steps) or not steps.any():
+        return Spacing(None)
+    usual = float(np.median(steps))
+    rounding = 2 * float(np.spacing(np.abs(times).max().astype(np.float32)))
+    off = ~(np.abs(steps - usual) <= UNEVEN * abs(usual) + rounding)
+    back = np.flatnonzero(~(steps > 0))
+    if len(back):
+        frame, what = int(back[0]) + 1, "the time does not go on"
+    elif off.any():
+        frame, what = int(np.flatnonzero(off)[0]) + 1, "the frames are not evenly spaced in time"
+    else:
+        return Spacing(float(times[-1] - times[0]) / len(steps))
+    return Spacing(
+        None,
+        f"{what}: {times[frame - 1]:g} ps in frame {frame - 1}, {times[frame]:g} ps in frame "
+        f"{frame}, {usual:g} ps from frame to frame as a rule",
+    )
 
 
 def spans(chunk: int, start: int, stop: int) -> Iterator[tuple[int, int]]:

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from deepcg.runtime.arrays import Floats, Integers
+from deepcg.runtime.arrays import Doubles, Floats, Integers
 from deepcg.runtime.errors import InputError
-from deepcg.trajectory.formats.recording import Block, spans
+from deepcg.trajectory.formats.recording import Block, Spacing, spacing, spans
 
 MAGIC = struct.pack(">3i", 1993, 13, 12) + b"GMX_trn_file"
 SIZES = ("ir", "energy", "box", "vir", "pres", "top", "sym", "x", "v", "f")
@@ -63,8 +63,21 @@ class TrrFile:
     @property
     def frame_time(self) -> float | None:
         """Time from frame to frame in ps."""
-        step = self.frames[1].time - self.frames[0].time if len(self.frames) > 1 else 0.0
-        return step if step > 0 else None
+        return self._spacing.step
+
+    @property
+    def time_note(self) -> str | None:
+        """Why the time from frame to frame is not known."""
+        return self._spacing.note
+
+    @property
+    def times(self) -> Doubles:
+        """Times of the frames (n_frames,), ps."""
+        return np.array([frame.time for frame in self.frames])
+
+    @property
+    def _spacing(self) -> Spacing:
+        return spacing(self.times)
 
     def blocks(self, chunk: int, start: int, stop: int) -> Iterator[Block]:
         """Yield frames ``start`` to ``stop``, ``chunk`` in each block but the last."""
@@ -171,10 +184,11 @@ def _stack(data: mmap.mmap, frames: tuple[TrrFrame, ...], part: str) -> Floats:
 
 def _boxes(data: mmap.mmap, frames: tuple[TrrFrame, ...]) -> Floats | None:
     """Return (f, 3, 3), nm; a box of zeros is how GROMACS writes open boundaries."""
-    if any(frame.box is None for frame in frames):
+    if all(frame.box is None for frame in frames):
         return None
-    box = np.stack([_read(data, frame, frame.box, 3) for frame in frames]).astype(np.float64)
-    return box if box.any() else None
+    return np.stack(
+        [np.zeros((3, 3)) if f.box is None else _read(data, f, f.box, 3) for f in frames]
+    ).astype(np.float64)
 
 
 def _read(data: mmap.mmap, frame: TrrFrame, at: int | None, rows: int) -> Floats:

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from deepcg.runtime.arrays import Integers
+from deepcg.runtime.arrays import Doubles, Integers
 from deepcg.runtime.errors import InputError
-from deepcg.trajectory.formats.recording import Block, spans
+from deepcg.trajectory.formats.recording import Block, Spacing, spacing, spans
 from deepcg.trajectory.formats.xtc_loops import unpack
 
 MAGIC = 1995
@@ -55,8 +55,21 @@ class XtcFile:
     @property
     def frame_time(self) -> float | None:
         """Time from frame to frame in ps."""
-        step = self.frames[1].time - self.frames[0].time if len(self.frames) > 1 else 0.0
-        return step if step > 0 else None
+        return self._spacing.step
+
+    @property
+    def time_note(self) -> str | None:
+        """Why the time from frame to frame is not known."""
+        return self._spacing.note
+
+    @property
+    def times(self) -> Doubles:
+        """Times of the frames (n_frames,), ps."""
+        return np.array([frame.time for frame in self.frames])
+
+    @property
+    def _spacing(self) -> Spacing:
+        return spacing(self.times)
 
     def blocks(self, chunk: int, start: int, stop: int) -> Iterator[Block]:
         """Yield frames ``start`` to ``stop``, ``chunk`` in each block but the last."""
@@ -69,7 +82,7 @@ class XtcFile:
                     data = file.read(frame.end - frame.begin)
                     box[k] = np.reshape(_HEAD.unpack_from(data)[4:13], (3, 3))
                     self._fill(positions[k], data, first + k)
-                yield Block(positions, box if box.any() else None, None)
+                yield Block(positions, box, None)
 
     def _fill(self, positions: NDArray[np.float32], data: bytes, number: int) -> None:
         """Put the positions of a frame, nm, where they belong."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +18,13 @@ from torch import Tensor
 from deepcg.atomistic.labels import label
 from deepcg.atomistic.system import read_system
 from deepcg.forces.bead_estimators import ESTIMATORS
-from deepcg.forces.constraints import Constraints, from_frames, from_system, from_water
+from deepcg.forces.constraints import (
+    Constraints,
+    from_frames,
+    from_system,
+    from_water,
+    maybe_held,
+)
 from deepcg.forces.cv_estimators import variable_estimator
 from deepcg.forces.force_map import project
 from deepcg.forces.force_series import ForceSizes
@@ -42,6 +49,7 @@ from deepcg.trajectory.frames import Frames
 from deepcg.trajectory.reader import (
     Trajectory,
     check_forces_available,
+    first_resolution,
     iter_frames,
     iter_numbered_frames,
     open_trajectory,
@@ -54,6 +62,8 @@ from deepcg.workflow.dataset.force_checks import (
     warn_of_sample,
     watched,
 )
+
+_log = logging.getLogger(__name__)
 
 SAMPLE_FRAMES = 200
 """Frames, spread over a trajectory, from which an estimator is built."""
@@ -83,6 +93,9 @@ class DataConfig:
     bonds
         Bonds beside those of the topology: auto (where it evidently lacks some; refused where
         distances leave that open), guess (all atoms that are near enough) or none.
+    box
+        Box of all frames where the file tells none: X,Y,Z in nm, also with three angles in
+        degrees, or topology for that of the topology file (CRYST1).
     estimator
         How forces on atoms become forces on beads: least-noise (with control variates from the
         rotations of molecules), linear (the best constant weights) or projected. On collective
@@ -113,6 +126,7 @@ class DataConfig:
     forces: Path | None = None
     units: str | None = None
     bonds: str = "auto"
+    box: str | None = None
     estimator: str = "least-noise"
     constraints: str = "auto"
     start: int = 0
@@ -196,6 +210,7 @@ def _open(trajectory: Path, config: DataConfig, temperature: float | None) -> Tr
         forces=config.forces,
         units=config.units,
         bonds=config.bonds,
+        box=config.box,
         trust=config.trust,
         skipped=SkippedFrames.of(config.skip_frames),
     )
@@ -281,6 +296,11 @@ def labelled(
     if source.forces is not None:
         return source
     check_forces_available(source)
+    if config.box is not None:
+        raise InputError(
+            f"forces of {source.trajectory} would be computed without the box {config.box!r}: "
+            "give --forces FILE, or a trajectory that has its box"
+        )
     beside = _is_writable(source.trajectory.parent)
     labels = label(
         source.trajectory,
@@ -325,6 +345,8 @@ def map_forces(
     first = sources[0]
     mapping = mapping_of(config, first)
     sample, held = sample_and_held(sources, config, temperature)
+    if config.estimator == "projected" and len(sample) < 2 and not held:
+        _check_rigid_groups_are_known(first, config.constraints)
     estimate = ESTIMATORS[config.estimator](mapping, [sample], held, temperature)
     parts = [
         _joined(project(read_checked(source, config, progress), mapping, estimate), source, mapping)
@@ -389,7 +411,7 @@ def constraints_of(source: Trajectory, sample: Frames, choice: str) -> Constrain
     elif source.system is not None and source.atoms is None:
         known = from_system(read_system(source.system, trust=source.trust))
     else:
-        known = seen
+        known = _seen_or_doubtful(source, sample, seen)
     for group in seen:
         if not any(group <= other for other in known):
             atoms = ", ".join(str(source.topology.atom(i)) for i in sorted(group)[:4])
@@ -399,6 +421,30 @@ def constraints_of(source: Trajectory, sample: Frames, choice: str) -> Constrain
                 f"says that they are held: use --constraints {way_out}"
             )
     return known
+
+
+def _check_rigid_groups_are_known(source: Trajectory, choice: str) -> None:
+    if choice == "auto" and source.system is None and len(source.graph.bonds):
+        raise InputError(
+            f"'projected' needs to know what is rigid, and one frame of {source.trajectory} does "
+            "not tell: give --system FILE or --constraints water or none, or use 'linear'"
+        )
+
+
+def _seen_or_doubtful(source: Trajectory, sample: Frames, seen: Constraints) -> Constraints:
+    """Return the groups that are held or, where positions are coarse, may be."""
+    step = first_resolution(source.recording)
+    doubtful = maybe_held(source.graph, sample, step) if len(sample) > 1 else seen
+    if doubtful != seen:
+        _log.warning(
+            "%s: positions are rounded to %g nm, which hides whether bonds are rigid: the atoms of "
+            "%d groups that may be share one weight, as rigid ones must; --system FILE, or "
+            "--constraints water or none, says what is held",
+            source.trajectory,
+            step,
+            len(doubtful),
+        )
+    return doubtful
 
 
 def sample_of(source: Trajectory, config: DataConfig) -> Frames:

@@ -44,7 +44,14 @@ class PairList:
     kinds: Tensor | None = None
 
     def with_types(self, types: Tensor) -> PairList:
-        """Return the list with the types (n_beads,) looked up, for use in many steps."""
+        """Return the list with the types (n_beads,) looked up, for use in many steps.
+
+        Raises
+        ------
+        InputError
+            There are not as many types as beads.
+        """
+        _check_types_of(self.index, types)
         if self.index.device.type == "cpu":
             return replace(self, kinds=cell_list.kinds(self.index, self.count, types))
         kinds = torch.where(_mask(self.index, self.count), types[self.index], -1)
@@ -105,9 +112,16 @@ class Neighbors:
         return distance
 
     def neighbor_types(self, types: Tensor) -> Tensor:
-        """Return the types of the neighbors (n_frames, n_beads, width), -1 in padding."""
+        """Return the types of the neighbors (n_frames, n_beads, width), -1 in padding.
+
+        Raises
+        ------
+        InputError
+            There are not as many types as beads.
+        """
         if self.kinds is not None:
             return self.kinds
+        _check_types_of(self.index, types)
         if self.index.device.type == "cpu":
             return cell_list.kinds(self.index, self.count, types)
         return torch.where(self.mask, types[self.index], -1).to(torch.int32)
@@ -144,8 +158,9 @@ def find_pairs(positions: Tensor, box: Tensor | None, cutoff: float) -> PairList
     Raises
     ------
     InputError
-        If the box is too small for the cutoff.
+        If the box is too small for the cutoff, or shapes do not fit one another.
     """
+    _check_frames(positions, box)
     check_cutoff(box, cutoff)
     positions = positions.detach()
     box = None if box is None else box.to(positions)
@@ -159,7 +174,23 @@ def environments(positions: Tensor, pairs: PairList, padding: float) -> Neighbor
 
     They are (n_frames, n_beads, width, 3), nm, of positions (n_frames, n_beads, 3), nm. Padding is
     put at the distance ``padding``, nm, which must lie beyond the cutoff.
+
+    Raises
+    ------
+    InputError
+        The list is of other numbers of frames or beads than the positions.
     """
+    frames, beads, width = pairs.index.shape
+    _check_frames(positions, None)
+    listed = tuple(pairs.shift.shape), tuple(pairs.count.shape)
+    if positions.shape[:2] != (frames, beads) or listed != (
+        (frames, beads, width, 3),
+        (frames, beads),
+    ):
+        raise InputError(
+            f"the list of pairs is of {frames} frames of {beads} beads, and the positions are of "
+            f"{positions.shape[0]} frames of {positions.shape[1]} beads"
+        )
     if positions.device.type == "cpu" and not positions.requires_grad:
         listed = pairs.index, pairs.shift, pairs.count
         near = cell_list.displacements(positions, *listed, padding)
@@ -203,6 +234,27 @@ def _compared(positions: Tensor, box: Tensor | None, cutoff: float) -> PairList:
     rows = shift.new_zeros(f, n, width, 3)
     rows[frame, i, slot] = shift[frame, i, j]
     return PairList(index, rows, count)
+
+
+def _check_types_of(index: Tensor, types: Tensor) -> None:
+    if types.ndim != 1 or len(types) != index.shape[1]:
+        raise InputError(
+            f"types have shape {tuple(types.shape)}, and {index.shape[1]} beads are listed: give "
+            f"({index.shape[1]},)"
+        )
+
+
+def _check_frames(positions: Tensor, box: Tensor | None) -> None:
+    """Refuse positions that are not (n_frames, n_beads, 3), and boxes that are not as many."""
+    if positions.ndim != 3 or positions.shape[2] != 3:
+        raise InputError(
+            f"positions have shape {tuple(positions.shape)}: give (n_frames, n_beads, 3), nm"
+        )
+    if box is not None and tuple(box.shape) != (len(positions), 3, 3):
+        raise InputError(
+            f"boxes have shape {tuple(box.shape)}, and there are {len(positions)} frames: give "
+            f"({len(positions)}, 3, 3), nm"
+        )
 
 
 def _mask(index: Tensor, count: Tensor) -> Tensor:

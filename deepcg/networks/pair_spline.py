@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from deepcg.geometry.neighbor_list import Neighbors
 from deepcg.networks.deeppot_se_l.density import Density, density, reference_density
 from deepcg.networks.deeppot_se_l.density_loops import Basis
-from deepcg.networks.fast_path import FastPath
+from deepcg.networks.fast_path import FastPath, checked_path
 from deepcg.runtime.errors import InputError
 
 
@@ -52,7 +52,7 @@ class PairSpline(nn.Module):
     def fast_path(self, like: Tensor) -> FastPath | None:
         """Return the density by a compiled loop, if ``like``, of any shape, is on the CPU."""
         on_cpu = like.device.type == "cpu"
-        return FastPath(partial(self._energies, density)) if on_cpu else None
+        return checked_path(self.n_types, partial(self._energies, density)) if on_cpu else None
 
     def _energies(self, of: Density, neighbors: Neighbors, types: Tensor) -> Tensor:
         neighbor_types = neighbors.neighbor_types(types)

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from deepcg.geometry.cell_list import collected
 from deepcg.geometry.neighbor_list import Neighbors, PairList, environments, find_pairs
-from deepcg.networks.fast_path import Evaluation, evaluation
+from deepcg.networks.fast_path import Evaluation, check_types, evaluation
 from deepcg.potentials.priors import ForceField
+from deepcg.runtime.errors import InputError
 
 
 class Potential(Protocol):
@@ -30,6 +31,10 @@ class ShortRanged(Potential, Protocol):
     @property
     def types(self) -> Tensor:
         """(n_beads,), integers from 0."""
+        ...
+
+    def of_beads(self, types: Tensor) -> ShortRanged:
+        """Return the same potential of other beads, of ``types`` (n_beads,) that it knows."""
         ...
 
     def all_forces(
@@ -56,6 +61,11 @@ class NetworkPotential(nn.Module):
         (n_beads,), integers from 0.
     molecular
         The force field of the molecules, whose positions must be whole; ``None``: there is none.
+
+    Raises
+    ------
+    InputError
+        There are no beads, or a term does not know their types.
     """
 
     types: Tensor
@@ -68,14 +78,42 @@ class NetworkPotential(nn.Module):
         molecular: ForceField | None = None,
     ) -> None:
         super().__init__()
+        for term in terms:
+            if (n_types := getattr(term, "n_types", None)) is not None:
+                check_types(types, n_types)
+        if types.ndim != 1 or not len(types):
+            raise InputError(f"types have shape {tuple(types.shape)}: give those of 1 bead or more")
         self.terms = nn.ModuleList(terms)
         self.molecular = molecular
         self.cutoff = cutoff
         self.register_buffer("types", types)
         self._ways: dict[tuple[torch.device, torch.dtype], list[Evaluation]] = {}
 
+    def of_beads(self, types: Tensor) -> NetworkPotential:
+        """Return U of other beads, as many as there are ``types`` (n_beads,); weights are shared.
+
+        Raises
+        ------
+        InputError
+            A type is unknown, or beads are held by a force field, which is of those of the fit.
+        """
+        if self.molecular is not None and not torch.equal(types.to(self.types), self.types):
+            raise InputError(
+                f"the potential has a force field of the {len(self.types)} beads that it was "
+                f"fitted to, and holds for no others: {len(types)} are given"
+            )
+        terms = list(self.terms)
+        return NetworkPotential(terms, self.cutoff, types.to(self.types.device), self.molecular)
+
     def forward(self, positions: Tensor, box: Tensor | None) -> Tensor:
-        """Return U (n_frames,), kJ/mol."""
+        """Return U (n_frames,), kJ/mol.
+
+        Raises
+        ------
+        InputError
+            Positions are not of the beads of the potential: see ``of_beads``.
+        """
+        check_beads(positions, self.types)
         near = self.environments(positions, find_pairs(positions, box, self.cutoff))
         energy = self.energy(near)
         return energy if self.molecular is None else energy + self.molecular(positions)
@@ -155,7 +193,14 @@ class NetworkPotential(nn.Module):
     def all_forces(
         self, positions: Tensor, pairs: PairList, *, create_graph: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Return U (n_frames,), kJ/mol, and -dU/dR (n_frames, n_beads, 3), kJ/mol/nm."""
+        """Return U (n_frames,), kJ/mol, and -dU/dR (n_frames, n_beads, 3), kJ/mol/nm.
+
+        Raises
+        ------
+        InputError
+            Positions are not of the beads of the potential, or of the list: see ``of_beads``.
+        """
+        check_beads(positions, self.types)
         near = self.environments(positions.detach(), pairs)
         energy, forces = self.forces(near, create_graph=create_graph)
         if self.molecular is None:
@@ -165,10 +210,25 @@ class NetworkPotential(nn.Module):
 
 
 def energy_and_forces(
-    potential: Potential, positions: Tensor, box: Tensor | None, *, create_graph: bool = False
+    potential: Potential,
+    positions: Tensor,
+    box: Tensor | None,
+    types: Tensor | None = None,
+    *,
+    create_graph: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Return U (n_frames,), kJ/mol, and -dU/dR (n_frames, n_beads, 3), kJ/mol/nm."""
+    """Return U (n_frames,), kJ/mol, and -dU/dR (n_frames, n_beads, 3), kJ/mol/nm.
+
+    Beads are of ``types`` (n_beads,); ``None``: they are those of the potential.
+
+    Raises
+    ------
+    InputError
+        There are more or fewer positions than types, or these are unknown.
+    """
+    potential = of_beads(potential, types)
     if is_short_ranged(potential):
+        check_beads(positions, potential.types)
         pairs = find_pairs(positions, box, potential.cutoff)
         return potential.all_forces(positions, pairs, create_graph=create_graph)
     positions = positions.detach().requires_grad_()
@@ -181,6 +241,36 @@ def energy_and_forces(
 def is_short_ranged(potential: Potential) -> TypeGuard[ShortRanged]:
     """Return whether a potential takes pairs that were found before."""
     return hasattr(potential, "all_forces")
+
+
+def of_beads(potential: Potential, types: Tensor | None) -> Potential:
+    """Return a potential of beads of ``types`` (n_beads,), or with ``None`` as it is.
+
+    Raises
+    ------
+    InputError
+        It is of its own beads alone, or does not know a type.
+    """
+    if types is None:
+        return potential
+    if not is_short_ranged(potential):
+        raise InputError(f"a {type(potential).__name__} knows no types: give none")
+    return potential.of_beads(types)
+
+
+def check_beads(positions: Tensor, types: Tensor) -> None:
+    """Refuse positions (n_frames, n_beads, 3) of more or fewer beads than there are types.
+
+    Raises
+    ------
+    InputError
+        Names both numbers.
+    """
+    if positions.ndim != 3 or positions.shape[1:] != (len(types), 3):
+        raise InputError(
+            f"positions have shape {tuple(positions.shape)}, and the potential is of {len(types)} "
+            f"beads: give (n_frames, {len(types)}, 3), or the types of others"
+        )
 
 
 def _gathered(gradient: Tensor, near: Neighbors) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from deepcg.geometry.neighbor_list import Neighbors, PairList, find_pairs
-from deepcg.potentials.beads import NetworkPotential
+from deepcg.potentials.beads import NetworkPotential, check_beads
 from deepcg.potentials.collective_variables import CVPotential
 from deepcg.potentials.model_file import CVModel, Model, load_any
 from deepcg.potentials.stacked import SurfaceStack
@@ -49,6 +49,10 @@ class EnsemblePotential(nn.Module):
         """(n_beads,), integers from 0."""
         return self._all[0].types
 
+    def of_beads(self, types: Tensor) -> EnsemblePotential:
+        """Return the mean of the members for other beads; as ``NetworkPotential.of_beads``."""
+        return EnsemblePotential([member.of_beads(types) for member in self._all])
+
     @property
     def _all(self) -> list[NetworkPotential]:
         return list(self.members)  # type: ignore[arg-type]
@@ -56,6 +60,7 @@ class EnsemblePotential(nn.Module):
     def forward(self, positions: Tensor, box: Tensor | None) -> Tensor:
         """Return the mean U (n_frames,), kJ/mol."""
         first = self._all[0]
+        check_beads(positions, self.types)
         near = first.environments(positions, find_pairs(positions, box, self.cutoff))
         energy = torch.stack([member.energy(near) for member in self._all]).mean(0)
         return energy if first.molecular is None else energy + first.molecular(positions)
@@ -77,6 +82,7 @@ class EnsemblePotential(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return U (n_members, n_frames), kJ/mol, and forces (n_members, n_frames, n_beads, 3)."""
         first = self._all[0]
+        check_beads(positions, self.types)
         near = first.environments(positions.detach(), pairs)
         energies, forces = self._of_each(near, create_graph)
         if first.molecular is None:

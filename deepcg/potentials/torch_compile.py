@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from deepcg.compute.graph_capture import traced
 from deepcg.compute.tensor_cache import TensorCache
 from deepcg.geometry.neighbor_list import PairList
-from deepcg.potentials.beads import NetworkPotential, ShortRanged
+from deepcg.potentials.beads import NetworkPotential, ShortRanged, check_beads
 from deepcg.potentials.ensemble import EnsemblePotential
 
 MULTIPLE = 16
@@ -55,6 +55,10 @@ class CompiledPotential:
         """(n_beads,), integers from 0."""
         return self.potential.types
 
+    def of_beads(self, types: Tensor) -> CompiledPotential:
+        """Return the same for other beads, compiled anew; as ``NetworkPotential.of_beads``."""
+        return CompiledPotential(self.potential.of_beads(types), self._tell)
+
     def __call__(self, positions: Tensor, box: Tensor | None) -> Tensor:
         """Return U (n_frames,), kJ/mol, which is not compiled."""
         return self.potential(positions, box)
@@ -66,6 +70,7 @@ class CompiledPotential:
 
         What can be differentiated, by ``create_graph``, is not compiled.
         """
+        check_beads(positions, self.types)
         program = self._program(positions, pairs) if self._works and not create_graph else None
         if program is None:
             return self.potential.all_forces(positions, pairs, create_graph=create_graph)

@@ -11,7 +11,14 @@ from torch import Tensor
 
 from deepcg.geometry.box import box_heights
 from deepcg.geometry.neighbor_list import PairList, find_pairs
-from deepcg.potentials.beads import Potential, ShortRanged, energy_and_forces, is_short_ranged
+from deepcg.potentials.beads import (
+    Potential,
+    ShortRanged,
+    check_beads,
+    energy_and_forces,
+    is_short_ranged,
+    of_beads,
+)
 
 
 class VerletForces:
@@ -39,7 +46,14 @@ class VerletForces:
         self.pairs: PairList | None = None
 
     def __call__(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Map (n_replicas, n_beads, 3), nm, onto energy, kJ/mol, and forces, kJ/mol/nm."""
+        """Map (n_replicas, n_beads, 3), nm, onto energy, kJ/mol, and forces, kJ/mol/nm.
+
+        Raises
+        ------
+        InputError
+            Positions are not of the beads of the potential.
+        """
+        check_beads(positions, self.potential.types)
         if self.pairs is None or self._moved(positions):
             box = None if self.box is None else self.box.expand(len(positions), 3, 3)
             pairs = find_pairs(positions, box, self.potential.cutoff + self.skin)
@@ -60,12 +74,23 @@ class VerletForces:
 
 
 def force_field(
-    potential: Potential, box: Tensor | None, *, skin: float = 0.05
+    potential: Potential,
+    box: Tensor | None,
+    types: Tensor | None = None,
+    *,
+    skin: float = 0.05,
 ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """Fix the box (3, 3), nm: what is left is all that a sampler needs to know.
+    """Fix the box (3, 3), nm, and beads: what is left is all that a sampler needs to know.
 
-    The skin of the Verlet list, nm, is cut down where half the box leaves no room for it.
+    The skin of the Verlet list, nm, is cut down where half the box leaves no room for it. Beads are
+    of ``types`` (n_beads,); ``None``: they are those of the potential.
+
+    Raises
+    ------
+    InputError
+        The potential does not know a type.
     """
+    potential = of_beads(potential, types)
     if is_short_ranged(potential):
         return VerletForces(potential, box, skin=skin)
 

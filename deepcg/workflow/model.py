@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -74,16 +74,29 @@ class BeadModel:
         beads = f"{len(self.bead_names)} beads ({', '.join(dict.fromkeys(self.bead_names))})"
         return f"<BeadModel of {beads} by {self.coordinates!r} at {self.temperature:g} K>"
 
-    def energy(self, positions: Array, box: ArrayLike | Tensor | None = None) -> Array:
+    def energy(
+        self,
+        positions: Array,
+        box: ArrayLike | Tensor | None = None,
+        types: Sequence[str] | None = None,
+    ) -> Array:
         """Return U () or (n_frames,), kJ/mol; arguments and errors of ``energy_and_forces``."""
-        return self.energy_and_forces(positions, box)[0]
+        return self.energy_and_forces(positions, box, types)[0]
 
-    def forces(self, positions: Array, box: ArrayLike | Tensor | None = None) -> Array:
+    def forces(
+        self,
+        positions: Array,
+        box: ArrayLike | Tensor | None = None,
+        types: Sequence[str] | None = None,
+    ) -> Array:
         """Return -dU/dR, kJ/mol/nm, shaped as positions; see ``energy_and_forces``."""
-        return self.energy_and_forces(positions, box)[1]
+        return self.energy_and_forces(positions, box, types)[1]
 
     def energy_and_forces(
-        self, positions: Array, box: ArrayLike | Tensor | None = None
+        self,
+        positions: Array,
+        box: ArrayLike | Tensor | None = None,
+        types: Sequence[str] | None = None,
     ) -> tuple[Array, Array]:
         """Return U () or (n_frames,), kJ/mol, and -dU/dR, kJ/mol/nm, shaped as positions.
 
@@ -96,15 +109,23 @@ class BeadModel:
         box
             nm, of all frames: lengths (3,) or vectors in rows (3, 3); or of each (n_frames, 3, 3).
             ``None``: open boundaries.
+        types
+            (n_beads,), names of the types of the beads, such as ``["O"] * 432``: U holds for any
+            number of beads of the types that it was fitted to, at about that density. ``None``:
+            the beads are those of the fit.
 
         Raises
         ------
         InputError
-            Shapes do not fit, numbers are not finite, a periodic model gets no box, or the box is
-            too small for the cutoff.
+            Shapes do not fit, numbers are not finite, a periodic model gets no box, the box is
+            too small for the cutoff, a type is unknown, or other beads are given to a model with a
+            force field of its molecule.
         """
+        if types is not None:
+            return self.of_beads(types).energy_and_forces(positions, box)
         like = next(self.potential.parameters())
-        frames = _batch(positions, (len(self.bead_names), 3), "positions", "beads")
+        what = "positions", "beads", ", or the types of others"
+        frames = _batch(positions, (len(self.bead_names), 3), *what)
         boxes, rotation = self._boxes(box, len(frames))
         turned = frames if rotation is None else frames @ rotation
         step = max(1, AT_ONCE // len(self.bead_names))
@@ -120,6 +141,32 @@ class BeadModel:
         if rotation is not None:
             forces = forces.to(rotation) @ rotation.transpose(1, 2)
         return _alike(energy, positions, frames), _alike(forces, positions, frames)
+
+    def of_beads(self, types: Sequence[str]) -> BeadModel:
+        """Return the model of other beads, of types that it knows by these names, one a bead.
+
+        Raises
+        ------
+        InputError
+            There are none, a name is unknown, or beads are held by a force field, which is of
+            those of the fit alone.
+        """
+        given = [types] if isinstance(types, str) else list(types)
+        known = dict(zip(self.bead_names, self.potential.types.tolist(), strict=True))
+        if not given:
+            raise InputError("no beads are given: name the type of each")
+        for name in given:
+            if name not in known:
+                raise InputError(
+                    f"the model knows no beads of type {name!r}: choose from {', '.join(known)}"
+                )
+        mass = dict(zip(self.bead_names, self.masses.tolist(), strict=True))
+        return replace(
+            self,
+            potential=self.potential.of_beads(torch.tensor([known[name] for name in given])),
+            bead_names=tuple(given),
+            masses=np.array([mass[name] for name in given]),
+        )
 
     def map(
         self,
@@ -343,7 +390,9 @@ def _numbers(values: ArrayLike | Tensor, what: str) -> Tensor:
     return table
 
 
-def _batch(values: ArrayLike | Tensor, shape: tuple[int, ...], what: str, of: str) -> Tensor:
+def _batch(
+    values: ArrayLike | Tensor, shape: tuple[int, ...], what: str, of: str, way_out: str = ""
+) -> Tensor:
     """Return a batch (n, *shape) of one item or several."""
     table, n = _numbers(values, what), shape[0]
     if tuple(table.shape[-len(shape) :]) != shape or table.ndim - len(shape) not in (0, 1):
@@ -351,7 +400,7 @@ def _batch(values: ArrayLike | Tensor, shape: tuple[int, ...], what: str, of: st
         one = f"({tail},)" if len(shape) == 1 else f"({tail})"
         raise InputError(
             f"{what} have shape {tuple(table.shape)}, but the model has {n} {of}: give {one} or "
-            f"(n, {tail})"
+            f"(n, {tail}){way_out}"
         )
     batch = table.reshape(-1, *shape)
     if not len(batch):

@@ -33,7 +33,7 @@ from deepcg.networks.deeppot_se.tables import (
     polynomials,
     unpacked,
 )
-from deepcg.networks.fast_path import FastPath
+from deepcg.networks.fast_path import FastPath, checked_path
 from deepcg.networks.layers import Perceptron
 from deepcg.runtime.errors import InputError
 
@@ -107,7 +107,7 @@ class CompressedDeepPotSE(EnvironmentModule):
         """Return compiled loops, for inference, if ``like``, of any shape, is on the CPU."""
         if self.plain or like.device.type != "cpu":
             return None
-        return FastPath(self, self._energies_and_pair_gradients)
+        return checked_path(self.n_types, self, self._energies_and_pair_gradients)
 
     @torch.no_grad()
     def _energies_and_pair_gradients(

@@ -25,7 +25,7 @@ from deepcg.networks.deeppot_se.pair_features import (
     features_of,
     values_and_slopes,
 )
-from deepcg.networks.fast_path import FastPath
+from deepcg.networks.fast_path import FastPath, checked_path
 from deepcg.networks.layers import Perceptron, Residual
 from deepcg.runtime.errors import InputError
 
@@ -102,7 +102,8 @@ class DeepPotSE(EnvironmentModule):
         """
         if self.plain or like.device.type != "cpu":
             return None
-        return FastPath(self._energies_of_pairs, self._energies_and_pair_gradients)
+        loops = self._energies_of_pairs, self._energies_and_pair_gradients
+        return checked_path(self.n_types, *loops)
 
     def _energies_of_pairs(self, neighbors: Neighbors, types: Tensor) -> Tensor:
         """Return bead energies, differentiable as force matching needs."""

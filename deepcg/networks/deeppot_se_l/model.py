@@ -29,7 +29,7 @@ from deepcg.networks.deeppot_se_l.density import (
     reference_power_spectrum,
 )
 from deepcg.networks.deeppot_se_l.density_loops import Basis
-from deepcg.networks.fast_path import FastPath
+from deepcg.networks.fast_path import FastPath, check_environments, checked_path
 from deepcg.networks.fitting import Groups, groups_of
 from deepcg.networks.layers import FirstLayer, Perceptron
 from deepcg.runtime.errors import InputError
@@ -161,7 +161,8 @@ class DeepPotSEL(nn.Module):
         if self.plain or like.device.type != "cpu":
             return None
         fused = like.dtype == torch.float32 and len(self._nets[0].layers) > 1
-        return FastPath(partial(self._energies, LOOPS), self._fused if fused else None)
+        training, inference = partial(self._energies, LOOPS), self._fused if fused else None
+        return checked_path(self.n_types, training, inference)
 
     def _energies(self, invariants: Invariants, neighbors: Neighbors, types: Tensor) -> Tensor:
         kinds, rows = self._densities(invariants, neighbors, types)
@@ -190,6 +191,7 @@ class DeepPotSEL(nn.Module):
 
         Of environments of beads of ``types`` (n_beads,).
         """
+        check_environments(neighbors, types, self.n_types)
         plain = self.fast_path(neighbors.displacement) is None
         invariants = REFERENCE if plain else LOOPS
         kinds, rows = self._densities(invariants, neighbors, types)

@@ -19,6 +19,7 @@ from deepcg.geometry.internal_coordinates import (
 )
 from deepcg.potentials.priors.force_field_loops import energies_and_forces
 from deepcg.potentials.priors.obc2 import born_energies
+from deepcg.runtime.errors import InputError
 from deepcg.units import COULOMB
 
 
@@ -75,7 +76,14 @@ class ForceField(nn.Module):
         return energy
 
     def forces(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return U (n_frames,), kJ/mol, and -dU/dR (n_frames, n_beads, 3), kJ/mol/nm."""
+        """Return U (n_frames,), kJ/mol, and -dU/dR (n_frames, n_beads, 3), kJ/mol/nm.
+
+        Raises
+        ------
+        InputError
+            There are fewer beads than the terms are of.
+        """
+        self._check_beads(positions)
         if positions.device.type == "cpu":
             return self._compiled_forces(positions)
         with torch.enable_grad():
@@ -83,6 +91,16 @@ class ForceField(nn.Module):
             energy = self(moved)
             (gradient,) = torch.autograd.grad(energy.sum(), moved)
         return energy.detach(), -gradient
+
+    def _check_beads(self, positions: Tensor) -> None:
+        needed = max(
+            (int(t.atoms.max()) + 1 for t in self.tables.values() if len(t.atoms)), default=0
+        )
+        if positions.ndim != 3 or positions.shape[2] != 3 or positions.shape[1] < needed:
+            raise InputError(
+                f"positions have shape {tuple(positions.shape)}, and the force field is of "
+                f"{needed} beads: give (frames, {needed}, 3)"
+            )
 
     def _compiled_forces(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return what `forces` does, by compiled loops instead of derivatives of ``forward``."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from deepcg.geometry.neighbor_list import Neighbors
-from deepcg.networks.fast_path import FastPath
+from deepcg.networks.fast_path import FastPath, checked_path
 from deepcg.potentials.priors.repulsion_loops import repel
 
 
@@ -47,6 +47,11 @@ class Repulsion(nn.Module):
         self.height, self.width = strength * kT, width
 
     @property
+    def n_types(self) -> int:
+        """Number of bead types."""
+        return len(self.get_buffer("onset"))
+
+    @property
     def cutoff(self) -> float:
         """The largest onset, nm."""
         return float(self.get_buffer("onset").max())
@@ -72,7 +77,7 @@ class Repulsion(nn.Module):
         Only the device of ``like`` counts, not its shape.
         """
         loop = self._energies_and_pair_gradients if like.device.type == "cpu" else None
-        return FastPath(self._energies_of_close_pairs, loop)
+        return checked_path(self.n_types, self._energies_of_close_pairs, loop)
 
     def _walls(self, onset: Tensor, distance: Tensor) -> Tensor:
         """Return what each bead has of the energies of pairs of it and others."""

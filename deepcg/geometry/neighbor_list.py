@@ -182,8 +182,8 @@ def environments(positions: Tensor, pairs: PairList, padding: float) -> Neighbor
     """
     frames, beads, width = pairs.index.shape
     _check_frames(positions, None)
-    listed = tuple(pairs.shift.shape), tuple(pairs.count.shape)
-    if positions.shape[:2] != (frames, beads) or listed != (
+    sizes = tuple(pairs.shift.shape), tuple(pairs.count.shape)
+    if positions.shape[:2] != (frames, beads) or sizes != (
         (frames, beads, width, 3),
         (frames, beads),
     ):

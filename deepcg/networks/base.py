@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -27,6 +27,26 @@ class Network(Protocol):
 
         Those of beads of ``types`` (n_beads,).
         """
+        ...
+
+
+@runtime_checkable
+class LinearNetwork(Network, Protocol):
+    """A network whose energies are linear in its weights, w: least squares finds them at once."""
+
+    def force_features(self, neighbors: Neighbors, types: Tensor) -> Tensor:
+        """Return dF/dw (n_frames, n_beads, 3, n_weights), 1/nm, of forces on beads of ``types``.
+
+        In the dtype of the displacements.
+        """
+        ...
+
+    def roughness(self) -> Tensor:
+        """Return the matrix P (n_weights, n_weights), positive definite, of a penalty w^T P w."""
+        ...
+
+    def set_weights(self, weights: Tensor) -> None:
+        """Take weights (n_weights,), kJ/mol."""
         ...
 
 

@@ -8,17 +8,26 @@ import torch
 from torch import Tensor, nn
 
 from deepcg.geometry.neighbor_list import Neighbors
-from deepcg.networks.deeppot_se_l.density import Density, density, reference_density
+from deepcg.networks.deeppot_se_l.density import (
+    Density,
+    density,
+    reference_density,
+    splines_at,
+)
 from deepcg.networks.deeppot_se_l.density_loops import Basis
 from deepcg.networks.fast_path import FastPath, checked_path
 from deepcg.runtime.errors import InputError
+
+LEAST_STIFFNESS = 1e-3
+"""Of a coefficient by itself, beside that of differences of three: for what no pair ever tells."""
 
 
 class PairSpline(nn.Module):
     """u_i = 1/2 sum_j f_c(r_ij) sum_k c_k B((r_ij - r_k) / h), with c for every pair of types.
 
     What is left of force matching without many-body terms: the best pair potential. Linear
-    in the neighbor density of l = 0 that ``DeepPotSEL`` is built on.
+    in the neighbor density of l = 0 that ``DeepPotSEL`` is built on, and in its coefficients: a fit
+    solves them by least squares (``deepcg.training.least_squares``).
 
     Parameters
     ----------
@@ -63,3 +72,60 @@ class PairSpline(nn.Module):
 
     def standardize(self, neighbors: Neighbors, types: Tensor) -> None:
         """Do nothing: splines need no scaling, of whatever ``types`` (n_beads,)."""
+
+    def force_features(self, neighbors: Neighbors, types: Tensor) -> Tensor:
+        """Return dF/dw (n_frames, n_beads, 3, n_pairs_of_types * n_knots), 1/nm; see `_places`."""
+        d, kinds = neighbors.displacement, neighbors.neighbor_types(types).long()
+        frames, beads, _ = kinds.shape
+        f, i, slot = (neighbors.mask & (neighbors.distance < self.cutoff)).nonzero(as_tuple=True)
+        d = d[f, i, slot]
+        r = d.norm(dim=-1)
+        # four splines reach a distance
+        first = ((r - self.basis.first) / self.basis.spacing).floor().long() - 1
+        which = first[:, None] + torch.arange(4, device=r.device)
+        slopes = _slopes(r, which, self.basis)
+        known = (which >= 0) & (which < self.basis.n_splines)
+        n = self.basis.n_splines
+        column = self._places[types[i], kinds[f, i, slot]][:, None] * n + which.clamp(0, n - 1)
+        size = int(self._places.max() + 1) * n
+        out = d.new_zeros(frames * beads * 3 * size)
+        # a bead is drawn towards another where their energy rises with the distance
+        for axis in range(3):
+            row = ((f * beads + i) * 3 + axis)[:, None] * size
+            pull = slopes * known * (d[:, axis] / r)[:, None]
+            out.index_add_(0, (row + column).flatten(), pull.flatten())
+        return out.view(frames, beads, 3, size)
+
+    def roughness(self) -> Tensor:
+        """Return the penalty of second differences of coefficients, and a little of each (w, w).
+
+        What no pair of beads ever reaches then goes on straight from what is known.
+        """
+        n, n_curves = self.basis.n_splines, int(self._places.max() + 1)
+        differences = torch.eye(n, dtype=torch.float64).diff(n=2, dim=0)
+        one = differences.T @ differences + LEAST_STIFFNESS * torch.eye(n, dtype=torch.float64)
+        penalty: Tensor = torch.block_diag(*[one] * n_curves)
+        return penalty
+
+    @torch.no_grad()
+    def set_weights(self, weights: Tensor) -> None:
+        """Take coefficients (n_pairs_of_types * n_knots,), kJ/mol, as `force_features` has them."""
+        curves = weights.view(-1, self.basis.n_splines)
+        self.coefficients.copy_(curves[self._places])
+
+    @property
+    def _places(self) -> Tensor:
+        """The number of the curve of two types, (n_types, n_types), which is the same both ways."""
+        i, j = torch.triu_indices(self.n_types, self.n_types)
+        places = torch.empty(self.n_types, self.n_types, dtype=torch.long)
+        places[i, j] = places[j, i] = torch.arange(len(i))
+        return places.to(self.coefficients.device)
+
+
+def _slopes(r: Tensor, which: Tensor, basis: Basis) -> Tensor:
+    """Return the derivatives (n, k), 1/nm, of splines at distances (n,); see ``splines_at``."""
+    r = r.detach().requires_grad_()
+    with torch.enable_grad():
+        columns = splines_at(r, which, basis).sum(0).unbind()
+        slopes = [torch.autograd.grad(column, r, retain_graph=True)[0] for column in columns]
+    return torch.stack(slopes, 1)

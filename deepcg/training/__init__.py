@@ -4,7 +4,9 @@
 ``config``             `TrainingConfig`: how to train; the learning rate of a step
 ``samples``            frames ready for training, their batches, parts and weights
 ``loss``               the force-matching (MS-CG) loss of a potential
+``least_squares``      weights of networks that are linear in them, from normal equations
 ``trainer``            the one loop of training: members, checkpoints, divergence
+``convergence``        whether a training gets anywhere, against a simple model
 ``stacked``            several fits of collective variables at once, in that loop
 ``members``            ensembles: seeds, resampled frames, weights to begin with
 ``noise_weighting``    heteroscedastic noise: forces weighted by its covariance

@@ -49,7 +49,15 @@ def harmonics(u: Tensor, l_max: int) -> Tensor:
 
 def splines(r: Tensor, basis: Basis) -> Tensor:
     """Return the switched B-splines (..., n_splines) of distances (...), nm."""
-    centers = basis.first + basis.spacing * torch.arange(basis.n_splines).to(r)
+    return splines_at(r, torch.arange(basis.n_splines, device=r.device), basis)
+
+
+def splines_at(r: Tensor, which: Tensor, basis: Basis) -> Tensor:
+    """Return some of the switched B-splines (..., k) of distances (...), nm.
+
+    ``which`` (..., k), or (k,) of all, holds their numbers.
+    """
+    centers = basis.first + basis.spacing * which.to(r)
     x = ((r[..., None] - centers) / basis.spacing).abs()
     b = torch.where(x < 1, (4 - 6 * x**2 + 3 * x**3) / 6, (2 - x).clamp(min=0) ** 3 / 6)
     return b * switch(r, basis.switch_on, basis.cutoff)[..., None]

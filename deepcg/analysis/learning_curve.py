@@ -44,7 +44,7 @@ def learning_curve_figure(
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.set(xlabel="step", ylabel=f"mean squared force error, {unit}", title=title)
     x, rate = _column(rows, "learning_rate")
-    if len(x):
+    if (rate > 0).any():  # least squares have none
         right = axes.twinx()
         right.plot(x, rate, color="0.6", linewidth=0.9, linestyle=":")
         right.set_yscale("log")

@@ -22,6 +22,9 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 BATCH, MOLECULE_BATCH = 8, 32
 """Frames in a step where the user does not say: of a liquid, and of one molecule."""
 
+RATE = 5e-3
+"""The first rate of learning of networks as wide as they are by default."""
+
 WEIGHTINGS = ("auto", "even", "noise")
 
 
@@ -40,7 +43,11 @@ class TrainingConfig:
     batch_size
         Frames in a step; by default 8, or 32 of one molecule, or 512 of collective variables.
     learning_rate, final_ratio
-        The rate of learning falls exponentially, to ``final_ratio`` times the first.
+        The rate of learning falls exponentially, to ``final_ratio`` times the first, which is by
+        default 0.005, or 0.02 of collective variables, and less for layers wider than those by
+        default, in proportion.
+    warmup
+        Part of the steps in which the rate of learning rises from nothing.
     optimizer
         Kind of optimizer: adam, adamw, nadam or radam.
     clip
@@ -63,8 +70,9 @@ class TrainingConfig:
 
     steps: int = 6000
     batch_size: int | None = None
-    learning_rate: float = 5e-3
+    learning_rate: float | None = None
     final_ratio: float = 1e-3
+    warmup: float = 0.02
     optimizer: str = "adam"
     clip: float = 10.0
     ema: float = 0.999
@@ -79,8 +87,11 @@ class TrainingConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"{name} is {value}: it must be positive")
-        if not 0 <= self.ema < 1:
-            raise InputError(f"ema is {self.ema}: choose at least 0 and less than 1")
+        for name in ("ema", "warmup"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(
+                    f"{name} is {getattr(self, name)}: choose at least 0 and less than 1"
+                )
         if self.patience < 0:
             raise InputError(f"patience is {self.patience}: choose 0 (never stop early) or more")
         pick(OPTIMIZERS, self.optimizer, "optimizer")
@@ -91,12 +102,27 @@ class TrainingConfig:
 def has_settings(saved: dict[str, Any], config: TrainingConfig) -> bool:
     """Return whether a checkpoint is of these settings.
 
-    Of older ones all errors count alike, and products are exact.
+    Of older ones all errors count alike, products are exact, and rates do not rise first.
     """
-    return {"weighting": "even", "matmul": EXACT, **saved} == asdict(config)
+    return {"weighting": "even", "matmul": EXACT, "warmup": 0.0, **saved} == asdict(config)
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:
-    """Return the learning rate of a step; that of step 0 is the config's."""
-    rate: float = config.learning_rate * config.final_ratio ** (step / config.steps)
+    """Return the learning rate of a step; the config's, but for what has fallen, after the warmup.
+
+    Adam's first steps are of full length whatever the gradient: early ones would go far astray.
+    """
+    first = RATE if config.learning_rate is None else config.learning_rate
+    rising = min(1.0, step / (config.warmup * config.steps)) if config.warmup else 1.0
+    rate: float = rising * first * config.final_ratio ** (step / config.steps)
     return rate
+
+
+def rate_for(width: int, default_width: int, rate: float = RATE) -> float:
+    """Return the first rate of learning for layers of a width, where ``rate`` is the default's.
+
+    A step of Adam changes every weight by about the rate, so that what a layer returns changes in
+    proportion to the number of its inputs: the rate falls in proportion to the width (Yang et al.,
+    arXiv:2203.03466). Narrower layers have that of the default.
+    """
+    return rate * min(1.0, default_width / width)

@@ -25,6 +25,11 @@ class Quality:
     represent, or has not learned yet, adds to it: it is an upper bound. ``close_frames`` is the
     floor by ``deepcg.training.noise_floor.close_frames``, which needs no model, where there are few
     coordinates. ``unit`` is that of the force; the numbers have its square.
+
+    There is no floor where atoms are not ``hidden``, and none is known while the training has not
+    converged: it leaves more than ``reference``, the mean square error of a simple ``model`` by
+    least squares on the same validation frames, or its error was still ``falling``, by that part
+    in the last tenth of its steps.
     """
 
     variance: float
@@ -33,6 +38,10 @@ class Quality:
     floor: Estimate[float]
     unit: str = "kJ/mol/nm"
     close_frames: Estimate[float] | None = None
+    hidden: bool = True
+    reference: float | None = None
+    model: str = ""
+    falling: float = 0.0
 
     @property
     def explained(self) -> float:
@@ -51,6 +60,21 @@ class Quality:
                 f"{explained}; the model overfits ({in_brief(self.training)} ({self.unit})^2 on "
                 f"the frames that it was trained on): give it more frames, or fewer steps or "
                 f"weights"
+            )
+        if self.is_stuck:
+            assert self.reference is not None
+            return (
+                f"{explained}; that is more than the {in_brief(self.reference)} that {self.model} "
+                f"leaves: the training is far from converged, and tells nothing of the noise; "
+                f"give more steps or another --learning-rate"
+            )
+        if not self.hidden:
+            return f"{explained}; no atoms are hidden: all of the rest is the model's error"
+        if self.falling:
+            return (
+                f"{explained}; the error still fell by {100 * self.falling:.0f} % in the last "
+                f"tenth of the steps: the noise of the hidden atoms is less than that, give more "
+                f"steps to see how much{self._without_model}"
             )
         return (
             f"{explained}; most of the rest is noise of the hidden atoms, which no function of the "
@@ -73,6 +97,17 @@ class Quality:
         """Whether the two errors are too far apart to tell where the floor is."""
         return self.validation.value > 1.2 * self.training
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether more is left than by the simple model."""
+        return self.reference is not None and self.validation.value > self.reference
+
+    @property
+    def noise_floor(self) -> float | None:
+        """The floor where there is one and the fit can tell it."""
+        told = self.hidden and not (self.overfits or self.is_stuck or self.falling)
+        return self.floor.value if told else None
+
     def table(self) -> dict[str, str]:
         """Return names and values for people."""
         unit = f"({self.unit})²"
@@ -81,8 +116,12 @@ class Quality:
             f"mean square error, training frames, {unit}": in_brief(self.training),
             f"mean square error, validation frames, {unit}": _text(self.validation),
             "explained fraction R²": f"{self.explained:.4f}",
-            f"noise floor (estimate), {unit}": "unknown" if self.overfits else _text(self.floor),
         }
+        if self.hidden:
+            known = self.noise_floor is not None
+            table[f"noise floor (estimate), {unit}"] = _text(self.floor) if known else "unknown"
+        if self.reference is not None:
+            table[f"mean square error of {self.model}, {unit}"] = in_brief(self.reference)
         if self.close_frames is not None:
             table[f"noise floor (pairs of close frames), {unit}"] = _text(self.close_frames)
         return table
@@ -125,6 +164,11 @@ def quality_from_json(saved: Mapping[str, Any]) -> Quality:
         saved["training"],
         _estimate(saved["validation"]),
         _estimate(saved["floor"]),
+        # older fits do not say
+        hidden=saved.get("hidden", True),
+        reference=saved.get("reference"),
+        model=saved.get("model", ""),
+        falling=saved.get("falling", 0.0),
     )
 
 

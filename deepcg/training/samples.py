@@ -13,7 +13,7 @@ from deepcg.geometry.neighbor_list import Neighbors, PairList, find_pairs
 from deepcg.potentials.beads import NetworkPotential
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.progress import Progress, silent
-from deepcg.training.config import BATCH, MOLECULE_BATCH, TrainingConfig, TrainingError
+from deepcg.training.config import BATCH, MOLECULE_BATCH, RATE, TrainingConfig, TrainingError
 from deepcg.training.noise_weighting import MOST_WEIGHED
 from deepcg.trajectory.frames import Frames
 
@@ -201,6 +201,7 @@ def settled(config: TrainingConfig, samples: ForceSamples[Inputs]) -> TrainingCo
         )
     return replace(
         config,
+        learning_rate=RATE if config.learning_rate is None else config.learning_rate,
         batch_size=config.batch_size or (MOLECULE_BATCH if samples.molecule else BATCH),
         weighting="noise" if able and config.weighting != "even" else "even",
     )

@@ -182,7 +182,7 @@ def training_of(run: Path) -> TrainingSummary | None:
         return None
     quality = quality_from_json(json.loads(results.read_text())["quality"])
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
-    return TrainingSummary(lines, quality.floor.value, quality.table(), quality.in_words())
+    return TrainingSummary(lines, quality.noise_floor, quality.table(), quality.in_words())
 
 
 def _reference(

@@ -7,6 +7,7 @@
 ``collective_variables``  a fit of U(xi), its error and its figures
 ``architecture``          the untrained potential of beads: cutoff, sizes, scales
 ``prior``                 the energy that the network of beads need not learn
+``reference``             what simple models leave of the forces, and what is hidden
 ``run_folder``            what a run folder holds: training, results, start frames
 ``vouched_files``         files outside of it that its settings may name
 ========================  ===========================================================

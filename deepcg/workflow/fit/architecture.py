@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from inspect import signature
 
 import torch
 from torch import Tensor
 
 from deepcg.geometry.neighbor_list import Neighbors
-from deepcg.networks import sizes_of
+from deepcg.networks import NETWORKS, sizes_of
 from deepcg.potentials.beads import NetworkPotential
 from deepcg.potentials.model_file import Architecture
 from deepcg.potentials.priors import ForceField, Repulsion, onset_of_contacts
+from deepcg.training.config import RATE, rate_for
 from deepcg.training.samples import ForceSamples
 from deepcg.trajectory.frames import Frames
 from deepcg.workflow.fit.config import FitConfig
@@ -61,6 +64,19 @@ def build(
         potential = architecture.build(frames.types.cpu(), config.temperature, molecular)
     potential.to(frames.positions.device, frames.positions.dtype)
     return potential, architecture
+
+
+def rate_of(config: FitConfig, frames: Frames) -> float:
+    """Return the first rate of learning: the config's, or by default one that the width allows."""
+    if config.training.learning_rate is not None:
+        return config.training.learning_rate
+    plain = size_of(replace(config, network_size="auto"), frames)
+    known = signature(NETWORKS[config.network]).parameters
+    if "fitting" not in known:
+        return RATE
+    default = {"fitting": known["fitting"].default, **plain}["fitting"]
+    given = {"fitting": default, **size_of(config, frames), **config.network_options}["fitting"]
+    return rate_for(max(given), max(default))
 
 
 def standardize(potential: NetworkPotential, samples: ForceSamples[Neighbors]) -> None:

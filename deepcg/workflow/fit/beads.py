@@ -20,7 +20,9 @@ from deepcg.potentials.ensemble import EnsemblePotential, member_folder
 from deepcg.potentials.model_file import Model, save_model
 from deepcg.runtime.progress import Progress
 from deepcg.runtime.provenance import file_hash
-from deepcg.training.config import TrainingError
+from deepcg.training.config import RATE, TrainingError
+from deepcg.training.convergence import Reference, falling
+from deepcg.training.least_squares import linear_network
 from deepcg.training.loss import force_error, in_brief, matmul_change
 from deepcg.training.members import drawn_frames, initialize_from, member_seed
 from deepcg.training.quality import Quality, quality_of
@@ -37,10 +39,16 @@ from deepcg.workflow.dataset.beads import (
     used_frames,
 )
 from deepcg.workflow.dataset.labels import beads_of_labels
-from deepcg.workflow.fit.architecture import build, cutoff_of, standardize
+from deepcg.workflow.fit.architecture import build, cutoff_of, rate_of, standardize
 from deepcg.workflow.fit.config import DTYPES, FitConfig
 from deepcg.workflow.fit.prior import PRIORS
-from deepcg.workflow.fit.run_folder import start_run, train_in_folder, write_results
+from deepcg.workflow.fit.reference import hides_atoms, pair_reference
+from deepcg.workflow.fit.run_folder import (
+    solve_in_folder,
+    start_run,
+    train_in_folder,
+    write_results,
+)
 
 MOST_CHANGED = 1e-3
 """By how much of itself fast products may change the validation error without a word."""
@@ -62,8 +70,7 @@ class Fit:
 
     def plot(self) -> Figure:
         """Return the learning curve, beside the noise floor."""
-        floor = None if self.quality.overfits else self.quality.floor.value
-        return learning_curve_figure(list(rows(self.history)), noise_floor=floor)
+        return learning_curve_figure(list(rows(self.history)), noise_floor=self.quality.noise_floor)
 
     def _repr_html_(self) -> str:
         """Return how much of the forces the model explains, for notebooks."""
@@ -96,6 +103,11 @@ def fit_beads(config: FitConfig, progress: Progress, tell: Callable[[str], None]
     held_out = prepare(potential, validation, progress=progress)
     initialize_from(potential, architecture, config.members, 0)  # find what is wrong with it now
     start_run(config, beads)
+    config, reference = with_rate(config, frames, tell), None
+    if linear_network(potential) is None:
+        reference = pair_reference(architecture, potential.types, samples, held_out)
+    else:
+        tell(_about_least_squares(config))
     models, histories = [], []
     for k in range(config.members.ensemble):
         potential, _ = build(config, frames, molecular, seed=member_seed(config.training.seed, k))
@@ -105,9 +117,15 @@ def fit_beads(config: FitConfig, progress: Progress, tell: Callable[[str], None]
         names, masses = beads.mapping.type_names, beads.mapping.masses
         model = Model(architecture, potential, names, masses, config.data.map, config.temperature)
         told = _of_member(progress, k, config.members.ensemble)
-        histories.append(_trained(config, k, model, seen, held_out, told))
+        histories.append(_trained(config, k, model, (seen, held_out), reference, told))
         models.append(model)
-    quality = judge(models[0].potential, samples, held_out, validation)
+    quality = replace(
+        judge(models[0].potential, samples, held_out, validation),
+        hidden=hides_atoms(beads),
+        reference=None if reference is None else reference.error,
+        model="" if reference is None else reference.model,
+        falling=falling(histories[0], config.training.steps),
+    )
     tell(quality.in_words())
     _tell_of_products(config.training.matmul, models, held_out, tell)
     result = Fit(config, models[0], histories[0], quality, tuple(models))
@@ -121,14 +139,20 @@ def _trained(
     config: FitConfig,
     member: int,
     model: Model,
-    samples: ForceSamples[Neighbors],
-    held_out: ForceSamples[Neighbors],
+    samples: tuple[ForceSamples[Neighbors], ForceSamples[Neighbors]],
+    reference: Reference | None,
     progress: Progress,
 ) -> list[Record]:
     """Train and save a member; where the training fails, with the best weights there were."""
     folder, stack = member_folder(config.output, member), StackOfOne(model.potential)
+    if linear_network(model.potential) is not None:
+        history = solve_in_folder(config, member, model.potential, *samples, progress)
+        save_model(folder / "model.pt", model)
+        return history
     try:
-        (history,) = train_in_folder(config, [member], stack, samples, held_out, progress=progress)
+        (history,) = train_in_folder(
+            config, [member], stack, *samples, reference=reference, progress=progress
+        )
     except TrainingError:
         save_model(folder / "best.pt", model)
         raise
@@ -201,6 +225,25 @@ def _frames_of_member(
     if not config.members.resample:
         return samples
     return samples[drawn_frames([len(samples)], member_seed(config.training.seed, member))]
+
+
+def with_rate(config: FitConfig, frames: Frames, tell: Callable[[str], None]) -> FitConfig:
+    """Return a config with the rate of learning that the width of the network allows, if unsaid."""
+    rate = rate_of(config, frames)
+    if config.training.learning_rate is None and rate < RATE:
+        tell(f"--learning-rate {rate:.2g}, by the width of the layers ({RATE:g} by default)")
+    return replace(config, training=replace(config.training, learning_rate=rate))
+
+
+def _about_least_squares(config: FitConfig) -> str:
+    """Say what settings of a training are for, where nothing is trained step by step."""
+    text = (
+        f"{config.network} is linear in its weights and solved by least squares: --steps, "
+        f"--learning-rate and the like are not used"
+    )
+    if config.members.ensemble > 1 and not config.members.resample:
+        text += "; all members are equal: give --resample for a spread"
+    return text
 
 
 def _of_member(progress: Progress, member: int, n_members: int) -> Progress:

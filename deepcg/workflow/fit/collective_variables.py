@@ -23,6 +23,7 @@ from deepcg.runtime.config import write_toml
 from deepcg.runtime.errors import InputError, pick
 from deepcg.runtime.files import read_tensors
 from deepcg.runtime.progress import Progress, silent
+from deepcg.training.convergence import Reference, falling
 from deepcg.training.loss import squared_errors
 from deepcg.training.members import drawn_frames, initialize_surface_from, member_seed
 from deepcg.training.noise_floor import MOST_COORDINATES, close_frames
@@ -35,6 +36,7 @@ from deepcg.units import thermal_energy
 from deepcg.workflow.dataset.collective_variables import MappedVariables, map_variables
 from deepcg.workflow.dataset.labels import variables_of_labels
 from deepcg.workflow.fit.config import DTYPES, FitConfig, absolute
+from deepcg.workflow.fit.reference import linear_reference
 from deepcg.workflow.fit.run_folder import train_in_folder, write_results
 from free_energy import Estimate
 
@@ -107,10 +109,22 @@ def fit_variables(
     # find what is wrong before there is a folder
     initialize_surface_from(build_surface(config, periods, samples), config.members, 0)
     write_toml(config.output / "config.toml", absolute(config))
-    members, history = train_members(config, periods, training, held_out, progress)
+    linear = linear_reference(samples, held_out, periods)
+    members, history = train_members(
+        config, periods, training, held_out, progress, reference=linear[0]
+    )
     potential = members[0]
     floors = floors_of(parts, periods)
-    quality = judge_each(potential, samples, held_out, mapped.variables.units, floors)
+    found = judge_each(potential, samples, held_out, mapped.variables.units, floors)
+    quality = tuple(
+        replace(
+            of_one,
+            reference=float(left),
+            model=linear[0].model,
+            falling=falling(history[0], config.training.steps),
+        )
+        for of_one, left in zip(found, linear[1], strict=True)
+    )
     for name, of_one in zip(mapped.variables.names, quality, strict=True):
         tell(f"{name}: {of_one.in_words()}")
     names, units = mapped.variables.names, mapped.variables.units
@@ -225,6 +239,8 @@ def train_members(
     training: list[CVFrames],
     held_out: Samples,
     progress: Progress = silent,
+    *,
+    reference: Reference | None = None,
 ) -> tuple[list[CVPotential], list[list[Record]]]:
     """Train the members of the ensemble in the run folder; return them and the records of each.
 
@@ -239,7 +255,14 @@ def train_members(
         potentials, drawn, samples = _beginnings(config, periods, training, together)
         stack = StackOfSurfaces(potentials)
         histories += train_in_folder(
-            config, together, stack, samples, held_out, drawn=drawn, progress=progress
+            config,
+            together,
+            stack,
+            samples,
+            held_out,
+            drawn=drawn,
+            reference=reference,
+            progress=progress,
         )
         found += stack.members()
     return found, histories
@@ -372,6 +395,6 @@ def _write_results(result: CVFit, mapped: MappedVariables) -> None:
 
 def _relative_floor(quality: tuple[Quality, ...]) -> float | None:
     """Return the noise floor in the unit of the loss, the mean over coordinates."""
-    if any(of_one.overfits for of_one in quality):
-        return None
-    return sum(of_one.floor.value / of_one.variance for of_one in quality) / len(quality)
+    floors = [of_one.noise_floor for of_one in quality]
+    parts = [f / q.variance for f, q in zip(floors, quality, strict=True) if f is not None]
+    return sum(parts) / len(parts) if len(parts) == len(quality) else None

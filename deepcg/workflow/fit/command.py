@@ -12,7 +12,7 @@ from deepcg.workflow.dataset.beads import with_map
 from deepcg.workflow.fit.beads import Fit, fit_beads
 from deepcg.workflow.fit.collective_variables import CVFit, fit_variables
 from deepcg.workflow.fit.config import FitConfig, with_preset
-from deepcg.workflow.fit.run_folder import check_folder
+from deepcg.workflow.fit.run_folder import as_begun, check_folder
 
 
 def fit(
@@ -33,7 +33,7 @@ def fit(
         the best weights so far are in ``best.pt``. Or
         another process works in the run folder.
     """
-    config = with_preset(replace(config, data=with_map(config.trajectory, config.data)))
+    config = with_preset(as_begun(replace(config, data=with_map(config.trajectory, config.data))))
     with folder_locked(config.output):
         check_folder(config)
         if is_collective(config.data.map):

@@ -18,7 +18,7 @@ from deepcg.mapping.collective_variables import is_collective
 from deepcg.networks import NETWORKS, QUALITY, sizes_of
 from deepcg.potentials.collective_variables import CVPotential
 from deepcg.runtime.errors import InputError, pick
-from deepcg.training.config import TrainingConfig
+from deepcg.training.config import TrainingConfig, rate_for
 from deepcg.training.members import MembersConfig
 from deepcg.trajectory.bias_weights import resolved_bias
 from deepcg.workflow.dataset.beads import DataConfig
@@ -32,6 +32,10 @@ QUALITY_STEPS = 9_000
 
 SURFACE: dict[str, Any] = {"steps": 1_000, "batch_size": 512, "learning_rate": 2e-2}
 """How to train on collective variables where the user does not say: frames are cheap there."""
+
+
+SURFACE_WIDTHS: tuple[int, ...] = signature(CVPotential).parameters["widths"].default
+"""Those of layers for which that rate of learning is."""
 
 
 OF_BEADS = ("network", "network_size", "cutoff", "prior", "repulsion", "force_achiral", "quality")
@@ -213,5 +217,8 @@ def _for_variables(config: FitConfig) -> FitConfig:
             f"{config.data.map!r}, which are collective variables; leave it out"
         )
     plain = TrainingConfig()
-    unsaid = {k: v for k, v in SURFACE.items() if getattr(config.training, k) == getattr(plain, k)}
+    widths = config.network_options.get("widths", SURFACE_WIDTHS)
+    rate = rate_for(max(widths), max(SURFACE_WIDTHS), SURFACE["learning_rate"])
+    preset = SURFACE | {"learning_rate": rate}
+    unsaid = {k: v for k, v in preset.items() if getattr(config.training, k) == getattr(plain, k)}
     return replace(config, training=replace(config.training, **unsaid))

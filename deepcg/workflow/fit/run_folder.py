@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +17,11 @@ from torch import Tensor
 
 from deepcg.analysis.html import save_figures
 from deepcg.forces.cv_estimators import estimator_name
+from deepcg.geometry.neighbor_list import Neighbors
+from deepcg.potentials.beads import NetworkPotential
 from deepcg.potentials.ensemble import member_folder
 from deepcg.potentials.model_file import CVModel, Model
-from deepcg.runtime.config import read_toml, to_flat, write_toml
+from deepcg.runtime.config import read_toml, read_values, to_flat, write_toml
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import (
     check_place,
@@ -32,8 +35,11 @@ from deepcg.runtime.files import (
 )
 from deepcg.runtime.progress import Progress, silent
 from deepcg.runtime.provenance import check_same_settings, file_hash, versions
+from deepcg.training.config import RATE
+from deepcg.training.convergence import Reference, Watch
+from deepcg.training.least_squares import solve
 from deepcg.training.members import member_seed
-from deepcg.training.samples import ForceSamples, Inputs
+from deepcg.training.samples import ForceSamples, Inputs, settled
 from deepcg.training.trainer import Record, Records, Stack, rows, run_training
 from deepcg.trajectory.frames import Frames
 from deepcg.trajectory.pdb_writer import save_pdb
@@ -71,7 +77,11 @@ def check_folder(config: FitConfig) -> None:
         return
     if not (config.output / "config.toml").exists():
         return
-    old = _settings(read_toml(config.output / "config.toml", FitConfig))
+    path = config.output / "config.toml"
+    begun = read_toml(path, FitConfig)
+    if "warmup" not in read_values(path, FitConfig):  # of an older version; see `as_begun`
+        begun = replace(begun, training=replace(begun.training, warmup=0.0))
+    old = _settings(begun)
     new = _settings(absolute(config))
     added = {"ensemble"} if new["ensemble"] >= old["ensemble"] else set()
     check_same_settings(
@@ -81,6 +91,19 @@ def check_folder(config: FitConfig) -> None:
         way_out="resume it with the same settings, or give another --output",
         free={"output", "resume", "figures", "threads", "device"} | added,
     )
+
+
+def as_begun(config: FitConfig) -> FitConfig:
+    """Return how to resume the fit in a run folder: one of an older version keeps its schedule.
+
+    Its rate of learning did not rise first, and did not depend on the width of layers.
+    """
+    path = config.output / "config.toml"
+    if not (config.resume and path.is_file()) or "warmup" in read_values(path, FitConfig):
+        return config
+    old = read_toml(path, FitConfig).training.learning_rate
+    rate = config.training.learning_rate or old or RATE
+    return replace(config, training=replace(config.training, warmup=0.0, learning_rate=rate))
 
 
 def _settings(config: FitConfig) -> dict[str, Any]:
@@ -95,6 +118,7 @@ def train_in_folder(
     validation: ForceSamples[Inputs],
     *,
     drawn: Sequence[Tensor] | None = None,
+    reference: Reference | None = None,
     progress: Progress = silent,
 ) -> list[list[Record]]:
     """Train the members of a stack, in place; return the records of each.
@@ -107,6 +131,8 @@ def train_in_folder(
         Their numbers in the ensemble.
     drawn
         Which frames (n,) each member sees; ``None``: all see all.
+    reference
+        What a simple model leaves: a training that leaves more is told of.
 
     Raises
     ------
@@ -121,10 +147,15 @@ def train_in_folder(
         for file in files:
             file.unlink(missing_ok=True)
 
+    rate = settled(config.training, samples).learning_rate
+    assert rate is not None
+    watch = Watch(config.training, rate, reference)
+
     def report(records: Records) -> None:
         for path, line in zip(files, _lines(records), strict=True):
             with writing(path), path.open("a", encoding="utf-8") as file:
                 file.write(line)
+        watch(records)
 
     history = run_training(
         stack,
@@ -143,6 +174,31 @@ def train_in_folder(
     for path, records in zip(files, of_each, strict=True):
         write_whole(path, "".join(_lines(records)))
     return of_each
+
+
+def solve_in_folder(
+    config: FitConfig,
+    member: int,
+    potential: NetworkPotential,
+    samples: ForceSamples[Neighbors],
+    validation: ForceSamples[Neighbors],
+    progress: Progress = silent,
+) -> list[Record]:
+    """Find the weights of a member by least squares, in place; return its only record.
+
+    Raises
+    ------
+    InputError
+        As ``deepcg.training.least_squares.solve``.
+    """
+    began = time.monotonic()
+    noise = settled(config.training, samples).weighting == "noise"
+    errors = solve(potential, samples, validation, noise=noise, progress=progress)
+    record = Record(1, *errors, learning_rate=0.0, seconds=time.monotonic() - began)
+    folder = member_folder(config.output, member)
+    make_folder(folder)
+    write_whole(folder / "metrics.jsonl", "".join(_lines([record])))
+    return [record]
 
 
 def write_results(

@@ -229,6 +229,7 @@ def _training(
 ) -> tuple[TrainingConfig, list[int]]:
     """Return how to train in a round, and the seed of each member's order of frames."""
     plain = fitted.training
+    assert plain.learning_rate is not None  # fits of collective variables write their own
     training = replace(
         plain,
         steps=config.refit_steps,

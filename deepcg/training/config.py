@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -118,11 +118,14 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
     return rate
 
 
-def rate_for(width: int, default_width: int, rate: float = RATE) -> float:
-    """Return the first rate of learning for layers of a width, where ``rate`` is the default's.
+def rate_for(widths: object, default_widths: Sequence[int], rate: float = RATE) -> float:
+    """Return the first rate of learning for layers of these widths; ``rate`` is the default's.
 
     A step of Adam changes every weight by about the rate, so that what a layer returns changes in
     proportion to the number of its inputs: the rate falls in proportion to the width (Yang et al.,
-    arXiv:2203.03466). Narrower layers have that of the default.
+    arXiv:2203.03466). Narrower layers have that of the default; of widths that are no list of whole
+    numbers the network itself will tell.
     """
-    return rate * min(1.0, default_width / width)
+    given = widths if isinstance(widths, list | tuple) else ()
+    widest = max((w for w in given if isinstance(w, int)), default=1)
+    return rate * min(1.0, max(default_widths) / max(widest, 1))

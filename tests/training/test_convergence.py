@@ -124,8 +124,10 @@ def test_the_rate_rises_first() -> None:
 
 
 def test_rates_follow_the_width() -> None:
-    assert rate_for(24, 24) == rate_for(8, 24) == RATE
-    assert rate_for(64, 24) == pytest.approx(RATE * 24 / 64)
+    for no_wider in ([24, 24], (8,), [], "many"):
+        assert rate_for(no_wider, (24, 24)) == RATE
+    assert rate_for([64, 24], (24, 24)) == pytest.approx(RATE * 24 / 64)
+    assert rate_for((96, 96), (48, 48), 0.02) == pytest.approx(0.01)
 
 
 def test_checkpoints_of_older_versions_are_of_a_schedule_without_a_rise() -> None:

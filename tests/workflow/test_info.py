@@ -27,7 +27,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     water, run = folder / "water", folder / "run"
     simulate = "--molecules 32 --ns 0.0012 --interval-ps 0.05 --equilibration-ps 0.5 --cutoff 0.4"
     deepcg("simulate", "water", "-o", water, *simulate.split(), "--platform", "CPU")
-    fit = "--cutoff 0.45 --network pair-spline --steps 40 --validations 2 --threads 1"
+    fit = "--cutoff 0.45 --network-size fast --steps 40 --validations 2 --threads 1"
     deepcg("fit", water / "traj.dcd", "-o", run, *fit.split())
     sample = "--replicas 2 --ps 1 --interval-ps 0.05 --equilibration-ps 0 --threads 1"
     deepcg("sample", run, *sample.split())
@@ -52,7 +52,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("water/traj.log.csv", "table", {"rows": 24}),
         ("run/metrics.jsonl", "table", {"rows": 2}),
         ("run", "run of deepcg fit", {"frames": 24, "beads": 32, "types": ["O"]}),
-        ("run/model.pt", "model", {"network": "pair-spline", "map": "oxygens", "beads": 32}),
+        ("run/model.pt", "model", {"network": "deeppot-se-l", "map": "oxygens", "beads": 32}),
         ("run/checkpoint.pt", "checkpoint of a training", {"step": 40}),
         ("run/config.toml", "settings", {"cutoff": 0.45, "steps": 40}),
         ("run/start.npz", "arrays", {"box": {"shape": "24 x 3 x 3", "type": "float32"}}),

@@ -76,7 +76,7 @@ def rate_of(config: FitConfig, frames: Frames) -> float:
         return RATE
     default = {"fitting": known["fitting"].default, **plain}["fitting"]
     given = {"fitting": default, **size_of(config, frames), **config.network_options}["fitting"]
-    return rate_for(max(given), max(default))
+    return rate_for(given, default)
 
 
 def standardize(potential: NetworkPotential, samples: ForceSamples[Neighbors]) -> None:

@@ -217,8 +217,8 @@ def _for_variables(config: FitConfig) -> FitConfig:
             f"{config.data.map!r}, which are collective variables; leave it out"
         )
     plain = TrainingConfig()
-    widths = config.network_options.get("widths", SURFACE_WIDTHS)
-    rate = rate_for(max(widths), max(SURFACE_WIDTHS), SURFACE["learning_rate"])
+    widths = {"widths": SURFACE_WIDTHS, **config.network_options}["widths"]
+    rate = rate_for(widths, SURFACE_WIDTHS, SURFACE["learning_rate"])
     preset = SURFACE | {"learning_rate": rate}
     unsaid = {k: v for k, v in preset.items() if getattr(config.training, k) == getattr(plain, k)}
     return replace(config, training=replace(config.training, **unsaid))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from deepcg.potentials.model_file import Architecture
 from deepcg.training.convergence import Reference
 from deepcg.training.least_squares import solve
 from deepcg.training.loss import force_error
-from deepcg.training.samples import ForceSamples
+from deepcg.training.samples import ForceSamples, LazyNeighbors
 from deepcg.workflow.dataset.beads import Beads
 
 KNOTS = 20
@@ -37,10 +38,14 @@ def pair_reference(
 ) -> Reference | None:
     """Return what pair potentials by least squares leave of the forces, the prior's taken off.
 
-    Beads are of ``types`` (n_beads,); ``None`` where types are too many for it to be worth it.
+    Beads are of ``types`` (n_beads,); those of a small molecule have one each, as a network that
+    sees it whole can tell them apart. ``None`` where types are too many for it to be worth it.
     """
-    n_types, cutoff = architecture.n_types, architecture.cutoff
-    n_weights = KNOTS * n_types * (n_types + 1) // 2
+    cutoff = architecture.cutoff
+    if samples.molecule and _n_weights(len(types)) <= MOST_WEIGHTS:
+        types = torch.arange(len(types), device=types.device)
+    n_types = int(types.max()) + 1
+    n_weights = _n_weights(n_types)
     if n_weights > MOST_WEIGHTS:
         return None
     # a molecule has pairs as near as bonds
@@ -48,10 +53,25 @@ def pair_reference(
     network = PairSpline(cutoff, n_types, n_knots=KNOTS, first_knot=first_knot)
     potential = NetworkPotential([network.to(samples.forces)], cutoff, types)
     wanted = max(FEWEST_FRAMES, ROWS_PER_WEIGHT * n_weights // samples.forces[0].numel())
-    some, others = (part[:: max(1, len(part) // wanted)] for part in (samples, validation))
+    training, held_out = (_typed_by(potential, part) for part in (samples, validation))
+    some, others = (part[:: max(1, len(part) // wanted)] for part in (training, held_out))
     solve(potential, some, others)
-    error = float(force_error(potential, validation).mean())
+    error = float(force_error(potential, held_out).mean())
     return Reference(error, "a pair model by least squares")
+
+
+def _n_weights(n_types: int) -> int:
+    return KNOTS * n_types * (n_types + 1) // 2
+
+
+def _typed_by(
+    potential: NetworkPotential, samples: ForceSamples[Neighbors]
+) -> ForceSamples[Neighbors]:
+    """Return samples whose neighbors are of the potential's types."""
+    inputs = samples.inputs
+    if isinstance(inputs, LazyNeighbors):
+        return replace(samples, inputs=replace(inputs, potential=potential))
+    return replace(samples, inputs=replace(inputs, kinds=None))
 
 
 def linear_reference(

@@ -105,7 +105,9 @@ def fit_beads(config: FitConfig, progress: Progress, tell: Callable[[str], None]
     start_run(config, beads)
     config, reference = with_rate(config, frames, tell), None
     if linear_network(potential) is None:
-        reference = pair_reference(architecture, potential.types, samples, held_out)
+        reference = pair_reference(
+            architecture, potential.types, config.temperature, molecular, samples, held_out
+        )
     else:
         tell(_about_least_squares(config))
     models, histories = [], []

@@ -11,17 +11,18 @@ from torch import Tensor
 
 from deepcg.geometry.neighbor_list import Neighbors
 from deepcg.mapping.beads import LinearMapping
-from deepcg.networks import PairSpline
 from deepcg.potentials.beads import NetworkPotential
 from deepcg.potentials.model_file import Architecture
+from deepcg.potentials.priors import ForceField
 from deepcg.training.convergence import Reference
 from deepcg.training.least_squares import solve
 from deepcg.training.loss import force_error
 from deepcg.training.samples import ForceSamples, LazyNeighbors
 from deepcg.workflow.dataset.beads import Beads
+from deepcg.workflow.fit.architecture import standardize
 
-KNOTS = 20
-"""Of each pair of types: few, so that few frames tell them."""
+KNOTS, FEWER_KNOTS = 40, 20
+"""Of each pair of types, and where there are many."""
 
 MOST_WEIGHTS = 2000
 """Of more the solution takes longer than it is worth."""
@@ -33,35 +34,40 @@ ROWS_PER_WEIGHT, FEWEST_FRAMES = 50, 100
 def pair_reference(
     architecture: Architecture,
     types: Tensor,
+    temperature: float,
+    molecular: ForceField | None,
     samples: ForceSamples[Neighbors],
     validation: ForceSamples[Neighbors],
 ) -> Reference | None:
-    """Return what pair potentials by least squares leave of the forces, the prior's taken off.
+    """Return what pair potentials by least squares leave of the forces, beside the same priors.
 
     Beads are of ``types`` (n_beads,); those of a small molecule have one each, as a network that
     sees it whole can tell them apart. ``None`` where types are too many for it to be worth it.
     """
     cutoff = architecture.cutoff
-    if samples.molecule and _n_weights(len(types)) <= MOST_WEIGHTS:
+    if samples.molecule and _n_weights(len(types), FEWER_KNOTS) <= MOST_WEIGHTS:
         types = torch.arange(len(types), device=types.device)
     n_types = int(types.max()) + 1
-    n_weights = _n_weights(n_types)
+    knots = KNOTS if _n_weights(n_types, KNOTS) <= MOST_WEIGHTS else FEWER_KNOTS
+    n_weights = _n_weights(n_types, knots)
     if n_weights > MOST_WEIGHTS:
         return None
     # a molecule has pairs as near as bonds
     first_knot = min(0.1 if samples.molecule else 0.2, cutoff / 2)
-    network = PairSpline(cutoff, n_types, n_knots=KNOTS, first_knot=first_knot)
-    potential = NetworkPotential([network.to(samples.forces)], cutoff, types)
+    options = {"n_knots": knots, "first_knot": first_knot}
+    pairs = Architecture("pair-spline", options, cutoff, n_types, architecture.repulsion)
+    potential = pairs.build(types, temperature, molecular).to(samples.forces)
     wanted = max(FEWEST_FRAMES, ROWS_PER_WEIGHT * n_weights // samples.forces[0].numel())
     training, held_out = (_typed_by(potential, part) for part in (samples, validation))
+    standardize(potential, training)
     some, others = (part[:: max(1, len(part) // wanted)] for part in (training, held_out))
     solve(potential, some, others)
     error = float(force_error(potential, held_out).mean())
     return Reference(error, "a pair model by least squares")
 
 
-def _n_weights(n_types: int) -> int:
-    return KNOTS * n_types * (n_types + 1) // 2
+def _n_weights(n_types: int, knots: int) -> int:
+    return knots * n_types * (n_types + 1) // 2
 
 
 def _typed_by(

@@ -43,7 +43,7 @@ def argon(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("argon") / "argon.npz"
     rng = np.random.default_rng(2)
     grid = np.stack(np.meshgrid(*[np.arange(4)] * 3, indexing="ij"), -1).reshape(-1, 3) * 0.45
-    positions = grid + rng.normal(0, 0.025, (60, N, 3))
+    positions = grid + rng.uniform(-0.06, 0.06, (60, N, 3))
     forces = np.stack([lennard_jones(x) for x in positions])
     np.savez(path, positions=positions, forces=forces, box=EDGE * np.eye(3))
     topology = mdtraj.Topology()

@@ -20,6 +20,7 @@ basins      regions, their populations and free energies
 watershed   basins found from the surface itself
 barriers    lowest passes between basins
 neighbors   which bins touch, across periods too
+two_samples whether two averages differ, and what would have been seen
 metrics     how far two surfaces are apart
 =========== ========================================================================================
 """
@@ -60,9 +61,11 @@ from free_energy.metrics import (
 )
 from free_energy.profiles import probabilities, profile
 from free_energy.replicates import Replicates, jackknife
+from free_energy.two_samples import Blocks, TwoSampleTest, compare_blocks, compare_replicates
 from free_energy.watershed import watershed
 
 __all__ = [
+    "Blocks",
     "Estimate",
     "Grid",
     "Integral",
@@ -71,6 +74,7 @@ __all__ = [
     "Rectangle",
     "Region",
     "Replicates",
+    "TwoSampleTest",
     "barriers",
     "bin_mean_field",
     "bin_means",
@@ -80,6 +84,8 @@ __all__ = [
     "bootstrap",
     "choose_bandwidth",
     "combined_surface",
+    "compare_blocks",
+    "compare_replicates",
     "frame_populations",
     "free_energies",
     "grid_over",

@@ -10,6 +10,7 @@ file               what it is
 ``axes``           collective variables as axes of figures
 ``html``           pages, pictures, numbers with errors
 ``learning_curve`` the figure of a training
+``verdicts``       whether two ensembles differ, in words and as numbers
 ``style``          how all figures look, and the files they become
 ================== ================================================================
 

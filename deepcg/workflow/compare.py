@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from deepcg.analysis.structure import (
+    Agreement,
     Comparison,
     Scalar,
     TrajectorySet,
@@ -139,11 +140,18 @@ def compare(
     )
     for observable in comparison.observables:
         for agreement in observable.agreements:
-            tell(agreement.verdict)
+            tell(_of_model(agreement, len(models)))
+    for line in (*comparison.motion_in_words(), *comparison.summaries):
+        tell(line)
     for name, checked in checks.items():
         tell(f"{name}: {checked.verdict}")
     tell(f"report: {output / 'report.html'}")
     return comparison
+
+
+def _of_model(agreement: Agreement, n_models: int) -> str:
+    """Return a verdict, with the name of the model where there are several."""
+    return agreement.verdict if n_models == 1 else f"{agreement.model}: {agreement.verdict}"
 
 
 def samples_of(run: Path, name: str | None = None) -> TrajectorySet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import product
 
 import freud
@@ -355,21 +356,64 @@ def shaken(crystal_of: tuple[Array, Array], width: float, n_frames: int, seed: i
     return frames_of(positions + rng.normal(0, width, (n_frames, *positions.shape[1:])), box[0])
 
 
-def test_verdicts_tell_the_same_from_the_close_and_the_different() -> None:
+def test_verdicts_tell_the_same_from_the_different_and_from_too_little() -> None:
+    """Seeds are fixed; the same is called different in one of 20."""
     lattice = crystal(DIAMOND, [0.65, 0.65, 0.65], 3)
     reference = ensemble_of(shaken(lattice, 0.025, 100, 18), name="reference")
-    widths = {"same": 0.025, "near": 0.0253, "other": 0.035}
     models = [
-        ensemble_of(shaken(lattice, w, 100, 19 + k), name=n)
-        for k, (n, w) in enumerate(widths.items())
+        ensemble_of(shaken(lattice, width, n_frames, 19 + k), name=name)
+        for k, (name, width, n_frames) in enumerate(
+            [("same", 0.025, 100), ("other", 0.035, 100), ("short", 0.035, 30)]
+        )
     ]
-    angle = compare_structures(reference, models, cutoff=0.36).observables[1]
+    found = compare_structures(reference, models, cutoff=0.36)
+    angle = found.observables[1]
     assert angle.name == "O-O-O angle"
-    assert angle.agreements[0].category == "within noise"
-    assert angle.agreements[1].category in ("within noise", "close")
-    assert angle.agreements[2].category == "differs"
-    assert "noise floor" in angle.agreements[2].verdict
-    assert "differs by" in angle.agreements[2].verdict
+    same, other, short = angle.agreements
+    assert same.category == "no difference seen"
+    assert re.search(
+        r"no difference seen \(p = 0\.\d+\); one of \S+ 1/degree rms would have", same.verdict
+    )
+    assert same.tested.test is not None
+    assert other.category == "differs"
+    assert re.search(
+        r"differs by \S+ ± \S+ 1/degree rms \(p < 0.001; .* %.*mostly at", other.verdict
+    )
+    assert other.distance.rms > same.tested.test.detectable
+    assert short.category == "too little data"
+    assert "short has 30 independent frames, a verdict needs 40" in short.verdict
+    assert found.summaries[2].startswith("short: 0 of 0 observables differ")
+
+
+def test_a_low_first_peak_is_told_in_its_own_terms() -> None:
+    """What three times the distance of two halves hid: 4 % of the height, over a few bins."""
+    lattice = crystal(DIAMOND, [0.65, 0.65, 0.65], 3)
+    reference = ensemble_of(shaken(lattice, 0.0250, 200, 31), name="reference")
+    broad = ensemble_of(shaken(lattice, 0.0255, 200, 32), name="broad")
+    found = compare_structures(reference, [broad], cutoff=0.36)
+    radial, (verdict,) = found.observables[0], found.observables[0].agreements
+    assert verdict.distance.rms < 3 * radial.floor.rms  # the rule before: "within noise"
+    assert verdict.category == "differs"
+    assert re.search(r"height -0\.\d+ ± 0\.\d+ \(p < 0\.001\)", verdict.verdict)
+    assert 0.26 < verdict.distance.at < 0.31
+    heights = next(s for s in found.scalars if s.name.endswith("height"))
+    assert heights.tested[0] is not None
+    assert heights.tested[0].category == "differs"
+
+
+def test_the_speed_of_motion_has_a_verdict() -> None:
+    paths = [
+        brownian(d, 400, 60, 0.1, seed, CUBE) for seed, d in ((41, 0.02), (42, 0.02), (43, 0.03))
+    ]
+    reference, same, fast = (
+        ensemble_of(path, name=name) for path, name in zip(paths, "abc", strict=True)
+    )
+    found = compare_structures(reference, [same, fast], cutoff=0.5)
+    tested = found.scalars[-1].tested
+    assert [t.category for t in tested if t is not None] == ["no difference seen", "differs"]
+    first, second = found.motion_in_words()
+    assert "b: diffusion coefficient no difference seen" in first
+    assert re.search("c: diffusion coefficient differs by .* 10⁻⁵ cm²/s \\(p", second)
 
 
 def test_results_do_not_depend_on_the_unit_of_work(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,6 +102,11 @@ def test_the_json_is_strict_and_holds_the_curves(made: tuple[Comparison, Path]) 
     radial = numbers["observables"]["g_OO(r)"]
     assert radial["models"]["CG"]["rms"] == comparison.observables[0].agreements[0].distance.rms
     assert radial["models"]["pair spline"]["category"] == "differs"
+    assert radial["models"]["pair spline"]["p"] < 0.001
+    assert radial["models"]["CG"]["p"] > 0.001
+    assert radial["models"]["CG"]["detectable_rms"] > 0
+    height = numbers["scalars"]["first peak of g_OO(r): height"]
+    assert height["against_the_reference"]["pair spline"]["category"] == "differs"
     assert len(radial["curves"]["TIP3P <ref>"]["x"]) == len(radial["curves"]["CG"]["error"])
     assert numbers["systems"][1]["replicas"] == 2
     assert numbers["provenance"]["Files"] == {"traj.dcd": "sha256 00ff"}
@@ -134,12 +139,14 @@ def test_the_page_escapes_names_and_says_what_it_found(made: tuple[Comparison, P
     assert "<ref>" not in page
     assert "TIP3P &lt;ref&gt;" in page
     for words in (
-        "g<sub>OO</sub>(r): rms difference",
-        "1/degree (noise floor",
+        "g<sub>OO</sub>(r): differs by",
+        " 1/degree rms",
+        "p &lt; 0.001",
         " nm</td>",
-        "within noise",
+        "no difference seen",
+        "would have been",
         "differs by",
-        "Noise floor",
+        "observables differ at p &lt;= 0.05; of equal ensembles",
         "60 %.",
         "sha256 00ff",
         "not available (frames are 500 fs apart",
@@ -197,7 +204,14 @@ def test_a_comparison_shows_itself_in_a_notebook(made: tuple[Comparison, Path]) 
     assert "TIP3P &lt;ref&gt;" in shown
     assert "<ref>" not in shown
     assert len(shown) < 10_000
-    for words in ("pair spline", "differs", "1/degree", "10⁻⁵ cm²/s", " ± ", "noise floor"):
+    for words in (
+        "pair spline",
+        "differs",
+        "1/degree",
+        "10⁻⁵ cm²/s",
+        " ± ",
+        "would have been seen",
+    ):
         assert words in shown
     assert drawn(comparison.plot()) == (folder / "g_OO.png").read_bytes()
     assert drawn(comparison.plot("diffusion")) == (folder / "diffusion.png").read_bytes()

@@ -1,52 +1,44 @@
-"""The structure of models against that of a reference, with distances, noise and verdicts."""
+"""The structure of models against that of a reference, with tests and their verdicts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from deepcg.analysis.html import estimate_text, fragment
 from deepcg.analysis.structure.curve import (
     Curve,
-    Distance,
     distance,
     expected_rms,
     noise_floor,
     support,
 )
 from deepcg.analysis.structure.diffusion import (
-    CM2_PER_S,
     Diffusion,
     NotAvailable,
     diffusion,
     velocity_autocorrelation,
 )
 from deepcg.analysis.structure.figures import motion_figure, observable_figure, velocity_figure
-from deepcg.analysis.structure.liquid_structure import Measured, liquid_structure
+from deepcg.analysis.structure.liquid_structure import liquid_structure
 from deepcg.analysis.structure.local_order import local_structure
+from deepcg.analysis.structure.numbers import scalars_of
 from deepcg.analysis.structure.observables import Agreement, Observable, Scalar
 from deepcg.analysis.structure.radial import (
     first_minimum,
-    first_peak,
     radial_distributions,
     radial_edges,
     shell_series,
 )
-from deepcg.analysis.structure.structure_factor import compressibility_limit
 from deepcg.analysis.structure.trajectory_set import Sample, TrajectorySet, cut
 from deepcg.analysis.style import draw
+from deepcg.analysis.verdicts import Verdict, chance, difference_text, of_blocks, p_text
 from deepcg.runtime.errors import InputError
-from free_energy import Estimate, mean_of_blocks
 
-WITHIN_NOISE = 3.0  # times the noise floor
-CLOSE = 0.03  # of the scale of the observable
 CORE = 0.22  # nm; g(r) of water is zero below: comparing there would flatter
-
-WITHIN, NEAR, APART = "within noise", "close", "differs"
 
 Measure = Callable[[Sample], Curve]
 """From what a model visited, in blocks, to a function of one variable in the same blocks."""
@@ -66,6 +58,7 @@ class Comparison:
     scalars: tuple[Scalar, ...]
     motions: tuple[Diffusion | NotAvailable, ...]
     velocities: tuple[Curve | NotAvailable, ...]
+    velocities_tested: tuple[Verdict | None, ...]
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -94,6 +87,26 @@ class Comparison:
         """
         return draw(self.figures, name)
 
+    @property
+    def summaries(self) -> list[str]:
+        """How many observables of each model differ, and how many would by chance."""
+        return [
+            chance((o.agreements[k].category for o in self.observables), m.ensemble.name)
+            for k, m in enumerate(self.models)
+        ]
+
+    def motion_in_words(self) -> list[str]:
+        """Return the verdicts on the motion of the models."""
+        speed = next(s for s in self.scalars if s.name == "diffusion coefficient")
+        lines = []
+        for k, model in enumerate(self.models):
+            name = model.ensemble.name
+            if (tested := speed.tested[k]) is not None:
+                lines.append(f"{name}: {speed.name} {tested.in_words(speed.unit, measure='')}")
+            if (tested := self.velocities_tested[k]) is not None:
+                lines.append(f"{name}: velocity autocorrelation {tested.in_words()}")
+        return lines
+
     def _repr_html_(self) -> str:
         """Return the verdicts and the numbers, for notebooks."""
         names = [sample.ensemble.name for sample in self.samples]
@@ -102,20 +115,28 @@ class Comparison:
                 o.name,
                 a.model,
                 a.category,
-                f"{a.distance.rms:.2g}",
-                f"{o.floor.rms:.2g}",
+                *_sizes(a),
                 o.unit or "-",
             )
             for o in self.observables
             for a in o.agreements
         ]
-        head = ("observable", "model", "verdict", "rms difference", "noise floor", "unit")
+        head = (
+            "observable", "model", "verdict", "p", "rms difference", "would have been seen", "unit"
+        )  # fmt: skip
         numbers = [
-            (s.name, *(estimate_text(e) for e in (s.reference, *s.models)), s.unit or "-")
+            (
+                s.name,
+                *(estimate_text(e) for e in (s.reference, *s.models)),
+                ", ".join(p_text(tested) for tested in s.tested) or "-",
+                s.unit or "-",
+            )
             for s in self.scalars
         ]
         title = f"{', '.join(names[1:]) or 'nothing'} against {names[0]}"
-        return fragment(title, [], [head, *verdicts], [("", *names, "unit"), *numbers])
+        return fragment(
+            title, self.summaries, [head, *verdicts], [("", *names, "p", "unit"), *numbers]
+        )
 
 
 def compare_structures(
@@ -148,15 +169,16 @@ def compare_structures(
             f"shortest box height, {longest:.3f} nm"
         )
     local = [local_structure(s, shell) for s in samples]
-    names = [m.name for m in models]
+    motions = tuple(diffusion(s) for s in samples)
+    velocities = tuple(velocity_autocorrelation(s) for s in samples)
+    scalars = scalars_of(samples, radial, local, motions)
+    whole = CORE, float(edges[-1])
     observables = [
-        _observable(
-            [r[k] for r in radial], names, (CORE, float(edges[-1])), 1.0, "the bulk value 1"
-        )
-        for k in range(len(radial[0]))
+        _observable(samples, list(curves), whole, 1.0, "the bulk value 1", scalars)
+        for curves in zip(*radial, strict=True)
     ] + [
-        _observable([c[k] for c in local], names, support(local[0][k]), None, "the peak")
-        for k in range(len(local[0]))
+        _observable(samples, list(curves), support(curves[0]), None, "the peak", scalars)
+        for curves in zip(*local, strict=True)
     ]
     peak = first_peak(radial[0][0])[0]
     liquid = liquid_structure(samples, longest, peak)
@@ -166,8 +188,7 @@ def compare_structures(
     for measure in OBSERVABLES.values():
         curves = [measure(s) for s in samples]
         ends = float(curves[0].x[0]), float(curves[0].x[-1])
-        observables.append(_observable(curves, names, ends, None, "the peak"))
-    motions = tuple(diffusion(s) for s in samples)
+        observables.append(_observable(samples, curves, ends, None, "the peak"))
     return Comparison(
         samples[0],
         tuple(samples[1:]),
@@ -175,7 +196,8 @@ def compare_structures(
         tuple(observables),
         (*_scalars(radial, local, motions), *_liquid_scalars(liquid), *further),
         motions,
-        tuple(velocity_autocorrelation(s) for s in samples),
+        velocities,
+        _velocities_tested(samples, velocities),
     )
 
 
@@ -195,19 +217,26 @@ def _check(ensembles: Sequence[TrajectorySet]) -> None:
 
 
 def _observable(
+    samples: Sequence[Sample],
     curves: list[Curve],
-    names: list[str],
     window: tuple[float, float],
     scale: float | None,
     scale_name: str,
+    scalars: Sequence[Scalar] = (),
 ) -> Observable:
     reference, *models = curves
     scale = float(reference.y.max()) if scale is None else scale
-    floor = noise_floor(reference, window)
-    agreements = [
-        _agreement(reference, model, name, window, scale, scale_name, floor)
-        for model, name in zip(models, names, strict=True)
-    ]
+    own = [one for one in scalars if one.observable == reference.name]
+    agreements = []
+    for k, (sample, model) in enumerate(zip(samples[1:], models, strict=True)):
+        tested = _tested(samples[0], reference, sample, model, window)
+        terms = [text for one in own if (text := _term(one, k, reference.name))]
+        found = _agreement(reference, model, sample.ensemble.name, window, tested)
+        share = f"; {100 * _rms(found) / scale:.2g} % of {scale_name}"
+        at = f"{found.distance.at:.3g} {reference.x_unit}".rstrip()
+        words = tested.in_words(reference.y_unit, place=at, share=share)
+        verdict = "; ".join([f"{reference.name}: {words}", *terms])
+        agreements.append(replace(found, verdict=verdict))
     return Observable(
         reference.name,
         window,
@@ -215,97 +244,66 @@ def _observable(
         scale_name,
         reference,
         tuple(models),
-        floor,
+        noise_floor(reference, window),
         tuple(agreements),
     )
 
 
+def _tested(
+    reference: Sample, theirs: Curve, sample: Sample, own: Curve, window: tuple[float, float]
+) -> Verdict:
+    return of_blocks(
+        own.inside(window, sample.block_length),
+        theirs.inside(window, reference.block_length),
+        (sample.ensemble.name, reference.ensemble.name),
+        (sample.n_independent, reference.n_independent),
+    )
+
+
+def _velocities_tested(
+    samples: Sequence[Sample], curves: Sequence[Curve | NotAvailable]
+) -> tuple[Verdict | None, ...]:
+    """Return the verdicts on the models' velocity autocorrelations, at the lags of both."""
+    first, found = curves[0], []
+    for sample, curve in zip(samples[1:], curves[1:], strict=True):
+        if isinstance(first, Curve) and isinstance(curve, Curve) and _same_lags(first, curve):
+            window = 0.0, float(min(first.x[-1], curve.x[-1]))
+            found.append(_tested(samples[0], first, sample, curve, window))
+        else:
+            found.append(None)
+    return tuple(found)
+
+
+def _same_lags(one: Curve, other: Curve) -> bool:
+    return abs(one.x[1] - other.x[1]) < 1e-6 * one.x[1]
+
+
 def _agreement(
-    reference: Curve,
-    model: Curve,
-    name: str,
-    window: tuple[float, float],
-    scale: float,
-    scale_name: str,
-    floor: Distance,
+    reference: Curve, model: Curve, name: str, window: tuple[float, float], tested: Verdict
 ) -> Agreement:
-    apart = distance(reference, model, window)
-    category = _category(apart.rms, floor.rms, scale)
-    percent = f"{100 * apart.rms / scale:.2g} % of {scale_name}"
-    meaning = {
-        WITHIN: f"agrees within {WITHIN_NOISE:.0f} times the noise ({percent})",
-        NEAR: f"close ({percent}), but beyond the noise",
-        APART: f"differs by {percent}",
-    }[category]
-    unit = f" {reference.y_unit}" if reference.y_unit else ""
-    verdict = (
-        f"{reference.name}: rms difference {apart.rms:.2g}{unit} "
-        f"(noise floor {floor.rms:.2g}{unit}): {meaning}"
-    )
-    return Agreement(name, apart, expected_rms(reference, model, window), category, verdict)
+    apart, expected = (f(reference, model, window) for f in (distance, expected_rms))
+    return Agreement(name, apart, expected, tested, "")
 
 
-def _category(rms: float, floor: float, scale: float) -> str:
-    if rms <= WITHIN_NOISE * floor:
-        return WITHIN
-    return NEAR if rms <= CLOSE * scale else APART
+def _term(scalar: Scalar, k: int, observable: str) -> str:
+    """Say how a model differs in a number of an observable."""
+    model, tested = scalar.models[k], scalar.tested[k]
+    if model is None or scalar.reference is None or tested is None or tested.test is None:
+        return ""
+    name = scalar.name.replace(f" of {observable}:", "")
+    text = difference_text(model, scalar.reference, scalar.unit)
+    return f"{name} {text} ({tested.test.p_in_words})"
 
 
-def _scalars(
-    radial: list[list[Curve]],
-    local: list[list[Curve]],
-    motions: tuple[Diffusion | NotAvailable, ...],
-) -> tuple[Scalar, ...]:
-    peaks = [_peak(curves[0]) for curves in radial]
-    neighbors = [_mean(curves[1]) for curves in local]
-    speeds = [
-        Estimate(m.coefficient.value * CM2_PER_S * 1e5, m.coefficient.error * CM2_PER_S * 1e5)
-        if isinstance(m, Diffusion)
-        else None
-        for m in motions
-    ]
-    name = radial[0][0].name
-    return (
-        Scalar(
-            f"first peak of {name}: position", "nm", peaks[0][0], tuple(p[0] for p in peaks[1:])
-        ),
-        Scalar(f"first peak of {name}: height", "", peaks[0][1], tuple(p[1] for p in peaks[1:])),
-        Scalar("mean coordination number", "", neighbors[0], tuple(neighbors[1:])),
-        Scalar("diffusion coefficient", "10⁻⁵ cm²/s", speeds[0], tuple(speeds[1:])),
-    )
+def _rms(agreement: Agreement) -> float:
+    """Return the rms difference without what errors add, where a test tells it."""
+    test = agreement.tested.test
+    return agreement.distance.rms if test is None else test.rms.value
 
 
-def _liquid_scalars(liquid: Mapping[str, Measured]) -> tuple[Scalar, ...]:
-    found = []
-    if "q_tet" in liquid:
-        first, *others = (_mean(curve) for curve in liquid["q_tet"].curves)
-        found.append(Scalar("mean tetrahedral order", "", first, tuple(others)))
-    first, *others = (compressibility_limit(curve) for curve in liquid["S(k)"].curves)
-    return (*found, Scalar("S(k → 0)", "", first, tuple(others)))
-
-
-def _peak(curve: Curve) -> tuple[Estimate[float], Estimate[float]]:
-    """Return position and height of the first peak, their errors by leaving out one block each."""
-    n = len(curve.blocks)
-    full = np.array(first_peak(curve))
-    rest = np.array([first_peak(_without(curve, k)) for k in range(n)]) if n > 2 else full[None]
-    error = np.sqrt((n - 1) / n * ((rest - rest.mean(0)) ** 2).sum(0))
-    return Estimate(float(full[0]), float(error[0])), Estimate(float(full[1]), float(error[1]))
-
-
-def _without(curve: Curve, k: int) -> Curve:
-    return Curve(
-        curve.name,
-        curve.x,
-        np.delete(curve.blocks, k, 0),
-        np.delete(curve.weights, k),
-        curve.x_label,
-        curve.y_label,
-    )
-
-
-def _mean(curve: Curve) -> Estimate[float]:
-    """Return the mean of the variable that a density on evenly spaced bins describes."""
-    means = curve.blocks @ curve.x * (curve.x[1] - curve.x[0])
-    mean = mean_of_blocks(means, curve.weights)
-    return Estimate(float(mean.value), float(mean.error))
+def _sizes(agreement: Agreement) -> tuple[str, str, str]:
+    """Return p, the rms difference beyond errors and what would have been seen, as texts."""
+    test = agreement.tested.test
+    if test is None:
+        return "-", f"{agreement.distance.rms:.2g}", "-"
+    return test.p_in_words, f"{test.rms.value:.2g} ± {test.rms.error:.1g}", f"{test.detectable:.2g}"

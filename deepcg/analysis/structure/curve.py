@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepcg.runtime.arrays import Doubles
-from free_energy import Estimate, jensen_shannon, mean_of_blocks
+from free_energy import Blocks, Estimate, jensen_shannon, mean_of_blocks
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +66,10 @@ class Curve:
     def y_unit(self) -> str:
         """The unit in ``y_label``; empty where there is none."""
         return _unit(self.y_label)
+
+    def inside(self, window: tuple[float, float], length: float) -> Blocks:
+        """Return the function in a window of x, in blocks of ``length`` inefficiencies."""
+        return Blocks(self.blocks[:, within(self.x, window)], self.weights, length)
 
     def halves(self) -> tuple[Doubles, Doubles]:
         """Return the function (n,) in the first and in the second half of the blocks."""

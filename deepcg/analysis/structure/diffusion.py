@@ -31,11 +31,15 @@ class NotAvailable:
 
 @dataclass(frozen=True, eq=False)
 class Diffusion:
-    """Mean squared displacement (nm^2) and the diffusion coefficient (nm^2/ps) from its slope."""
+    """Mean squared displacement (nm^2) and the diffusion coefficient (nm^2/ps) from its slope.
+
+    ``blocks`` (n_blocks,) are the coefficients of the blocks of the displacement.
+    """
 
     displacement: Curve
     coefficient: Estimate[float]
     window: tuple[float, float]
+    blocks: Doubles
 
 
 def diffusion(sample: Sample) -> Diffusion | NotAvailable:
@@ -63,7 +67,8 @@ def diffusion(sample: Sample) -> Diffusion | NotAvailable:
     inside = within(lags, window)
     slopes = np.polyfit(lags[inside], values[:, inside].T, 1)[0]
     mean = mean_of_blocks(slopes / 6, weights)
-    return Diffusion(curve, Estimate(float(mean.value), float(mean.error)), window)
+    found = Estimate(float(mean.value), float(mean.error))
+    return Diffusion(curve, found, window, slopes / 6)
 
 
 def velocity_autocorrelation(sample: Sample) -> Curve | NotAvailable:

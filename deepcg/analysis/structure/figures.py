@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodF
 
 from deepcg.analysis.structure.curve import Curve, support
 from deepcg.analysis.structure.diffusion import CM2_PER_S, Diffusion, NotAvailable
-from deepcg.analysis.structure.observables import Observable
+from deepcg.analysis.structure.observables import Agreement, Observable
 from deepcg.analysis.structure.trajectory_set import Sample
 from deepcg.analysis.style import COLORS, band, legend_above, mathtext, note, panel, panels
 
@@ -22,8 +22,9 @@ def observable_figure(observable: Observable, samples: Sequence[Sample]) -> Figu
     figure, (above, below) = panels()
     curves = (observable.reference, *observable.models)
     step = len(observable.reference.x) <= 30  # so few bins are shown as bins
+    said = ["", *(f"; {_verdict(agreement)}" for agreement in observable.agreements)]
     for k, (curve, sample) in enumerate(zip(curves, samples, strict=True)):
-        band(above, curve.x, curve.y, curve.error, k, _legend(sample), step)
+        band(above, curve.x, curve.y, curve.error, k, f"{_legend(sample)}{said[k]}", step)
     if observable.name.startswith("g_"):
         above.axhline(1.0, color="0.75", linewidth=0.8, zorder=0)
     if observable.name.endswith("angle"):
@@ -111,6 +112,11 @@ def implied_radial_figure(reference: Curve, implied: Mapping[str, Curve], sample
 
 def _legend(sample: Sample) -> str:
     return f"{sample.ensemble.name} ({_count(sample)}, {sample.n_independent:.0f} independent)"
+
+
+def _verdict(agreement: Agreement) -> str:
+    test = agreement.tested.test
+    return agreement.category + (f", {test.p_in_words}" if test is not None else "")
 
 
 def _count(sample: Sample) -> str:

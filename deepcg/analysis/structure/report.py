@@ -10,15 +10,17 @@ from typing import Any
 
 from deepcg.analysis.html import Picture, render, save_pictures
 from deepcg.analysis.learning_curve import learning_curve_figure
-from deepcg.analysis.structure.comparison import CLOSE, WITHIN_NOISE, Comparison, compare_structures
+from deepcg.analysis.structure.comparison import Comparison, compare_structures
 from deepcg.analysis.structure.curve import Curve
 from deepcg.analysis.structure.diffusion import Diffusion, NotAvailable
 from deepcg.analysis.structure.figures import implied_radial_figure
 from deepcg.analysis.structure.observables import Observable, Scalar
 from deepcg.analysis.structure.stein_checks import SteinChecks
 from deepcg.analysis.structure.trajectory_set import TrajectorySet
+from deepcg.analysis.verdicts import EXPLAINED, FEWEST_INDEPENDENT, Verdict
 from deepcg.runtime.files import make_folder, write_json, write_whole
 from deepcg.runtime.provenance import versions
+from free_energy.two_samples import LEVEL, POWER
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,9 @@ def as_json(
     """Return all numbers of a report."""
     return {
         "cutoff_nm": comparison.cutoff,
-        "within_noise_times_floor": WITHIN_NOISE,
-        "close_fraction_of_scale": CLOSE,
+        "false_alarms": LEVEL,
+        "power_of_detectable": POWER,
+        "summary": comparison.summaries,
         "systems": [
             {
                 "name": s.ensemble.name,
@@ -136,6 +139,9 @@ def as_json(
             s.ensemble.name: _curve_json(v) if isinstance(v, Curve) else {"reason": v.reason}
             for s, v in zip(comparison.samples, comparison.velocities, strict=True)
         },
+        "velocity autocorrelation against the reference": _tests_json(
+            comparison, comparison.velocities_tested
+        ),
         "noise-free checks on the microscopic frames": {
             name: _checks_json(check) for name, check in (checks or {}).items()
         },
@@ -163,7 +169,7 @@ def _observable_json(observable: Observable, comparison: Comparison) -> dict[str
                 "max_at": a.distance.at,
                 "js_nats": a.distance.js,
                 "rms_expected_from_errors": a.expected_rms,
-                "category": a.category,
+                **a.tested.as_json(),
                 "verdict": a.verdict,
             }
             for a in observable.agreements
@@ -186,6 +192,17 @@ def _scalar_json(scalar: Scalar, comparison: Comparison) -> dict[str, Any]:
             s.ensemble.name: None if e is None else {"value": e.value, "error": e.error}
             for s, e in zip(comparison.samples, estimates, strict=True)
         },
+        "against_the_reference": _tests_json(comparison, scalar.tested),
+    }
+
+
+def _tests_json(
+    comparison: Comparison, verdicts: Sequence[Verdict | None]
+) -> dict[str, dict[str, Any] | None]:
+    """Return verdicts by the name of the model."""
+    return {
+        s.ensemble.name: None if verdict is None else verdict.as_json()
+        for s, verdict in zip(comparison.models, verdicts, strict=True)
     }
 
 
@@ -329,8 +346,9 @@ def _page(
         "learning": curve,
         "training": training,
         "provenance": provenance,
-        "within": WITHIN_NOISE,
-        "close": CLOSE,
+        "explained": EXPLAINED,
+        "fewest": FEWEST_INDEPENDENT,
+        "motion": comparison.motion_in_words(),
         "velocities_missing": unavailable[0].reason if unavailable else "",
         "speeds": [
             (s.ensemble.name, s.ensemble.speed, len(s.ensemble.replicas))

@@ -111,6 +111,11 @@ class Sample:
         """Number of frames divided by the statistical inefficiency."""
         return self.ensemble.n_frames / self.inefficiency
 
+    @property
+    def block_length(self) -> float:
+        """Statistical inefficiencies in a block."""
+        return max(1.0, self.n_independent / len(self.blocks))
+
 
 def cut(ensemble: TrajectorySet, series: Sequence[Doubles]) -> Sample:
     """Cut an ensemble into blocks by the slowest of several properties of a frame.

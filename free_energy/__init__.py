@@ -15,6 +15,7 @@ mean_force  a surface from its mean force
 integration surfaces from differences of neighboring bins
 combined    a surface from places and forces together
 mbar        frames of several biased runs as one sample
+overlap     whether such runs overlap, and which are apart
 profiles    free energies of fewer coordinates
 basins      regions, their populations and free energies
 watershed   basins found from the surface itself

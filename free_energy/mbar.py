@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from free_energy.arrays import Floats, Integers
+from free_energy.overlap import APART, FEW, Overlap, overlap_of
 
 logging.getLogger("pymbar").setLevel(logging.ERROR)  # its import advertises an accelerator
 
@@ -25,20 +26,30 @@ TOLERANCE = 1e-9
 
 MOST_STEPS = 50
 
+_log = logging.getLogger(__name__)
+
 
 def mbar_weights(
-    bias: ArrayLike, counts: Sequence[int], *, inefficiencies: Sequence[float] | None = None
+    bias: ArrayLike,
+    counts: Sequence[int],
+    *,
+    inefficiencies: Sequence[float] | None = None,
+    names: Sequence[str] | None = None,
 ) -> Floats:
     """Return the weight of each frame in the ensemble without a bias (N,), of sum 1.
 
     For the arguments see ``mbar_weighting``.
     """
-    weighting = mbar_weighting(bias, counts, inefficiencies=inefficiencies)
+    weighting = mbar_weighting(bias, counts, inefficiencies=inefficiencies, names=names)
     return weighting(np.ones(sum(counts)))
 
 
 def mbar_weighting(
-    bias: ArrayLike, counts: Sequence[int], *, inefficiencies: Sequence[float] | None = None
+    bias: ArrayLike,
+    counts: Sequence[int],
+    *,
+    inefficiencies: Sequence[float] | None = None,
+    names: Sequence[str] | None = None,
 ) -> Callable[[Floats], Floats]:
     """Return the function that gives the weights (N,), of sum 1, of how often frames count (N,).
 
@@ -53,11 +64,14 @@ def mbar_weighting(
         (K,), number of frames of each run, at least 1.
     inefficiencies
         (K,), successive frames of each run worth one independent frame; ``None``: 1 each.
+    names
+        (K,), of the runs, for messages; ``None``: "run 1", "run 2", ...
 
     Raises
     ------
     ValueError
-        Shapes do not match, a bias is not finite, or the runs do not overlap.
+        Shapes do not match, a bias is not finite, or the runs do not overlap: see `overlap_of`.
+        Where they hardly do, a warning is logged.
     """
     reduced = np.asarray(bias, dtype=float)
     lengths = np.asarray(counts, dtype=np.int64)
@@ -68,6 +82,8 @@ def mbar_weighting(
     shifted = start[:, None] - reduced
     highest = shifted.max(0)
     factors = np.exp(shifted - highest)  # (K, N)
+    labels = [f"run {k + 1}" for k in range(len(lengths))] if names is None else list(names)
+    _check_overlap(_overlap(factors, 1 / worth[run], run), labels)
 
     def weights(times: Floats) -> Floats:
         amounts = times / worth[run]
@@ -80,6 +96,33 @@ def mbar_weighting(
         return found
 
     return weights
+
+
+def _overlap(factors: Floats, amounts: Floats, run: Integers) -> Overlap:
+    """Return the overlap of runs of which frames count by ``amounts`` (N,).
+
+    The free energies are those of pymbar, whose solver may end anywhere where runs are apart; what
+    the probabilities of a run sum to need not be its size then, and columns still sum to 1.
+    """
+    sizes = np.bincount(run, amounts, len(factors)).astype(float)
+    terms = sizes[:, None] * factors
+    return overlap_of(terms / terms.sum(0), amounts, run)
+
+
+def _check_overlap(overlap: Overlap, names: Sequence[str]) -> None:
+    """Refuse runs that are apart, and warn of those that hardly overlap."""
+    if not overlap.shared >= APART:
+        raise ValueError(
+            f"{overlap.in_words(names)}: they do not overlap, and their free energies relative to "
+            f"one another are not known; add runs between them"
+        )
+    if overlap.shared < FEW:
+        _log.warning(
+            "%s: their free energies relative to one another have an error of %.1f kT or more; "
+            "add runs between them, or sample longer",
+            overlap.in_words(names),
+            overlap.shared**-0.5,
+        )
 
 
 def _independent_solution(reduced: Floats, lengths: Integers, worth: Floats) -> Floats:

@@ -155,6 +155,32 @@ def test_basins_and_barriers_of_the_exact_surface() -> None:
     assert np.isnan(there.forth.error)
 
 
+def test_verdicts_on_surfaces_and_regions() -> None:
+    """Equal ones, and one with alpha-R raised by 3 kJ/mol; seeds are fixed, 5 % are alarms."""
+    one, other = (
+        free_energy_surface_of(sampled(name, frames(6000, seed)), grid(24))
+        for name, seed in (("a", 71), ("b", 72))
+    )
+    same = distance(one, other, BASINS)
+    assert same.tested.category == "no difference seen"
+    assert "kJ/mol rms would have been" in same.in_words()
+    raised = region_of_bins(BASINS, grid(24)) == 2
+    energy_of = one.energy
+    moved = Replicates(
+        energy_of.value + 3 * raised, energy_of.samples + 3 * raised, energy_of.inflation
+    )
+    found = distance(replace(one, energy=moved), other, BASINS)
+    assert found.tested.category == "differs"
+    assert found.tested.test is not None
+    assert found.basins_tested["alpha-R"].category == "differs"
+    assert abs(found.basins["alpha-R"].value - 3) < 4 * found.basins["alpha-R"].error
+    assert "alpha-R +" in found.in_words()
+    assert "mostly at phi" in found.in_words()
+    few = distance(replace(one, independent=20.0), other, BASINS)
+    assert few.tested.category == "too little data"
+    assert distance(known(24), known(24), {}).tested.category == "too little data"
+
+
 def test_halves_differ_as_their_errors_say() -> None:
     """The rms over some 150 bins, of which a third are independent: within a third."""
     several = sampled("it", *(frames(3000, 40 + k, biased=True) for k in range(4)))
@@ -229,7 +255,7 @@ def test_two_trajectories_beside_one_another(data: Path, tmp_path: Path) -> None
         "Jensen-Shannon divergence", "FES-MSE", "PMF error",
     }  # fmt: skip
     assert set(numbers["distances_of_halves"]) == {"microscopic, two halves", "a, two halves"}
-    assert "a, two halves: F differs by" in said[2]
+    assert "a, two halves: F no difference seen" in said[2]
     again = fes(
         FesConfig(
             tmp_path / "o" / "a.fes.npz",

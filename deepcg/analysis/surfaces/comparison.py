@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter
 
 from deepcg.analysis.surfaces.estimates import (
@@ -17,12 +17,14 @@ from deepcg.analysis.surfaces.estimates import (
     periods_span_a_turn,
 )
 from deepcg.analysis.surfaces.surface import FreeEnergySurface, difference
+from deepcg.analysis.verdicts import Verdict, of_replicates
 from deepcg.runtime.arrays import Doubles
 from deepcg.units import thermal_energy
 from free_energy import (
     Estimate,
     Grid,
     Rectangle,
+    Replicates,
     barriers,
     free_energies,
     jensen_shannon,
@@ -94,6 +96,12 @@ class Distance:
         Differences of the free energies of regions, kJ/mol.
     metrics
         Distances of the literature, where both are ensembles of frames.
+    tested
+        The verdict on the surfaces.
+    place
+        Where they differ most.
+    basins_tested
+        Verdicts on the free energies of regions.
     """
 
     model: str
@@ -102,6 +110,9 @@ class Distance:
     expected: float
     basins: Mapping[str, Estimate[float]]
     metrics: tuple[Metric, ...]
+    tested: Verdict
+    place: str
+    basins_tested: Mapping[str, Verdict]
 
     @property
     def excess(self) -> float:
@@ -109,12 +120,26 @@ class Distance:
         return math.sqrt(max(0.0, self.rms.value**2 - self.expected**2))
 
     def in_words(self) -> str:
-        """Say how far the surface is from the reference."""
-        return (
-            f"{self.model}: F differs by {self.rms.value:.2f} ± {self.rms.error:.2f} kJ/mol rms "
-            f"over {self.bins} bins below {LEVEL:g} kJ/mol (statistical errors alone: "
-            f"{self.expected:.2f} kJ/mol; beyond them {self.excess:.2f} kJ/mol)"
+        """Say whether and how far the surface is from the reference, and which regions are."""
+        line = (
+            f"{self.model}: F {self.tested.in_words('kJ/mol', place=self.place)}; the difference "
+            f"as it is: {self.rms.value:.2f} kJ/mol rms over {self.bins} bins below {LEVEL:g} "
+            f"kJ/mol (statistical errors alone: {self.expected:.2f})"
         )
+        return "; ".join([line, *self._regions()])
+
+    def _regions(self) -> list[str]:
+        """Say what the differences of regions are that differ."""
+        found = []
+        for name, own in self.basins.items():
+            test = self.basins_tested[name].test
+            if test is not None and test.differs:
+                z = own.value / own.error
+                found.append(
+                    f"{name} {own.value:+.2f} ± {own.error:.2f} kJ/mol (z = {z:.1f}, "
+                    f"{test.p_in_words})"
+                )
+        return found
 
 
 def basins_of(landscape: FreeEnergySurface, regions: Regions) -> tuple[Basin, ...]:
@@ -167,7 +192,85 @@ def distance(
         for own, other in list(pairs)[1:]
     }
     rms = _rms_of(landscape, reference)
-    return Distance(landscape.name, int(low.sum()), rms, expected, basins, metrics)
+    tested, place = _tested(landscape, reference, apart, known)
+    return Distance(
+        landscape.name,
+        int(low.sum()),
+        rms,
+        expected,
+        basins,
+        metrics,
+        tested,
+        place,
+        _basins_tested(landscape, reference, regions),
+    )
+
+
+def _tested(
+    landscape: FreeEnergySurface,
+    reference: FreeEnergySurface,
+    apart: Estimate[Doubles],
+    known: NDArray[np.bool_],
+) -> tuple[Verdict, str]:
+    """Return the verdict on two surfaces over known bins, and where they differ most.
+
+    Replicates are shifted as the difference is: to a mean of 0 by inverse squares of errors.
+    """
+    used = known & (apart.error > 0)
+    weight = apart.error[used] ** -2.0
+
+    def level(values: Doubles) -> Doubles:
+        return values - (values @ weight / weight.sum())[..., None]
+
+    def side(one: FreeEnergySurface) -> Replicates:
+        samples = one.energy.samples.reshape(-1, *one.grid.shape)[:, used]
+        value = level(one.value[used][None])[0] if used.any() else one.value[used]
+        return Replicates(value, level(samples) if samples.size else samples, one.energy.inflation)
+
+    verdict = _of_surfaces(side(landscape), side(reference), landscape, reference)
+    if verdict.test is None:
+        return verdict, ""
+    where = landscape.grid.points()[used.ravel(), 0][verdict.test.place]
+    texts = [
+        f"{name.split()[0]} = {x:.2f} {unit}"
+        for name, x, unit in zip(landscape.names, where, landscape.units, strict=True)
+    ]
+    return verdict, ", ".join(texts)
+
+
+def _basins_tested(
+    landscape: FreeEnergySurface, reference: FreeEnergySurface, regions: Regions
+) -> dict[str, Verdict]:
+    """Return verdicts on the free energies of regions relative to the first."""
+    if not regions:
+        return {}
+    places, n = region_of_bins(regions, landscape.grid), len(regions)
+    found = {}
+    for k, name in list(enumerate(regions))[1:]:
+
+        def energy(one: FreeEnergySurface, k: int = k) -> Replicates:
+            def of(values: Doubles) -> Doubles:
+                return one.kT * free_energies(populations(values / one.kT, places, n))[k : k + 1]
+
+            if len(one.energy.samples):
+                return one.energy.map(of)
+            return Replicates(of(one.value), np.empty((0, 1)), 1.0)
+
+        own, other = energy(landscape), energy(reference)
+        finite = all(np.isfinite(x).all() for s in (own, other) for x in (s.value, s.samples))
+        found[name] = (
+            _of_surfaces(own, other, landscape, reference)
+            if finite
+            else Verdict(None, f"{name} is not seen in all of the data")
+        )
+    return found
+
+
+def _of_surfaces(
+    own: Replicates, other: Replicates, landscape: FreeEnergySurface, reference: FreeEnergySurface
+) -> Verdict:
+    names = landscape.name, reference.name
+    return of_replicates(own, other, names, (landscape.independent, reference.independent))
 
 
 def distance_of_halves(sampled: CVSamples, grid: Grid, regions: Regions) -> Distance:

@@ -87,7 +87,9 @@ class CVSamples:
     def weighting(self) -> tuple[Callable[[Doubles], Doubles], Integers]:
         """Return what gives weights (n,) from how often frames count (n,), and strata (n,)."""
         if self.tables:
-            return pooled(self.tables, self.series, thermal_energy(self.temperature))
+            files = self.source.split(", ")
+            names = files if len(files) == len(self.tables) else None
+            return pooled(self.tables, self.series, thermal_energy(self.temperature), names)
         weights = self.weights
         return lambda times: times * weights, np.zeros(len(weights), dtype=np.int64)
 

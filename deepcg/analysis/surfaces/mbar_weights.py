@@ -36,7 +36,10 @@ def bias_at(table: Doubles, values: Doubles) -> Doubles:
 
 
 def pooled(
-    tables: Sequence[Doubles], series: Sequence[Doubles], kT: float
+    tables: Sequence[Doubles],
+    series: Sequence[Doubles],
+    kT: float,
+    names: Sequence[str] | None = None,
 ) -> tuple[Callable[[Doubles], Doubles], Integers]:
     """Return what gives weights of frames (N,), of mean 1, from how often they count, and strata.
 
@@ -48,6 +51,8 @@ def pooled(
         Of each run, kJ/mol, see ``bias_at``.
     series
         The angles (n_i, 2) of each run, in order of time.
+    names
+        Of the runs, for messages; ``None``: "run 1", "run 2", ...
 
     Raises
     ------
@@ -60,7 +65,7 @@ def pooled(
     periods = (TURN, TURN)
     slow = [min(slowest_inefficiency(part, periods), len(part)) for part in series]
     bias = np.stack([at_frames[kind] for kind in kinds])
-    weighting = mbar_weighting(bias, counts, inefficiencies=slow)
+    weighting = mbar_weighting(bias, counts, inefficiencies=slow, names=names)
     return lambda times: weighting(times) * len(times), np.repeat(kinds, counts)
 
 

@@ -28,6 +28,7 @@ from deepcg.analysis.surfaces.comparison import (
 from deepcg.analysis.surfaces.figures import profiles_figure, surfaces_figure
 from deepcg.analysis.surfaces.ramachandran import SYMBOLS
 from deepcg.analysis.surfaces.surface import FreeEnergySurface
+from deepcg.analysis.verdicts import EXPLAINED
 from deepcg.runtime.files import make_folder, write_json, write_whole
 from deepcg.runtime.provenance import versions
 from free_energy import lowest_point, region_of_bins
@@ -153,7 +154,11 @@ def _distance(one: Distance) -> dict[str, Any]:
         "expected_from_errors_kJ_mol": one.expected,
         "beyond_errors_kJ_mol": one.excess,
         "bins": one.bins,
-        "basin_differences_kJ_mol": {k: pair_json(v) for k, v in one.basins.items()},
+        **one.tested.as_json(),
+        "largest_at": one.place,
+        "basin_differences_kJ_mol": {
+            k: {**pair_json(v), **one.basins_tested[k].as_json()} for k, v in one.basins.items()
+        },
         "metrics": {
             m.name: {
                 "unit": m.unit,
@@ -182,6 +187,7 @@ def _page(study: Study, pictures: list[Picture]) -> str:
         "barriers": study.barriers,
         "pictures": pictures,
         "level": f"{LEVEL:g}",
+        "explained": EXPLAINED,
         "versions": versions(),
     }
     return render("surfaces", values)

@@ -383,4 +383,9 @@ def _umbrella_weights(
     apart = shortest(apart, [None if np.isnan(period) else period for period in periods])
     constants = np.broadcast_to(springs, (n_replicas, d))
     bias = 0.5 * (constants[:, None] * apart**2).sum(-1) / kT
-    return mbar_weights(bias, [n_frames] * n_replicas)
+    places = [", ".join(f"{x:.3g}" for x in center) for center in centers]
+    names = [f"the window at {place} (replica {k + 1})" for k, place in enumerate(places)]
+    try:
+        return mbar_weights(bias, [n_frames] * n_replicas, names=names)
+    except ValueError as error:
+        raise InputError(f"the springs of the samples cannot be undone: {error}") from error

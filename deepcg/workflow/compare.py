@@ -241,7 +241,8 @@ def _pressures(config: CompareConfig, fitted: FitConfig, models: Sequence[Trajec
     path = config.reference or fitted.trajectory
     data = fitted.data if config.reference is None else DataConfig(units=fitted.data.units)
     source = open_data(path, replace(data, forces=None))
-    return Scalar("pressure", "bar", _microscopic_pressure(source, loaded[0].temperature), own)
+    microscopic = _microscopic_pressure(source, loaded[0].temperature)
+    return Scalar("pressure", "bar", microscopic, own, (None,) * len(own))
 
 
 def _microscopic_pressure(source: Trajectory, temperature: float) -> Estimate[float] | None:

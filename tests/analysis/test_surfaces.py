@@ -21,6 +21,7 @@ from deepcg.analysis.surfaces.comparison import (
     metrics_of,
 )
 from deepcg.analysis.surfaces.estimates import CVSamples, free_energy_surface_of
+from deepcg.analysis.surfaces.joined import apart_in_words
 from deepcg.analysis.surfaces.ramachandran import BASINS
 from deepcg.analysis.surfaces.surface import FreeEnergySurface, difference, load_free_energy_surface
 from deepcg.runtime.errors import InputError
@@ -179,6 +180,28 @@ def test_verdicts_on_surfaces_and_regions() -> None:
     few = distance(replace(one, independent=20.0), other, BASINS)
     assert few.tested.category == "too little data"
     assert distance(known(24), known(24), {}).tested.category == "too little data"
+
+
+def test_basins_that_no_trajectory_joins_are_named() -> None:
+    """Frames near alpha-R and near PII, in one run, in two, and in two that MBAR has joined."""
+
+    def stays(*degrees: tuple[float, float]) -> CVFrames:
+        rng = np.random.default_rng(80)
+        places = np.radians(np.repeat(degrees, 50, axis=0)) + rng.normal(
+            0, 0.02, (50 * len(degrees), 2)
+        )
+        return CVFrames(torch.from_numpy(places), None)
+
+    right, two = (-75.0, -15.0), (-69.0, 153.0)
+    assert apart_in_words(sampled("one", stays(right, two)), BASINS) == ""
+    apart = sampled("two", stays(right), stays(two))
+    assert "no trajectory goes between {PII} and {alpha-R}" in apart_in_words(apart, BASINS)
+    assert apart_in_words(replace(apart, on_one_scale=True), BASINS) == ""
+    linked = sampled("three", stays(right), stays(two), stays(two, right))
+    assert apart_in_words(linked, BASINS) == ""
+    left = sampled("left", stays(right, two), stays((57.0, 27.0)))
+    assert "{PII, alpha-R} and {alpha-L}" in apart_in_words(left, BASINS)
+    assert apart_in_words(apart, {}) == ""
 
 
 def test_halves_differ_as_their_errors_say() -> None:

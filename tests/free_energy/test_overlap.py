@@ -82,14 +82,14 @@ def test_many_equal_runs_overlap() -> None:
 
 def test_the_matrix_is_pymbars_and_the_error_follows_the_shared_frames() -> None:
     bias, counts = windows([0, 2, 4], 400)
-    engine = pymbar.MBAR(bias, counts)
+    engine = pymbar.MBAR(bias, counts, solver_protocol=({"method": "adaptive"},))
     theirs = engine.compute_overlap()
     terms = 400 * np.exp(engine.f_k[:, None] - bias)
     found = overlap_of(terms / terms.sum(0), np.ones(1200), np.repeat([0, 1, 2], 400))
     np.testing.assert_allclose(found.matrix, theirs["matrix"], atol=1e-6)
     assert found.gap == pytest.approx(theirs["scalar"], abs=1e-6)
     bias, counts = windows([0, 3], 400)
-    engine = pymbar.MBAR(bias, counts)
+    engine = pymbar.MBAR(bias, counts, solver_protocol=({"method": "adaptive"},))
     terms = 400 * np.exp(engine.f_k[:, None] - bias)
     pair = overlap_of(terms / terms.sum(0), np.ones(800), np.repeat([0, 1], 400))
     error = engine.compute_free_energy_differences()["dDelta_f"][0, 1]

@@ -1,6 +1,27 @@
 """What is measured on bead trajectories, with errors: structure, motion and their comparison.
 
-==================== =======================================================
+==================== ==============================================================
+file                 what it is
+==================== ==============================================================
+``trajectory_set``   named trajectories, cut into blocks for errors
+``pairs``            pairs within a cutoff, and bonds
+``curve``            a function with an error band, and the distance of two
+``radial``           g(r), its first peak and first minimum
+``local_order``      angles, coordination, averaged Steinhardt parameters
+``tetrahedral``      tetrahedral order of the four nearest neighbors
+``triplets``         angles of close triplets, equilateral triangles
+``structure_factor`` S(k) and its limit at k = 0
+``liquid_structure`` these four, of all systems
+``pressure``         that of a fitted free energy
+``diffusion``        mean squared displacement, velocity autocorrelation
+``numbers``          first peaks, means, limits and diffusion, with verdicts
+``observables``      one observable in all systems
+``stein``            Stein's identities: forces tested without sampling
+``stein_checks``     these, of a fitted model
+``comparison``       everything that a report says
+``figures``          its figures
+``report``           ``report.html`` and ``report.json``
+==================== ==============================================================
 """
 
 from deepcg.analysis.structure.comparison import Comparison, compare_structures
@@ -23,7 +44,7 @@ from deepcg.analysis.structure.radial import (
     shell_series,
 )
 from deepcg.analysis.structure.structure_factor import (
-    compressibility_limit,
+    limits_of_blocks,
     structure_factor,
     wave_number_edges,
 )
@@ -49,7 +70,6 @@ __all__ = [
     "bonds_within",
     "close_angles",
     "compare_structures",
-    "compressibility_limit",
     "cut",
     "diffusion",
     "distance",
@@ -57,6 +77,7 @@ __all__ = [
     "expected_rms",
     "first_minimum",
     "first_peak",
+    "limits_of_blocks",
     "local_structure",
     "model_pressure",
     "noise_floor",

@@ -25,10 +25,11 @@ from deepcg.analysis.structure.diffusion import (
 from deepcg.analysis.structure.figures import motion_figure, observable_figure, velocity_figure
 from deepcg.analysis.structure.liquid_structure import liquid_structure
 from deepcg.analysis.structure.local_order import local_structure
-from deepcg.analysis.structure.numbers import scalars_of
+from deepcg.analysis.structure.numbers import liquid_scalars_of, scalars_of
 from deepcg.analysis.structure.observables import Agreement, Observable, Scalar
 from deepcg.analysis.structure.radial import (
     first_minimum,
+    first_peak,
     radial_distributions,
     radial_edges,
     shell_series,
@@ -180,10 +181,11 @@ def compare_structures(
         _observable(samples, list(curves), support(curves[0]), None, "the peak", scalars)
         for curves in zip(*local, strict=True)
     ]
-    peak = first_peak(radial[0][0])[0]
-    liquid = liquid_structure(samples, longest, peak)
+    liquid = liquid_structure(samples, longest, first_peak(radial[0][0])[0])
+    scalars = (*scalars, *liquid_scalars_of(samples, liquid), *further)
     observables += [
-        _observable(m.curves, names, m.window, m.scale, m.scale_name) for m in liquid.values()
+        _observable(samples, m.curves, m.window, m.scale, m.scale_name, scalars)
+        for m in liquid.values()
     ]
     for measure in OBSERVABLES.values():
         curves = [measure(s) for s in samples]
@@ -194,7 +196,7 @@ def compare_structures(
         tuple(samples[1:]),
         shell,
         tuple(observables),
-        (*_scalars(radial, local, motions), *_liquid_scalars(liquid), *further),
+        scalars,
         motions,
         velocities,
         _velocities_tested(samples, velocities),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +10,10 @@ from scipy.ndimage import gaussian_filter1d
 
 from deepcg.analysis.structure.curve import Curve
 from deepcg.analysis.structure.diffusion import CM2_PER_S, Diffusion, NotAvailable
+from deepcg.analysis.structure.liquid_structure import Measured
 from deepcg.analysis.structure.observables import Scalar
 from deepcg.analysis.structure.radial import BIN, SMOOTHING, first_peak
+from deepcg.analysis.structure.structure_factor import limits_of_blocks
 from deepcg.analysis.structure.trajectory_set import Sample
 from deepcg.analysis.verdicts import Verdict, of_blocks
 from deepcg.runtime.arrays import Doubles
@@ -50,6 +52,19 @@ def scalars_of(
     speeds = [_coefficient(m) if isinstance(m, Diffusion) else None for m in motions]
     found.append(_scalar(samples, "diffusion coefficient", "10⁻⁵ cm²/s", speeds, ""))
     return tuple(found)
+
+
+def liquid_scalars_of(
+    samples: Sequence[Sample], liquid: Mapping[str, Measured]
+) -> tuple[Scalar, ...]:
+    """Return mean tetrahedral order and S(k -> 0) of all samples, with verdicts."""
+    found = []
+    if "q_tet" in liquid:
+        orders = [mean(curve) for curve in liquid["q_tet"].curves]
+        name = liquid["q_tet"].curves[0].name
+        found.append(_scalar(samples, "mean tetrahedral order", "", orders, name))
+    limits = [_mean_of(limits_of_blocks(c), c.weights) for c in liquid["S(k)"].curves]
+    return (*found, _scalar(samples, "S(k → 0)", "", limits, "S(k)"))
 
 
 def peak(curve: Curve) -> tuple[Number, Number] | None:

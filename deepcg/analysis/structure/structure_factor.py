@@ -11,7 +11,6 @@ from deepcg.analysis.structure.curve import Curve
 from deepcg.analysis.structure.trajectory_set import Sample, TrajectorySet, chunks
 from deepcg.runtime.arrays import Doubles, Integers
 from deepcg.trajectory.frames import Frames
-from free_energy import Estimate
 
 LARGEST = 40.0  # 1/nm, behind the second peak of water
 VECTORS_PER_BIN = 16  # of the many with nearly one length; always the same ones
@@ -49,29 +48,18 @@ def structure_factor(sample: Sample, edges: Doubles) -> Curve:
     return Curve("S(k)", center, values, weights, "k (1/nm)", "S(k)")
 
 
-def compressibility_limit(curve: Curve) -> Estimate[float]:
-    """Return S(k -> 0) by a line in k^2: for one kind of bead, rho kT times its compressibility.
+def limits_of_blocks(curve: Curve) -> Doubles:
+    """Return S(k -> 0) of each block (n_blocks,): for one kind of bead, rho kT kappa_T.
 
-    The line goes through at most four bins, none beyond 0.3 of the main peak's place; its error is
-    that of leaving out a block at a time. Where fewer than two bins are that short, the first bin
-    stands for the limit.
+    By a line in k^2 through at most four bins, none beyond 0.3 of the main peak's place; where
+    fewer than two are that short, the first bin stands for the limit.
     """
     top = curve.x[int(curve.y.argmax())]
     few = min(FITTED_BINS, int((curve.x <= LINEAR_TO * top).sum()))
-    n = len(curve.blocks)
-    full = _intercept(curve.x[:few], curve.y[:few]) if few >= 2 else float(curve.y[0])
-    if n < 3:
-        return Estimate(full, float("nan"))
-    rest = []
-    for k in range(n):
-        y = np.average(np.delete(curve.blocks, k, 0), 0, np.delete(curve.weights, k))
-        rest.append(_intercept(curve.x[:few], y[:few]) if few >= 2 else float(y[0]))
-    error = np.sqrt((n - 1) / n * np.square(np.array(rest) - np.mean(rest)).sum())
-    return Estimate(full, float(error))
-
-
-def _intercept(k: Doubles, y: Doubles) -> float:
-    return float(np.polyfit(k**2, y, 1)[1])
+    if few < 2:
+        return np.asarray(curve.blocks[:, 0])
+    intercepts: Doubles = np.polyfit(curve.x[:few] ** 2, curve.blocks[:, :few].T, 1)[1]
+    return intercepts
 
 
 def _wave_vectors(ensemble: TrajectorySet, edges: Doubles) -> list[Integers]:

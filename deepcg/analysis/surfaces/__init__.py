@@ -6,6 +6,7 @@ file               what it is
 ``surface``        F on a grid with replicates, from which all errors follow
 ``estimates``      F from frames: counted, or counted and pushed by forces
 ``mbar_weights``   frames of several biased runs on one scale
+``joined``         which basins are joined by data
 ``ramachandran``   named regions of the (phi, psi) plane
 ``comparison``     populations, barriers, distances
 ``maps``           figures of one energy

@@ -45,6 +45,8 @@ class CVSamples:
         Where the frames come from.
     tables
         The bias of each trajectory, see ``mbar_weights.bias_at``; empty where these are not known.
+    on_one_scale
+        Whether MBAR gave the weights already.
     """
 
     name: str
@@ -55,6 +57,12 @@ class CVSamples:
     temperature: float
     source: str
     tables: tuple[Doubles, ...] = ()
+    on_one_scale: bool = False
+
+    @property
+    def pooled(self) -> bool:
+        """Whether all trajectories together are one sample, by MBAR."""
+        return self.on_one_scale or bool(self.tables)
 
     @property
     def values(self) -> Doubles:

@@ -47,6 +47,8 @@ class Study:
         How far the two halves of each ensemble of frames are apart.
     regions, paths
         Named parts of the plane, and between which of them barriers are told.
+    apart
+        Sentences on surfaces with regions that no data join.
     """
 
     landscapes: tuple[FreeEnergySurface, ...]
@@ -54,6 +56,7 @@ class Study:
     halves: tuple[Distance, ...]
     regions: Regions
     paths: tuple[tuple[str, str], ...]
+    apart: tuple[str, ...] = ()
 
     @property
     def basins(self) -> tuple[tuple[Basin, ...], ...]:
@@ -88,7 +91,7 @@ class Study:
     def _repr_html_(self) -> str:
         """Return the distances, and the free energies of regions, for notebooks."""
         names = [one.name for one in self.landscapes]
-        lines = [one.in_words() for one in (*self.distances, *self.halves)]
+        lines = [one.in_words() for one in (*self.distances, *self.halves)] + list(self.apart)
         energies = [
             (f"{of_region[0].name} (kJ/mol)", *(estimate_text(b.energy) for b in of_region))
             for of_region in zip(*self.basins, strict=True)
@@ -144,6 +147,7 @@ def as_json(study: Study) -> dict[str, Any]:
         ],
         "distances_from_the_first": {one.model: _distance(one) for one in study.distances},
         "distances_of_halves": {one.model: _distance(one) for one in study.halves},
+        "regions_apart": list(study.apart),
         "versions": versions(),
     }
 

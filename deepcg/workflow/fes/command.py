@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 from deepcg.analysis.style import check_formats
 from deepcg.analysis.surfaces.comparison import Distance, distance, distance_of_halves, metrics_of
 from deepcg.analysis.surfaces.estimates import CVSamples, free_energy_surface_of
+from deepcg.analysis.surfaces.joined import apart_in_words
 from deepcg.analysis.surfaces.ramachandran import AXES, BASINS, PATHS
 from deepcg.analysis.surfaces.report import Study, write_study
 from deepcg.analysis.surfaces.surface import FreeEnergySurface
@@ -28,6 +30,8 @@ from deepcg.workflow.fes.sources import (
     trajectories,
 )
 from free_energy import Rectangle
+
+_log = logging.getLogger(__name__)
 
 BINS = 36
 """Of each coordinate."""
@@ -150,7 +154,10 @@ def fes(
         _halves(landscapes, frames, regions),
         regions,
         PATHS if regions else (),
+        tuple(_apart(landscapes, frames, regions)),
     )
+    for line in study.apart:
+        _log.warning("%s", line)
     write_study(study, output, config.figures)
     for one in (*study.distances, *study.halves):
         tell(one.in_words())
@@ -277,6 +284,18 @@ def _halves(
         for landscape, sampled in zip(landscapes, frames, strict=True)
         if sampled is not None and len(sampled.values) >= FEWEST_FRAMES
     )
+
+
+def _apart(
+    landscapes: list[FreeEnergySurface],
+    frames: list[CVSamples | None],
+    regions: dict[str, Rectangle],
+) -> Iterator[str]:
+    """Yield what is to be said of surfaces with regions that no data join."""
+    for landscape, sampled in zip(landscapes, frames, strict=True):
+        named = None if sampled is None else replace(sampled, name=landscape.name)
+        if named is not None and (line := apart_in_words(named, regions)):
+            yield line
 
 
 def _told_apart(landscapes: list[FreeEnergySurface]) -> list[FreeEnergySurface]:

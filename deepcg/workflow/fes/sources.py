@@ -127,6 +127,7 @@ def samples(run: Path, cv: str, name: str | None = None, *, trust: bool = False)
         frames,
         config.temperature,
         f"{run.name}/samples",
+        on_one_scale=_under_springs(folder),
     )
 
 
@@ -348,6 +349,11 @@ def _values(
     if not parts:
         raise InputError(f"{source.trajectory}: --start and --stop leave no frames")
     return CVFrames.join(parts)
+
+
+def _under_springs(folder: Path) -> bool:
+    """Return whether the samples in a folder are of umbrella sampling."""
+    return (folder / "bias.npz").is_file() and "centres" in read_arrays(folder / "bias.npz")
 
 
 def _weights_of(folder: Path, lengths: list[int]) -> list[torch.Tensor | None]:

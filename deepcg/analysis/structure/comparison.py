@@ -266,7 +266,8 @@ def _velocities_tested(
     samples: Sequence[Sample], curves: Sequence[Curve | NotAvailable]
 ) -> tuple[Verdict | None, ...]:
     """Return the verdicts on the models' velocity autocorrelations, at the lags of both."""
-    first, found = curves[0], []
+    first = curves[0]
+    found: list[Verdict | None] = []
     for sample, curve in zip(samples[1:], curves[1:], strict=True):
         if isinstance(first, Curve) and isinstance(curve, Curve) and _same_lags(first, curve):
             window = 0.0, float(min(first.x[-1], curve.x[-1]))
@@ -277,14 +278,14 @@ def _velocities_tested(
 
 
 def _same_lags(one: Curve, other: Curve) -> bool:
-    return abs(one.x[1] - other.x[1]) < 1e-6 * one.x[1]
+    return bool(abs(one.x[1] - other.x[1]) < 1e-6 * one.x[1])
 
 
 def _agreement(
     reference: Curve, model: Curve, name: str, window: tuple[float, float], tested: Verdict
 ) -> Agreement:
-    apart, expected = (f(reference, model, window) for f in (distance, expected_rms))
-    return Agreement(name, apart, expected, tested, "")
+    apart = distance(reference, model, window)
+    return Agreement(name, apart, expected_rms(reference, model, window), tested, "")
 
 
 def _term(scalar: Scalar, k: int, observable: str) -> str:

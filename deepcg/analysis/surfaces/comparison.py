@@ -220,7 +220,8 @@ def _tested(
     weight = apart.error[used] ** -2.0
 
     def level(values: Doubles) -> Doubles:
-        return values - (values @ weight / weight.sum())[..., None]
+        leveled: Doubles = values - (values @ weight / weight.sum())[..., None]
+        return leveled
 
     def side(one: FreeEnergySurface) -> Replicates:
         samples = one.energy.samples.reshape(-1, *one.grid.shape)[:, used]

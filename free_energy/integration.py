@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse import csc_array, csr_array
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
@@ -50,14 +51,8 @@ def difference_solver(
     part
         (*grid), the bins to solve for; NaN elsewhere.
     """
-    bins = np.flatnonzero(part)
-    place = np.full(part.size, -1)
-    place[bins] = np.arange(len(bins))
-    n = len(first)
-    rows = np.tile(np.arange(n), 2)
-    columns = np.concatenate([place[second], place[first]])
-    signs = np.repeat([1.0, -1.0], n)
-    gradient = csc_array((signs, (rows, columns)), shape=(n, len(bins)))[:, 1:]
+    bins, n = np.flatnonzero(part), len(first)
+    gradient = _gradient(first, second, part)
     weighted = (gradient * weights[:, None]).T.tocsc()
     factors = splu((weighted @ gradient).tocsc()) if len(bins) > 1 else None
 
@@ -70,3 +65,31 @@ def difference_solver(
         return normalized(energies.reshape(*differences.shape[:-1], *grid.shape), grid)
 
     return solve
+
+
+def difference_covariance(
+    first: Integers, second: Integers, weights: Floats, part: Booleans
+) -> Floats:
+    """Return the covariance (n_bins, n_bins) of energies that ``difference_solver`` would give.
+
+    Of the bins of the part, in their order, relative to the first of them, whose row is zero: the
+    inverse of D^T W D. The parameters are those of ``difference_solver``.
+    """
+    gradient = _gradient(first, second, part)
+    n_bins = int(part.sum())
+    covariance = np.zeros((n_bins, n_bins))
+    if n_bins > 1:
+        normal = ((gradient * weights[:, None]).T @ gradient).toarray()
+        covariance[1:, 1:] = cho_solve(cho_factor(normal), np.eye(n_bins - 1))
+    return covariance
+
+
+def _gradient(first: Integers, second: Integers, part: Booleans) -> csc_array:
+    """Return D (n, n_bins - 1), which gives differences of energies, the first of them zero."""
+    bins, n = np.flatnonzero(part), len(first)
+    place = np.full(part.size, -1)
+    place[bins] = np.arange(len(bins))
+    rows = np.tile(np.arange(n), 2)
+    columns = np.concatenate([place[second], place[first]])
+    signs = np.repeat([1.0, -1.0], n)
+    return csc_array((signs, (rows, columns)), shape=(n, len(bins)))[:, 1:]

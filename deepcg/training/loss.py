@@ -29,6 +29,28 @@ class Trainable(Protocol[InputsSeen_contra]):
         ...
 
 
+def residuals(
+    potential: Trainable[Inputs],
+    samples: ForceSamples[Inputs],
+    *,
+    chunk: int | None = None,
+    as_trained: bool = False,
+) -> Tensor:
+    """Return the potential's forces less those of the samples, shaped as these, (n_frames, ...).
+
+    They are over ``samples.scale``, which for beads is 1: in kJ/mol/nm. ``chunk`` frames are
+    evaluated at a time; ``None``: as many as have ``CHUNK`` components. Forces are worked out in
+    the fastest way, or ``as_trained``, in that of a step of training.
+    """
+    size = chunk or max(1, CHUNK * len(samples) // samples.forces.numel())
+    errors = []
+    for start in range(0, len(samples), size):
+        part = samples[start : start + size]
+        _, forces = potential.forces(part.seen, create_graph=as_trained)
+        errors.append((forces.detach() - part.forces) / part.scale)
+    return torch.cat(errors)
+
+
 def squared_errors(
     potential: Trainable[Inputs],
     samples: ForceSamples[Inputs],
@@ -38,18 +60,9 @@ def squared_errors(
 ) -> Tensor:
     """Return the terms of the force-matching (MS-CG) loss, whose mean over all components it is.
 
-    They are the squared errors of single components over the square of ``samples.scale``, shaped as
-    the forces, (n_frames, ...); for beads, whose scale is 1, in (kJ/mol/nm)^2. ``chunk`` frames are
-    evaluated at a time; ``None``: as many as have ``CHUNK`` components. Forces are worked out in
-    the fastest way, or ``as_trained``, in that of a step of training.
+    They are the squares of `residuals`, which has the same options; for beads in (kJ/mol/nm)^2.
     """
-    size = chunk or max(1, CHUNK * len(samples) // samples.forces.numel())
-    errors = []
-    for start in range(0, len(samples), size):
-        part = samples[start : start + size]
-        _, forces = potential.forces(part.seen, create_graph=as_trained)
-        errors.append(((forces.detach() - part.forces) / part.scale).square())
-    return torch.cat(errors)
+    return residuals(potential, samples, chunk=chunk, as_trained=as_trained).square()
 
 
 def force_error(

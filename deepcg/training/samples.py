@@ -247,11 +247,16 @@ def split(
     first, last, start = [], [], 0
     for length in lengths or (len(frames),):
         check_length(length)
-        n = max(1, min(length - 1, round((1 - validation_fraction) * length)))
+        n = training_length(length, validation_fraction)
         first.append(frames[start : start + n])
         last.append(frames[start + n : start + length])
         start += length
     return Frames.join(first), Frames.join(last)
+
+
+def training_length(n_frames: int, validation_fraction: float) -> int:
+    """Return how many of the frames of a trajectory `split` leaves for training."""
+    return max(1, min(n_frames - 1, round((1 - validation_fraction) * n_frames)))
 
 
 def check_length(n_frames: int) -> None:

@@ -11,6 +11,8 @@ sample          Langevin dynamics on a fitted model
 compress        tables in place of embedding nets
 compare         structure of samples against the atomistic trajectory
 fes/            free-energy surfaces, their differences and errors
+fit_errors      errors of a model's structure that include the fit
+members         U of the members of an ensemble at its samples: the fit's part of errors
 variance        the model deviation of an ensemble: where it knows the free energy
 learn/          active learning where it does not
 info            what is in files and run folders

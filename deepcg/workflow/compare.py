@@ -40,12 +40,11 @@ from deepcg.workflow.dataset.beads import DataConfig, map_positions, open_data, 
 from deepcg.workflow.fit.config import FitConfig
 from deepcg.workflow.fit.run_folder import fit_config_of
 from deepcg.workflow.fit.vouched_files import config_with_data_of
+from deepcg.workflow.fit_errors import errors_in_words, structure_errors, write_errors
 from free_energy import Estimate, block_average
 
 PRESSURE_FRAMES = 256
 """Of the microscopic trajectory, evenly spaced: two energies each."""
-
-_log = logging.getLogger(__name__)
 
 _log = logging.getLogger(__name__)
 
@@ -145,6 +144,12 @@ def compare(
         tell(line)
     for name, checked in checks.items():
         tell(f"{name}: {checked.verdict}")
+    errors = structure_errors(config.run, comparison)
+    if errors:
+        write_errors(errors, output / "errors.json")
+    for observable in comparison.observables:
+        if observable.name in errors:
+            tell(errors_in_words(observable, errors[observable.name]))
     tell(f"report: {output / 'report.html'}")
     return comparison
 

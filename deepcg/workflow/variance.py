@@ -35,6 +35,7 @@ from deepcg.workflow.dataset.beads import map_positions, open_data
 from deepcg.workflow.fes.sources import fitted
 from deepcg.workflow.fit.run_folder import fit_config_of
 from deepcg.workflow.fit.vouched_files import config_with_data_of
+from free_energy import Estimate
 
 CHUNK = 25
 """Frames of beads that are evaluated at a time."""
@@ -128,11 +129,12 @@ def spread_of_surfaces(run: Path, models: Sequence[CVModel]) -> SurfaceDeviation
         There are more coordinates, or no surface was written.
     """
     known = fitted(run)
-    frames = read_arrays(run / "surface.npz")["frames"]
+    saved = read_arrays(run / "surface.npz")
     return surface_spread(
         [model.potential for model in models],
         known.grid,
-        frames,
+        saved["frames"],
+        mean_force=Estimate(saved["mean_force"], saved["mean_force_error"]),
         names=known.names,
         units=known.units,
         kT=thermal_energy(known.temperature),

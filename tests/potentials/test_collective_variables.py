@@ -16,7 +16,7 @@ from deepcg.training.config import TrainingConfig
 from deepcg.training.trainer import train
 from deepcg.trajectory.frames import CVFrames
 from deepcg.units import thermal_energy
-from deepcg.workflow.fit.collective_variables import judge_each, resampled_fits, samples_of
+from deepcg.workflow.fit.collective_variables import fits_for_errors, judge_each, samples_of
 from deepcg.workflow.fit.config import FitConfig
 from free_energy import Grid
 
@@ -115,8 +115,9 @@ def found() -> tuple[FittedSurface, list[CVPotential]]:
     u.standardize(samples.inputs, samples.forces)
     train(u, samples, samples[:500], CONFIG)
     config = FitConfig(Path("x"), training=CONFIG, network_options={"widths": [16, 16]})
-    members = resampled_fits(config, u.periods, parts, samples[:500])
-    return surface_of([u, *members], parts, ("phi", "psi"), ("rad", "rad"), KT), [u, *members]
+    members, starts = fits_for_errors(config, u.periods, parts, samples[:500])
+    names, units = ("phi", "psi"), ("rad", "rad")
+    return surface_of([u, *members], parts, names, units, KT, starts=starts), [u, *members]
 
 
 def exact(grid: Grid) -> np.ndarray:
@@ -136,7 +137,7 @@ def test_u_is_found_under_noise_with_an_honest_error(found: tuple[FittedSurface,
     surface, _ = found
     z = off_by(surface.energy.value, surface.energy.error, surface.grid)
     assert 0.4 < np.sqrt((z**2).mean()) < 2
-    assert np.nanmax(surface.energy.error) < 1.0
+    assert np.nanmax(surface.energy.error) < 1.3  # the largest of 1 296, known to a quarter each
 
 
 def test_the_histogram_and_the_forces_agree(found: tuple[FittedSurface, list]) -> None:

@@ -1,6 +1,7 @@
 """Several fits as one job: how they are trained, kept, resumed, used and begun from others."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -34,9 +35,12 @@ from deepcg.training.samples import ForceSamples
 from deepcg.training.stacked import train_stack
 from deepcg.training.trainer import train
 from deepcg.workflow.dataset.beads import DataConfig
+from deepcg.workflow.fes.command import FesConfig, fes
+from deepcg.workflow.fes.sources import fitted
 from deepcg.workflow.fit.command import fit
 from deepcg.workflow.fit.config import FitConfig
 from deepcg.workflow.info import describe
+from deepcg.workflow.members import member_energies
 from deepcg.workflow.sample import SampleConfig, sample
 from deepcg.workflow.variance import VarianceConfig, variance
 
@@ -242,6 +246,80 @@ def test_members_are_added_to_a_plain_fit(files: DataConfig, data: Path, tmp_pat
         fit(replace(config(data, run, files, 2), resume=True))
 
 
+def test_refits_of_beads_begin_from_fits_to_all_frames(data: Path, tmp_path: Path) -> None:
+    run, plain = tmp_path / "run", tmp_path / "plain"
+    fit(config(data, plain, ATOMS, 1))
+    fit(config(data, run, ATOMS, 4, resample=True))
+    assert json.loads((run / "run.json").read_text())["refitted_from"] == [None, 0, None, 2]
+    fits, refits = states(run, 4)[::2], states(run, 4)[1::2]
+    assert same(fits[0], states(plain, 1)[0])  # the first is the plain fit
+    steps = [
+        json.loads((member_folder(run, k) / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+        for k in range(4)
+    ]
+    assert steps == [30, 8, 30, 8]
+
+    def apart(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+        return sum(float((one[name] - other[name]).square().sum()) for name in one)
+
+    for begun, found, other in zip(fits, refits, fits[::-1], strict=True):
+        assert 0 < apart(begun, found) < 0.2 * apart(other, found)
+
+
+def test_a_fitted_surface_tells_data_from_training(of_torsion: Path) -> None:
+    parts = fitted(of_torsion).error_parts
+    assert list(parts) == ["data", "training"]
+    whole = fitted(of_torsion).error
+    assert np.nanmean(parts["training"]) > 0
+    more = parts["training"] < whole
+    squares = parts["data"] ** 2 + parts["training"] ** 2
+    np.testing.assert_allclose(squares[more], whole[more] ** 2, rtol=1e-6)
+    assert (parts["data"][~more] == 0).all()  # where training explains all
+
+
+def test_surfaces_of_older_versions_have_one_error(of_torsion: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(of_torsion, run)
+    saved = dict(np.load(run / "surface.npz"))
+    del saved["starts"]
+    np.savez(run / "surface.npz", **saved)
+    assert fitted(run).error_parts == {}
+    assert np.isfinite(fitted(run).error).any()
+
+
+def test_refits_are_of_beads(data: Path, tmp_path: Path) -> None:
+    wrong = config(data, tmp_path / "run", TORSION, 2, resample=True, refit=0.5)
+    with pytest.raises(InputError, match="are settings for beads"):
+        fit(wrong)
+    assert not (tmp_path / "run").exists()
+
+
+def test_members_fitted_to_their_frames_alone(data: Path, tmp_path: Path) -> None:
+    """As they were before refits: from weights of their own, on frames drawn."""
+    run = tmp_path / "run"
+    fit(config(data, run, ATOMS, 2, resample=True, common=0))
+    assert json.loads((run / "run.json").read_text())["refitted_from"] == [None, None]
+    known = member_energies(run, [(torch.as_tensor(np.load(run / "start.npz")["positions"]), None)])
+    assert known is not None
+    assert known.resampled
+    assert known.energies.shape == (2, 64)
+
+
+def test_surfaces_of_samples_have_errors_that_include_the_fit(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    fit(config(data, run, ATOMS, 5, resample=True))
+    sample(replace(sampled(run), dynamics=replace(MOVES, ps=4.0)))
+    said: list[str] = []
+    cv = "distance:0,2;distance:1,3"
+    study = fes(FesConfig(run, cv=cv, bins=6), tell=said.append)
+    (told,) = study.errors
+    assert list(told.parts) == ["sampling", "data", "training"]
+    assert told.total**2 == pytest.approx(sum(part**2 for part in told.parts.values()), rel=0.4)
+    assert any("error of F" in line and "training" in line for line in said)
+    numbers = json.loads((run / "fes" / "fes.json").read_text())["errors_and_their_parts"]
+    assert numbers[told.model]["parts_kJ_mol"]["training"] == told.parts["training"]
+
+
 def stopped_after(n: int) -> tuple[Progress, type[Exception]]:
     """Return a progress that raises at the n-th step of training of all members."""
 
@@ -258,7 +336,7 @@ def stopped_after(n: int) -> tuple[Progress, type[Exception]]:
     return progress, Stop
 
 
-@pytest.mark.parametrize(("files", "at"), [(TORSION, 25), (ATOMS, 25), (ATOMS, 55)])
+@pytest.mark.parametrize(("files", "at"), [(TORSION, 25), (ATOMS, 25), (ATOMS, 34)])
 @pytest.mark.parametrize("resample", [False, True])
 def test_an_interrupted_ensemble_ends_bit_for_bit_alike(
     files: DataConfig, at: int, resample: bool, data: Path, tmp_path: Path
@@ -323,6 +401,9 @@ def test_frozen_parts_stay_and_others_move(
         ({"start_from": Path("x"), "freeze": ("all",)}, "choose from embedding, fitting"),
         ({"start_from": Path("x"), "freeze": ("fitting", "embedding")}, "nothing is left"),
         ({"ensemble": 0}, "1 or more"),
+        ({"resample": True, "common": -1}, "give 0 or more fits"),
+        ({"resample": True, "refit": 0.0}, "more than 0 and at most 1"),
+        ({"refit": 0.5}, "give --resample, too"),
     ],
 )
 def test_senseless_settings_are_refused(change: dict[str, object], message: str):

@@ -19,6 +19,7 @@ from deepcg.networks import QUALITY
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import write_tensors
 from deepcg.training.config import TrainingConfig
+from deepcg.training.members import MembersConfig
 from deepcg.training.quality import Quality
 from deepcg.workflow.compare import CompareConfig, compare
 from deepcg.workflow.dataset.beads import DataConfig
@@ -99,6 +100,23 @@ def test_samples_and_report(run: Path) -> None:
     assert report
     assert any("g_OO" in line for line in said)
     assert said[-1] == f"report: {run / 'report' / 'report.html'}"
+
+
+def test_structure_of_an_ensemble_has_errors_that_include_the_fit(
+    water: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    said: list[str] = []
+    fit(replace(config(water, run), members=MembersConfig(ensemble=4, resample=True)))
+    moves = DynamicsConfig(ps=1.0, equilibration_ps=0.1, interval_ps=0.02)
+    sample(SampleConfig(run, replicas=2, dynamics=moves, threads=1))
+    compare(CompareConfig(run), tell=said.append)
+    told = json.loads((run / "report" / "errors.json").read_text())
+    parts = told["g_OO(r)"]["parts_rms"]
+    assert list(parts) == ["sampling", "data", "training"]
+    total = sum(part**2 for part in parts.values())
+    assert told["g_OO(r)"]["total_rms"] ** 2 == pytest.approx(total)
+    assert any(line.startswith("g_OO(r): error of the model's curve") for line in said)
 
 
 def test_a_pair_spline_stands_beside_the_network(run: Path, water: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ file               what it is
 ``estimates``      F from frames: counted, or counted and pushed by forces
 ``mbar_weights``   frames of several biased runs on one scale
 ``joined``         which basins are joined by data
+``member_errors``  what data and training add to the error of a model's samples
 ``ramachandran``   named regions of the (phi, psi) plane
 ``comparison``     populations, barriers, distances
 ``maps``           figures of one energy

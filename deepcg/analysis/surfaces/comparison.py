@@ -142,6 +142,67 @@ class Distance:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class ErrorParts:
+    """The error of a surface where it is below ``LEVEL``, root mean squares over bins, kJ/mol.
+
+    Parameters
+    ----------
+    model
+        Its name.
+    total
+        Of all parts together.
+    parts
+        By name: sampling (of a model's samples), data (that it was fitted to) and training (random
+        weights and order of frames).
+    basins
+        The same of the free energies of regions, with the whole as ``total``.
+    """
+
+    model: str
+    total: float
+    parts: Mapping[str, float]
+    basins: Mapping[str, Mapping[str, float]]
+
+    def in_words(self) -> str:
+        """Say how large the error is, and of what."""
+        parts = ", ".join(f"{name} {part:.2g}" for name, part in self.parts.items())
+        return (
+            f"{self.model}: error of F {self.total:.2g} kJ/mol rms over bins below {LEVEL:g} "
+            f"kJ/mol ({parts})"
+        )
+
+
+def error_parts_of(landscape: FreeEnergySurface, regions: Regions) -> ErrorParts | None:
+    """Return the error of a surface with its parts; ``None`` where these are not known."""
+    found = landscape.error_parts
+    with np.errstate(invalid="ignore"):
+        low = (landscape.value < LEVEL) & np.isfinite(landscape.error)
+    if not found or not low.any():
+        return None
+
+    def rms(error: Doubles) -> float:
+        return float(np.sqrt((error[low] ** 2).mean()))
+
+    places, kT, n = region_of_bins(regions, landscape.grid), landscape.kT, len(regions)
+
+    def energies(energy: Doubles) -> Doubles:
+        found: Doubles = kT * free_energies(populations(energy / kT, places, n))
+        return found
+
+    basins: dict[str, dict[str, float]] = {}
+    if regions:
+        of_regions = {"total": landscape.of_energy(energies).error}
+        of_regions |= landscape.parts_of_error(energies)
+        basins = {
+            region: {name: float(errors[k]) for name, errors in of_regions.items()}
+            for k, region in enumerate(regions)
+            if k > 0  # the first is the zero of all
+        }
+    parts = {name: rms(error) for name, error in found.items()}
+    return ErrorParts(landscape.name, rms(landscape.error), parts, basins)
+
+
 def basins_of(landscape: FreeEnergySurface, regions: Regions) -> tuple[Basin, ...]:
     """Return the regions' populations and free energies relative to the first of them."""
     if not regions:

@@ -82,7 +82,11 @@ class FittedSurface:
     mean_force
         (*grid, d), mean of the instantaneous forces of the frames in the bin, kJ/mol per unit.
     members
-        (n, *grid), U from the fits to resampled frames, whose spread is the error.
+        (n, *grid), U from the fits to resampled frames, whose spread is the error: that of the data
+        and that of the training together.
+    starts
+        (m, *grid), U from fits to all frames from other random weights, whose spread is the error
+        of the training alone.
     """
 
     names: tuple[str, ...]
@@ -93,6 +97,7 @@ class FittedSurface:
     histogram: Estimate[Doubles]
     mean_force: Estimate[Doubles]
     members: Doubles
+    starts: Doubles
 
     @property
     def axes(self) -> dict[str, Doubles]:
@@ -124,6 +129,7 @@ class FittedSurface:
             "U": self.energy.value,
             "U_error": self.energy.error,
             "members": self.members.astype(np.float32),
+            "starts": self.starts.astype(np.float32),
             "periods": np.array([np.nan if p is None else p for p in self.grid.periods]),
             "histogram": self.histogram.value,
             "histogram_error": self.histogram.error,
@@ -162,11 +168,15 @@ def surface_of(
     names: tuple[str, ...],
     units: tuple[str, ...],
     kT: float,
+    *,
+    starts: Sequence[CVPotential] = (),
 ) -> FittedSurface:
     """Return the surface of the first of the potentials; the others are fits for its error.
 
     Parameters
     ----------
+    starts
+        Fits to the same frames from other random weights.
     trajectories
         All frames, with forces, each trajectory in the order of time.
     kT
@@ -179,10 +189,12 @@ def surface_of(
     counts = np.bincount(grid.index(values), minlength=int(np.prod(grid.shape)))
     counts = counts.reshape(grid.shape)
     bare = ~is_near(counts, grid)
-    energies = np.stack([bin_energies(potential, grid, kT) for potential in potentials])
+    everyone = (*potentials, *starts)
+    energies = np.stack([bin_energies(potential, grid, kT) for potential in everyone])
     energies[:, bare] = np.nan
     energies = kT * normalized(energies / kT, grid)
     lowest = np.nanmin(energies[0])
+    energies, others = energies[: len(potentials)], energies[len(potentials) :]
     spread = energies[1:].std(0, ddof=1) if len(energies) > 2 else np.full(grid.shape, np.nan)
     histogram = _histogram(grid, frames, trajectories)
     return FittedSurface(
@@ -194,6 +206,7 @@ def surface_of(
         Estimate(kT * histogram.value - lowest, kT * histogram.error),
         _mean_force(grid, trajectories) if frames.errors is None else _label_means(grid, frames),
         energies[1:] - lowest,
+        others - lowest,
     )
 
 

@@ -18,11 +18,13 @@ from deepcg.analysis.surfaces.comparison import (
     Barrier,
     Basin,
     Distance,
+    ErrorParts,
     Regions,
     barriers_json,
     barriers_of,
     basins_json,
     basins_of,
+    error_parts_of,
     pair_json,
 )
 from deepcg.analysis.surfaces.figures import profiles_figure, surfaces_figure
@@ -64,6 +66,17 @@ class Study:
         return tuple(basins_of(one, self.regions) for one in self.landscapes)
 
     @property
+    def errors(self) -> tuple[ErrorParts, ...]:
+        """Of surfaces whose error has known parts."""
+        found = (error_parts_of(one, self.regions) for one in self.landscapes)
+        return tuple(one for one in found if one is not None)
+
+    def lines(self) -> list[str]:
+        """Return what there is to say."""
+        apart = [one.in_words() for one in (*self.distances, *self.halves)]
+        return [*apart, *self.apart, *(one.in_words() for one in self.errors)]
+
+    @property
     def barriers(self) -> tuple[tuple[Barrier, ...], ...]:
         """Of each surface."""
         return tuple(barriers_of(one, self.regions, self.paths) for one in self.landscapes)
@@ -91,7 +104,7 @@ class Study:
     def _repr_html_(self) -> str:
         """Return the distances, and the free energies of regions, for notebooks."""
         names = [one.name for one in self.landscapes]
-        lines = [one.in_words() for one in (*self.distances, *self.halves)] + list(self.apart)
+        lines = self.lines()
         energies = [
             (f"{of_region[0].name} (kJ/mol)", *(estimate_text(b.energy) for b in of_region))
             for of_region in zip(*self.basins, strict=True)
@@ -148,6 +161,14 @@ def as_json(study: Study) -> dict[str, Any]:
         "distances_from_the_first": {one.model: _distance(one) for one in study.distances},
         "distances_of_halves": {one.model: _distance(one) for one in study.halves},
         "regions_apart": list(study.apart),
+        "errors_and_their_parts": {
+            one.model: {
+                "total_kJ_mol": one.total,
+                "parts_kJ_mol": dict(one.parts),
+                "basins_kJ_mol": {k: dict(v) for k, v in one.basins.items()},
+            }
+            for one in study.errors
+        },
         "versions": versions(),
     }
 

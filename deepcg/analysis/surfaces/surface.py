@@ -7,8 +7,8 @@ every replicate, too, and its error is their spread.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import read_arrays, write_arrays
 from deepcg.units import thermal_energy
 from free_energy import Estimate, Grid, Replicates
+
+_PART, _INFLATION = "replicates of ", "inflation of "  # names in files
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +52,9 @@ class FreeEnergySurface:
         Number of frames.
     independent
         How many independent frames these are worth; NaN where unknown.
+    parts
+        Surfaces of which each tells a part of the error alone, by its name: sampling, data,
+        training; empty where the replicates have one origin.
     """
 
     name: str
@@ -61,6 +66,7 @@ class FreeEnergySurface:
     source: str
     frames: int = 0
     independent: float = float("nan")
+    parts: Mapping[str, Replicates] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shapes = self.energy.value.shape, self.energy.samples.shape[1:]
@@ -113,6 +119,23 @@ class FreeEnergySurface:
             return Estimate(value, np.full_like(value, np.nan))
         return self.energy.map(function).estimate()
 
+    def parts_of_error(self, function: Callable[[Doubles], Doubles]) -> dict[str, Doubles]:
+        """Return the parts of the error of a function of F (*grid), by name; none are known: none.
+
+        Where no replicates tell the part of the data, it is what others leave of the whole.
+        """
+        found = {name: part.map(function).estimate().error for name, part in self.parts.items()}
+        if found and not any(name.startswith("data") for name in found):
+            others = sum(error**2 for error in found.values())
+            rest = self.of_energy(function).error ** 2 - others
+            found = {"data": np.sqrt(np.maximum(rest, 0.0)), **found}
+        return found
+
+    @property
+    def error_parts(self) -> dict[str, Doubles]:
+        """The parts of ``error`` (*grid), kJ/mol, by name; empty where they are not known."""
+        return self.parts_of_error(lambda energy: energy - self._mean(energy))
+
     def _mean(self, energy: Doubles) -> float:
         known = np.isfinite(self.value) & np.isfinite(energy)
         density = np.exp(-self.value[known] / self.kT)
@@ -134,6 +157,9 @@ class FreeEnergySurface:
             "source": np.array(self.source),
             "periods": np.array([np.nan if p is None else p for p in self.grid.periods]),
         }
+        for name, part in self.parts.items():
+            arrays[f"{_PART}{name}"] = part.samples.astype(np.float32)
+            arrays[f"{_INFLATION}{name}"] = np.array(part.inflation)
         write_arrays(path, arrays | self.axes, compressed=True)
 
     @property
@@ -170,6 +196,15 @@ def load_free_energy_surface(path: Path) -> FreeEnergySurface:
             str(file["source"]),
             int(file["frames"]),
             float(file["independent"]),
+            {
+                key.removeprefix(_PART): Replicates(
+                    file["F"].astype(float),
+                    file[key].astype(float),
+                    float(file[_INFLATION + key.removeprefix(_PART)]),
+                )
+                for key in file
+                if key.startswith(_PART)
+            },
         )
     except (KeyError, ValueError) as error:
         reason = " ".join(str(error).split())[:100]

@@ -23,13 +23,22 @@ TOP = 60.0
 
 
 def map_figure(spread: SurfaceDeviation) -> Figure:
-    """Return Sigma over two coordinates, beside U and beside the density of the frames."""
-    figure = Figure(figsize=(12.2, 4.3))
+    """Return Sigma and the error that data leave over two coordinates, beside U and the frames."""
+    figure = Figure(figsize=(16.2, 4.3))
     FigureCanvasAgg(figure)
-    left, middle, right = figure.subplots(1, 3, sharey=True)
+    left, second, middle, right = figure.subplots(1, 4, sharey=True)
     low, high = np.percentile(spread.sigma, (1, 99))
     shades = _cells(left, spread, spread.sigma, "magma", LogNorm(max(low, 1e-9), high))
     _bar(figure, shades, left, f"Σ ({spread.unit})", "both", logarithmic=True)
+    shown_error = np.where(spread.seen, spread.data_error, np.nan)
+    set_up_map(second, spread)
+    if np.isfinite(shown_error).any():
+        low, high = np.nanpercentile(shown_error, (1, 99))
+        norm = LogNorm(max(low, 1e-9), max(high, 2e-9))
+        shades = _cells(second, spread, shown_error, "magma", norm)
+        _bar(figure, shades, second, "error of U (kJ/mol)", "both", logarithmic=True)
+    else:
+        second.text(0.5, 0.5, "not known", transform=second.transAxes, ha="center")
     energy = np.minimum(spread.mean, TOP)
     set_up_map(middle, spread)
     filled = middle.contourf(
@@ -40,15 +49,20 @@ def map_figure(spread: SurfaceDeviation) -> Figure:
     top = float(np.nanmax(density))
     shades = _cells(right, spread, density, "cividis", LogNorm(1, max(top, 2)))
     _bar(figure, shades, right, "frames in the bin", logarithmic=True)
-    titles = (f"spread of {len(spread.energies)} members' forces", "free energy", "training data")
-    for axes, title in zip((left, middle, right), titles, strict=True):
+    titles = (
+        f"spread of {len(spread.energies)} members' forces",
+        "error from noise and number of frames",
+        "free energy",
+        "training data",
+    )
+    for axes, title in zip((left, second, middle, right), titles, strict=True):
         axes.set_title(title, fontsize=9.5, loc="left")
         if axes is not right and not spread.seen.all():
             seen = spread.seen.astype(float)
             axes.contour(*padded(spread, seen), levels=[0.5], colors="white", linewidths=1.2)
-    for axes in (middle, right):
+    for axes in (second, middle, right):
         axes.set_ylabel("")
-    figure.subplots_adjust(left=0.068, right=0.965, bottom=0.17, top=0.92, wspace=0.16)
+    figure.subplots_adjust(left=0.052, right=0.965, bottom=0.17, top=0.92, wspace=0.16)
     outline = "" if spread.seen.all() else "; white line: edge of the training data"
     note(figure, f"grey: no frames{outline}")
     return figure
@@ -87,6 +101,9 @@ def profile_figure(spread: SurfaceDeviation) -> Figure:
     for k, energy in enumerate(spread.energies):
         name = "members" if k == 0 else None
         above.plot(x, energy - lowest, color="0.6", linewidth=0.8, label=name)
+    if np.isfinite(spread.data_error).any():
+        band = spread.mean - spread.data_error, spread.mean + spread.data_error
+        above.fill_between(x, *band, color=COLORS[1], alpha=0.2, linewidth=0, label="data's error")
     above.plot(x, spread.mean, color=COLORS[1], linewidth=1.5, label="mean")
     above.set_ylabel("U (kJ/mol)")
     above.legend(frameon=False, fontsize=8.5)

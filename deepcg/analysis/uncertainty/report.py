@@ -38,8 +38,9 @@ from deepcg.runtime.files import make_folder, write_arrays, write_json, write_wh
 from deepcg.runtime.provenance import versions
 
 _CAPTIONS = {
-    "variance-map": "Spread of the members' mean forces over the plane, the free energy, and where "
-    "the training data are.",
+    "variance-map": "Spread of the members' mean forces over the plane: where the data end. "
+    "Standard error of the free energy that noise and number of the frames leave: where it is less "
+    "well known among the data. The free energy, and where the training data are.",
     "surface-band": "How far the members' free energies are apart: over the plane, and along each "
     "coordinate, the other integrated out.",
     "variance-profile": "The members' free energies; below, the spread of their mean forces and "
@@ -182,6 +183,7 @@ def as_json(found: Findings) -> dict[str, Any]:
             "rms_over_frames": found.surface.by_frames,
             "rms_without_frames": found.surface.outside,
             "rms_mean_force": found.surface.force,
+            "data_error_kJ_mol": _data_error(found.surface),
             "basins": basins_json(found.basins),
             "barriers_kJ_mol": barriers_json(found.barriers),
         }
@@ -192,6 +194,14 @@ def as_json(found: Findings) -> dict[str, Any]:
             "reference": found.checked.reference
         }
     return content
+
+
+def _data_error(spread: SurfaceDeviation) -> dict[str, float] | None:
+    """Return the error of U that data leave, in the bins that are seen, kJ/mol."""
+    known = spread.data_error[spread.seen & np.isfinite(spread.data_error)]
+    if not known.size:
+        return None
+    return {"rms": float(np.sqrt((known**2).mean())), "largest": float(known.max())}
 
 
 def _of_beads(one: BeadSpread) -> dict[str, Any]:
@@ -217,6 +227,7 @@ def _surface_arrays(spread: SurfaceDeviation) -> dict[str, NDArray[Any]]:
         "units": np.array(spread.units),
         "sigma": spread.sigma,
         "sigma_unit": np.array(spread.unit),
+        "data_error": spread.data_error,
         "U": spread.mean,
         "members": spread.energies,
         "frames": spread.frames,
@@ -230,6 +241,9 @@ def _page(found: Findings, pictures: Sequence[Picture]) -> str:
         "title": "Where the free energy is known",
         "lead": f"{found.run}, {found.members} members.",
         "lines": found.lines(),
+        "places": ""
+        if found.surface is None
+        else ": see the error that noise and number of frames leave",
         "drawn": " and in the frames they were fitted to" if found.resampled else "",
         "basins": found.basins,
         "barriers": found.barriers,

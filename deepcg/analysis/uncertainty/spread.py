@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from deepcg.analysis.surfaces.estimates import lowered
 from deepcg.analysis.surfaces.fitted import bin_energies, is_near
 from deepcg.analysis.surfaces.surface import FreeEnergySurface
+from deepcg.analysis.uncertainty.data_error import data_error
 from deepcg.potentials.collective_variables import CVPotential
 from deepcg.potentials.ensemble import SurfaceEnsemble, model_deviation
 from deepcg.runtime.arrays import Doubles, Integers
-from free_energy import Grid, Replicates, normalized
+from free_energy import Estimate, Grid, Replicates, normalized
 
 LOW = 20.0
 """kJ/mol: where U is below, a model spends its time."""
@@ -42,6 +43,9 @@ class SurfaceDeviation:
         where there are.
     frames
         (*grid), number of frames trained on.
+    data_error
+        (*grid), standard error of U that noise and number of the frames leave, kJ/mol; see
+        ``data_error``. NaN where it is not known.
     force
         Root mean square of the mean force where frames are, in the unit of ``sigma``.
     temperature
@@ -57,6 +61,7 @@ class SurfaceDeviation:
     unit: str
     energies: Doubles
     frames: Integers
+    data_error: Doubles
     force: float
     temperature: float
     source: str
@@ -118,10 +123,23 @@ class SurfaceDeviation:
             f"({self.by_frames:.3g} {self.unit} over the frames, "
             f"{100 * self.by_frames / self.force:.2g} % of the rms mean force)"
         )
-        if not math.isfinite(self.outside):
-            return text
-        ratio = self.outside / self.inside
-        return f"{text}, {self.outside:.3g} {self.unit} over those without: {ratio:.2g} times"
+        if math.isfinite(self.outside):
+            ratio = self.outside / self.inside
+            text += f", {self.outside:.3g} {self.unit} over those without: {ratio:.2g} times"
+        return text + self._of_data()
+
+    def _of_data(self) -> str:
+        """Say what the frames leave uncertain, where it is known."""
+        known = self.seen & np.isfinite(self.data_error)
+        if not known.any():
+            return ""
+        low = self.mean < LOW
+        low = known & low if (known & low).any() else known
+        worst = self.data_error[low].max()
+        return (
+            f"; noise and number of frames leave an error of U of {_rms(self.data_error[low]):.2g} "
+            f"kJ/mol rms, at most {worst:.2g} kJ/mol, over the bins below {LOW:g} kJ/mol"
+        )
 
 
 def surface_spread(
@@ -129,13 +147,17 @@ def surface_spread(
     grid: Grid,
     frames: Integers,
     *,
+    mean_force: Estimate[Doubles] | None = None,
     names: tuple[str, ...],
     units: tuple[str, ...],
     kT: float,
     temperature: float,
     source: str,
 ) -> SurfaceDeviation:
-    """Return the spread of fits over bins, of which ``frames`` (*grid) is known; kT in kJ/mol."""
+    """Return the spread of fits over bins, of which ``frames`` (*grid) is known; kT in kJ/mol.
+
+    ``mean_force`` (*grid, d) in the bins, kJ/mol per unit, with its error, tells the noise.
+    """
     ensemble = SurfaceEnsemble(members)
     like = members[0].center
     points = torch.as_tensor(grid.points()[:, 0]).to(like)
@@ -145,6 +167,9 @@ def surface_spread(
     alike = len(set(units)) == 1
     scale = forces.new_ones(len(units)) if alike else forces[seen].square().mean(0).sqrt()
     energies = np.stack([bin_energies(member, grid, kT) for member in members])
+    nothing = np.full(grid.shape, np.nan)
+    mean = energies.mean(0)
+    density = np.where(is_near(frames, grid), np.exp(-(mean - mean.min()) / kT), 0.0)
     zeros = [_zero(energy, grid, is_near(frames, grid), kT) for energy in energies]
     return SurfaceDeviation(
         names,
@@ -154,6 +179,7 @@ def surface_spread(
         f"kJ/mol/{units[0]}" if alike else "rms mean forces",
         energies - np.array(zeros).reshape(-1, *[1] * len(grid.shape)),
         frames,
+        nothing if mean_force is None else data_error(grid, frames, mean_force, density),
         float((forces[seen] / scale).square().sum(1).mean().sqrt()),
         temperature,
         source,

@@ -159,8 +159,8 @@ def fes(
     for line in study.apart:
         _log.warning("%s", line)
     write_study(study, output, config.figures)
-    for one in (*study.distances, *study.halves):
-        tell(one.in_words())
+    for line in study.lines():
+        tell(line)
     tell(f"report: {output / 'report.html'}")
     return study
 

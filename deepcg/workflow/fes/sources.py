@@ -16,6 +16,7 @@ from deepcg.analysis.surfaces.estimates import (
     periods_span_a_turn,
 )
 from deepcg.analysis.surfaces.mbar_weights import bias_at
+from deepcg.analysis.surfaces.member_errors import with_fit_error
 from deepcg.analysis.surfaces.surface import FreeEnergySurface, edges_of, load_free_energy_surface
 from deepcg.atomistic.alanine.torsion_bias import checked_table
 from deepcg.dynamics.samples import read_samples, trajectories_in
@@ -35,6 +36,7 @@ from deepcg.workflow.dataset.collective_variables import map_sources
 from deepcg.workflow.fes.counting import Counting, labels_as_given, sites_in
 from deepcg.workflow.fit.run_folder import fit_config_of
 from deepcg.workflow.fit.vouched_files import config_with_data_of
+from deepcg.workflow.members import member_energies
 from free_energy import Grid, Replicates
 from free_energy.mbar import mbar_weights
 
@@ -147,21 +149,28 @@ def fitted(run: Path, name: str | None = None) -> FreeEnergySurface:
         periods = tuple(None if np.isnan(p) else float(p) for p in file["periods"])
         members = file["members"].astype(float)
         edges = tuple(edges_of(file[key]) for key in names)
-        n = len(members)
+        n, energy = len(members), file["U"].astype(float)
         return FreeEnergySurface(
             name or "U from the mean force",
             names,
             tuple(str(unit) for unit in file["units"]),
             Grid(edges, periods),
-            Replicates(
-                file["U"].astype(float), members, float(np.sqrt(n / (n - 1))) if n > 1 else 1.0
-            ),
+            Replicates(energy, members, float(np.sqrt(n / (n - 1))) if n > 1 else 1.0),
             config.temperature,
             f"{run.name}/surface.npz",
             int(file["frames"].sum()),
+            parts=_part_of_training(energy, file.get("starts")),
         )
     except (KeyError, ValueError) as error:
         raise InputError(f"{path} has no surface to compare ({error}): fit {run} anew") from error
+
+
+def _part_of_training(energy: Doubles, starts: Doubles | None) -> dict[str, Replicates]:
+    """Return the fits to all frames, U (*grid) and others (n, *grid); files of old have none."""
+    if starts is None or not len(starts):
+        return {}
+    alike = np.concatenate([energy[None], starts.astype(float)])
+    return {"training": Replicates(energy, alike, float(np.sqrt(len(alike) / (len(alike) - 1))))}
 
 
 def is_surface_run(path: Path) -> bool:
@@ -182,7 +191,8 @@ def any_free_energy_surface(
     """
     if path.is_dir() and is_surface_run(path):
         return fitted(path), None
-    if path.is_dir() and (path / "config.toml").is_file():
+    is_run = path.is_dir() and (path / "config.toml").is_file()
+    if is_run:
         sampled = samples(path, given.cv, trust=given.trust)
     elif path.name.endswith("fes.npz"):
         return load_free_energy_surface(path), None
@@ -190,7 +200,18 @@ def any_free_energy_surface(
         sampled = trajectories((path,), given, progress)
     if grid is not None:
         _check_inside(sampled, grid)
-    return free_energy_surface_of(sampled, grid or default_grid(sampled, n_bins)), sampled
+    landscape = free_energy_surface_of(sampled, grid or default_grid(sampled, n_bins))
+    return (_with_members(landscape, sampled, path) if is_run else landscape), sampled
+
+
+def _with_members(landscape: FreeEnergySurface, sampled: CVSamples, run: Path) -> FreeEnergySurface:
+    """Return the surface of samples with the error of the fit, if the run is an ensemble."""
+    known = member_energies(run, [read_samples(file) for file in trajectories_in(run / "samples")])
+    if known is None:
+        return landscape
+    return with_fit_error(
+        landscape, sampled, known.energies, known.sources, resampled=known.resampled
+    )
 
 
 def _check_inside(sampled: CVSamples, grid: Grid) -> None:

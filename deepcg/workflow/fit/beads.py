@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from deepcg.analysis.html import fragment
 from deepcg.analysis.learning_curve import learning_curve_figure
@@ -23,10 +26,26 @@ from deepcg.runtime.provenance import file_hash
 from deepcg.training.config import RATE, TrainingError
 from deepcg.training.convergence import Reference, falling
 from deepcg.training.least_squares import linear_network
-from deepcg.training.loss import force_error, in_brief, matmul_change
-from deepcg.training.members import drawn_frames, initialize_from, member_seed
+from deepcg.training.loss import force_error, in_brief, matmul_change, residuals
+from deepcg.training.members import (
+    FEWEST_BLOCKS,
+    LOOKED_AT,
+    begins_from,
+    block_counts,
+    drawn_frames,
+    initialize_from,
+    member_seed,
+    refit_config,
+)
 from deepcg.training.quality import Quality, quality_of
-from deepcg.training.samples import ForceSamples, check_length, label_weights, prepare, split
+from deepcg.training.samples import (
+    ForceSamples,
+    check_length,
+    label_weights,
+    prepare,
+    split,
+    training_length,
+)
 from deepcg.training.trainer import Record, StackOfOne, rows
 from deepcg.trajectory.frames import Frames
 from deepcg.trajectory.reader import Trajectory
@@ -49,6 +68,8 @@ from deepcg.workflow.fit.run_folder import (
     train_in_folder,
     write_results,
 )
+
+_log = logging.getLogger(__name__)
 
 MOST_CHANGED = 1e-3
 """By how much of itself fast products may change the validation error without a word."""
@@ -110,16 +131,32 @@ def fit_beads(config: FitConfig, progress: Progress, tell: Callable[[str], None]
         )
     else:
         tell(_about_least_squares(config))
-    models, histories = [], []
+    models: list[Model] = []
+    histories: list[list[Record]] = []
+    lengths = [
+        training_length(n, config.validation_fraction) for n in beads.lengths or (len(frames),)
+    ]
+    counts: list[int] | None = None
     for k in range(config.members.ensemble):
-        potential, _ = build(config, frames, molecular, seed=member_seed(config.training.seed, k))
-        seen = _frames_of_member(config, samples, k)
-        standardize(potential, seen)
-        initialize_from(potential, architecture, config.members, k)
+        source = begins_from(config.members, k)
+        if source is None:
+            seed = member_seed(config.training.seed, k)
+            potential, _ = build(config, frames, molecular, seed=seed)
+            standardize(potential, samples)
+            initialize_from(potential, architecture, config.members, k)
+        else:
+            potential = copy.deepcopy(models[source].potential)
+        draws = config.members.resample and (source is not None or not config.members.common)
+        if draws and counts is None:
+            counts = _blocks(None if source is None else potential, samples, lengths)
+        drawn = None
+        if draws:
+            drawn = drawn_frames(lengths, member_seed(config.training.seed, k), counts)
         names, masses = beads.mapping.type_names, beads.mapping.masses
         model = Model(architecture, potential, names, masses, config.data.map, config.temperature)
+        own = config if source is None else _of_refit(config)
         told = _of_member(progress, k, config.members.ensemble)
-        histories.append(_trained(config, k, model, (seen, held_out), reference, told))
+        histories.append(_trained(own, k, model, (samples, held_out), drawn, reference, told))
         models.append(model)
     quality = replace(
         judge(models[0].potential, samples, held_out, validation),
@@ -142,18 +179,22 @@ def _trained(
     member: int,
     model: Model,
     samples: tuple[ForceSamples[Neighbors], ForceSamples[Neighbors]],
+    drawn: Tensor | None,
     reference: Reference | None,
     progress: Progress,
 ) -> list[Record]:
     """Train and save a member; where the training fails, with the best weights there were."""
     folder, stack = member_folder(config.output, member), StackOfOne(model.potential)
+    rows = None if drawn is None else [drawn]
     if linear_network(model.potential) is not None:
-        history = solve_in_folder(config, member, model.potential, *samples, progress)
+        training, held_out = samples
+        seen = training if drawn is None else training[drawn]
+        history = solve_in_folder(config, member, model.potential, seen, held_out, progress)
         save_model(folder / "model.pt", model)
         return history
     try:
         (history,) = train_in_folder(
-            config, [member], stack, *samples, reference=reference, progress=progress
+            config, [member], stack, *samples, drawn=rows, reference=reference, progress=progress
         )
     except TrainingError:
         save_model(folder / "best.pt", model)
@@ -221,12 +262,29 @@ def judge(
     return quality_of(float(frames.forces.var()), on_training, errors)
 
 
-def _frames_of_member(
-    config: FitConfig, samples: ForceSamples[Neighbors], member: int
-) -> ForceSamples[Neighbors]:
-    if not config.members.resample:
-        return samples
-    return samples[drawn_frames([len(samples)], member_seed(config.training.seed, member))]
+def _blocks(
+    potential: NetworkPotential | None, samples: ForceSamples[Neighbors], lengths: Sequence[int]
+) -> list[int]:
+    """Return into how many blocks each trajectory is cut, by what a fit leaves of the forces.
+
+    Without a fit, the forces themselves, which are slower, tell it.
+    """
+    errors, start = [], 0
+    for length in lengths:
+        part = samples[start : start + min(length, LOOKED_AT)]
+        start += length
+        errors.append(part.forces if potential is None else residuals(potential, part))
+    counts = block_counts(errors, lengths)
+    if sum(counts) < FEWEST_BLOCKS:
+        _log.warning(
+            f"the frames are worth {sum(counts)} independent blocks only: refits to blocks drawn "
+            f"anew tell the error that they leave poorly; give more frames, or longer runs"
+        )
+    return counts
+
+
+def _of_refit(config: FitConfig) -> FitConfig:
+    return replace(config, training=refit_config(config.training, config.members))
 
 
 def with_rate(config: FitConfig, frames: Frames, tell: Callable[[str], None]) -> FitConfig:
@@ -313,6 +371,7 @@ def _write_results(result: Fit, beads: Beads, hashes: Mapping[str, str]) -> None
         "estimator": "" if beads.estimate is None else beads.estimate.describe(),
         "quality": asdict(quality) | {"explained": quality.explained},
         "hashes": dict(hashes),
+        "refitted_from": [begins_from(config.members, k) for k in range(len(result.models))],
     }
     figures = {"learning-curve": result.plot()}
     write_results(config, result.models, result.history, about, figures)

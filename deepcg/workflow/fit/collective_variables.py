@@ -25,7 +25,13 @@ from deepcg.runtime.files import read_tensors
 from deepcg.runtime.progress import Progress, silent
 from deepcg.training.convergence import Reference, falling
 from deepcg.training.loss import squared_errors
-from deepcg.training.members import drawn_frames, initialize_surface_from, member_seed
+from deepcg.training.members import (
+    COMMON,
+    REFIT,
+    drawn_frames,
+    initialize_surface_from,
+    member_seed,
+)
 from deepcg.training.noise_floor import MOST_COORDINATES, close_frames
 from deepcg.training.quality import Quality, quality_of
 from deepcg.training.samples import ForceSamples, label_weights
@@ -41,10 +47,13 @@ from deepcg.workflow.fit.run_folder import train_in_folder, write_results
 from free_energy import Estimate
 
 REFITS = 8
-"""Fits to resampled blocks of frames, for the error of U."""
+"""Fits to resampled blocks of frames, for the error of U that data and training have."""
 
 FIRST_REFIT = 500
 """Their seeds are those of members from this one on."""
+
+STARTS = 4
+"""Fits to all frames from other random weights, for the part of the error that training has."""
 
 FEWEST_FRAMES = 1000
 """From which pairs of them are close enough to tell the noise."""
@@ -133,9 +142,9 @@ def fit_variables(
         save_model(member_folder(config.output, k) / "model.pt", model)
     surface = None
     if len(names) in BINS:
-        refits = resampled_fits(config, periods, training, held_out, progress)
+        refits, starts = fits_for_errors(config, periods, training, held_out, progress)
         kT = thermal_energy(config.temperature)
-        surface = surface_of([potential, *refits], parts, names, units, kT)
+        surface = surface_of([potential, *refits], parts, names, units, kT, starts=starts)
     result = CVFit(config, models[0], history[0], quality, surface, tuple(models))
     if len(models) > 1:
         tell(_about_members(history))
@@ -268,29 +277,32 @@ def train_members(
     return found, histories
 
 
-def resampled_fits(
+def fits_for_errors(
     config: FitConfig,
     periods: tuple[float | None, ...],
     training: list[CVFrames],
     held_out: Samples,
     progress: Progress = silent,
-) -> list[CVPotential]:
-    """Return fits to blocks of frames drawn with replacement, from other random weights.
+) -> tuple[list[CVPotential], list[CVPotential]]:
+    """Return fits to blocks of frames drawn with replacement, and fits to all, as one stack.
 
-    Their spread is the error of U that frames and network have (Efron's bootstrap, of blocks).
+    All are from other random weights. The spread of the first is the error of U that frames and
+    training have (Efron's bootstrap, of blocks), that of the others what training has of it.
     """
     samples, lengths = samples_of(training), [len(frames) for frames in training]
-    seeds = [member_seed(config.training.seed, FIRST_REFIT + k) for k in range(REFITS)]
-    drawn = [drawn_frames(lengths, seed) for seed in seeds]
+    seeds = [member_seed(config.training.seed, FIRST_REFIT + k) for k in range(REFITS + STARTS)]
+    drawn = [drawn_frames(lengths, seed) for seed in seeds[:REFITS]]
+    drawn += [torch.arange(len(samples))] * STARTS
     potentials = [
         build_surface(config, periods, samples[rows], seed=seed)
         for seed, rows in zip(seeds, drawn, strict=True)
     ]
     plain = replace(config.training, validations=1, patience=0)
-    told: Progress = lambda done, total, what: progress(done, total, "fits to resampled frames")
-    return train_stack(
+    told: Progress = lambda done, total, what: progress(done, total, "fits for errors")
+    found, _ = train_stack(
         potentials, samples, held_out, plain, seeds=seeds, drawn=drawn, progress=told
-    )[0]
+    )
+    return found[:REFITS], found[REFITS:]
 
 
 def _trained_together(config: FitConfig, first: int) -> list[int]:
@@ -338,6 +350,11 @@ def _mapped(config: FitConfig, progress: Progress) -> MappedVariables:
 
 
 def _check_options(config: FitConfig) -> None:
+    if (config.members.common, config.members.refit) != (COMMON, REFIT):
+        raise InputError(
+            f"common and refit are settings for beads, and {config.data.map!r} are collective "
+            f"variables, whose members are trained at once: leave them out"
+        )
     known = list(inspect.signature(CVPotential).parameters)[1:]
     for name in config.network_options:
         pick(dict.fromkeys(known), name, "option of the network of collective variables:")

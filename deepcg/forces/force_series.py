@@ -27,6 +27,9 @@ RARE = 0.2
 FEWEST = 5
 """Frames, of which most tell what is usual."""
 
+FEW_ATOMS = 10
+"""Forces on fewer atoms may all be small at once, near a minimum: only large ones are bad there."""
+
 FALSE_ALARMS = 1e-3
 """How often a drift is told where there is none."""
 
@@ -34,16 +37,18 @@ LONG = 100
 """Frames in which a drift can be told from correlated noise."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class ForceSizes:
     """Root mean squares and maxima of the forces in frames, kJ/mol/nm, as frames are read."""
 
     rms: list[Doubles] = field(default_factory=list)
     largest: list[Doubles] = field(default_factory=list)
+    n_atoms: int = 0
 
     def add(self, frames: Frames) -> Frames:
         """Note the sizes in some frames, and return the frames."""
         if frames.forces is not None and len(frames):
+            self.n_atoms = frames.forces.shape[1]
             squares = frames.forces.double().square().sum(-1).numpy()
             self.rms.append(np.sqrt(squares.mean(1) / 3))
             self.largest.append(np.sqrt(squares.max(1)))
@@ -56,22 +61,25 @@ class ForceSizes:
             return np.empty((2, 0))
         return np.stack([np.concatenate(self.rms), np.concatenate(self.largest)])
 
+    def far(self, factor: float) -> Booleans:
+        """Return which frames are apart from the others (2, n_frames), by ``outliers``."""
+        small = self.n_atoms >= FEW_ATOMS
+        return np.stack([outliers(sizes, factor, small=small) for sizes in self.series])
 
-def outliers(sizes: Doubles, factor: float) -> Booleans:
+
+def outliers(sizes: Doubles, factor: float, *, small: bool = True) -> Booleans:
     """Return which frames are apart from the others in their sizes (n,) of any kind.
 
     By the median and the median absolute deviation of logarithms, which a few bad frames do not
-    move; ``factor`` is the least one from the median.
+    move; ``factor`` is the least one from the median. Without ``small`` only larger ones count.
     """
     if len(sizes) < FEWEST:
         return np.zeros(len(sizes), bool)
     middle = max(float(np.median(sizes)), 1e-300)
     logs = np.log(np.maximum(sizes / middle, 1e-12))
     spread = 1.4826 * float(np.median(np.abs(logs)))
-    far: Booleans = (logs > max(FAR * spread, np.log(factor))) | (
-        -logs > 2 * max(FAR * spread, np.log(factor))
-    )
-    return far
+    far: Booleans = logs > max(FAR * spread, np.log(factor))
+    return far | (-logs > 2 * max(FAR * spread, np.log(factor))) if small else far
 
 
 def about_bad_frames(path: Path, sizes: ForceSizes, numbers: Integers) -> str | None:
@@ -85,8 +93,8 @@ def about_bad_frames(path: Path, sizes: ForceSizes, numbers: Integers) -> str | 
         Their forces are larger by a factor of ten, or smaller by a hundred.
     """
     series = sizes.series
-    damaged = outliers(series[0], DAMAGED) | outliers(series[1], DAMAGED)
-    bad = damaged | outliers(series[0], TELLING)  # the largest of a few forces has a long tail
+    damaged = sizes.far(DAMAGED).any(0)
+    bad = damaged | sizes.far(TELLING)[0]  # the largest of a few forces has a long tail
     if not bad.any() or bad.mean() > RARE:
         return None
     middle = np.median(series, axis=1, keepdims=True)

@@ -105,6 +105,10 @@ class NetworkPotential(nn.Module):
         terms = list(self.terms)
         return NetworkPotential(terms, self.cutoff, types.to(self.types.device), self.molecular)
 
+    def __getstate__(self) -> dict[str, object]:
+        """Return what a copy is made of: not the ways to evaluate the networks of this one."""
+        return {**self.__dict__, "_ways": {}}
+
     def forward(self, positions: Tensor, box: Tensor | None) -> Tensor:
         """Return U (n_frames,), kJ/mol.
 

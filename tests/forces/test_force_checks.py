@@ -413,7 +413,7 @@ def saved(path, change=lambda f: f):
 
 def mapped(path, **options):
     config = DataConfig(map="heavy", **options)
-    return map_forces(open_all(path, config), config, T)
+    return map_forces(open_all(path, config, T), config, T)
 
 
 def test_a_good_file_is_not_remarked_on(tmp_path, caplog):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import pytest
@@ -144,3 +145,16 @@ def test_the_virial_is_minus_the_derivative_in_the_size_of_everything(
     assert found.abs().min() > 1
     # truncation: some h^2 of the third derivative, which a core of 12 powers makes 1e3 times larger
     torch.testing.assert_close(found, (smaller - larger) / (2 * step), rtol=1e-6, atol=0)
+
+
+def test_a_copy_has_weights_of_its_own(potential: NetworkPotential, frames: tuple[Tensor, Tensor]):
+    """Also one that has been evaluated: its fast paths are those of its own networks."""
+    before = energy_and_forces(potential, *frames)
+    other = copy.deepcopy(potential)
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight.add_(1.0)
+    for one, same in zip(before, energy_and_forces(potential, *frames), strict=True):
+        torch.testing.assert_close(one, same, rtol=0, atol=0)
+    changed = energy_and_forces(other, *frames)
+    assert (changed[1] - before[1]).abs().max() > 1e-3 * before[1].abs().max()

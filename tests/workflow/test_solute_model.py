@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -264,7 +265,7 @@ def test_a_map_that_hides_handedness_is_refused_unless_forced(tmp_path: Path):
         data=DataConfig(map="select:index 0 3 4 5 6"),
         network_options=SMALL,
     )
-    sources = open_all(start.trajectory, start.data)
+    sources = open_all(start.trajectory, start.data, 300.0)
     with pytest.raises(InputError, match=r"handedness of MOL.*C0.*map one of H1, F2 too"):
         check_before_labelling(start, sources)
     check_before_labelling(replace(start, force_achiral=True), sources)
@@ -304,13 +305,16 @@ def test_sampling_keeps_the_hand_of_a_center(tmp_path: Path):
 def opened(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Count how often each file of frames is opened, by its name."""
     counts: Counter[str] = Counter()
-    plain = reader.open_trajectory_file
 
-    def counting(path: Path, **how: object) -> TrajectoryFile:
-        counts[path.name] += 1
-        return plain(path, **how)
+    def counted(opener: Callable[..., TrajectoryFile]) -> Callable[..., TrajectoryFile]:
+        def counting(path: Path, **how: object) -> TrajectoryFile:
+            counts[path.name] += 1
+            return opener(path, **how)
 
-    monkeypatch.setattr(reader, "open_trajectory_file", counting)
+        return counting
+
+    for name in ("open_positions", "open_forces"):
+        monkeypatch.setattr(reader, name, counted(getattr(reader, name)))
     return counts
 
 

@@ -263,7 +263,8 @@ def with_map(trajectory: Path, config: DataConfig) -> DataConfig:
         return config
     if are_labels(trajectory):
         return replace(config, map=load_labels(trajectory).map)
-    return replace(config, map=default_map(open_data(trajectory, config).graph, trajectory))
+    graph = open_data(trajectory, replace(config, bias=())).graph
+    return replace(config, map=default_map(graph, trajectory))
 
 
 def mapping_of(config: DataConfig, source: Trajectory) -> Mapping:

@@ -33,9 +33,10 @@ def fit(
         the best weights so far are in ``best.pt``. Or
         another process works in the run folder.
     """
-    config = with_preset(as_begun(replace(config, data=with_map(config.trajectory, config.data))))
+    config = with_preset(as_begun(config))
     with folder_locked(config.output):
         check_folder(config)
+        config = with_preset(replace(config, data=with_map(config.trajectory, config.data)))
         if is_collective(config.data.map):
             return fit_variables(config, progress, tell)
         return fit_beads(config, progress, tell)

@@ -288,6 +288,17 @@ def test_two_trajectories_beside_one_another(data: Path, tmp_path: Path) -> None
     )
     assert not again.halves
     assert again.distances[0].rms.value == pytest.approx(study.distances[0].rms.value, rel=1e-4)
+    numbers = json.loads((tmp_path / "again" / "fes.json").read_text())
+    metrics = numbers["distances_from_the_first"]["a"]["metrics"]
+    names = ("Jensen-Shannon divergence", "FES-MSE", "PMF error")
+    assert set(metrics) == {f"{name}, 12 x 12 bins" for name in names}
+    one, other = (
+        np.exp(-(s.value - np.nanmin(s.value)) / thermal_energy(300.0)) for s in again.landscapes
+    )
+    ratio = np.log(one / one.sum() / (other / other.sum()))
+    found = metrics["FES-MSE, 12 x 12 bins"]
+    assert found["value"] == pytest.approx((thermal_energy(300.0) / 4.184) ** 2 * (ratio**2).mean())
+    assert found["floor"] is None
 
 
 def test_surfaces_show_themselves_in_a_notebook(data: Path, tmp_path: Path) -> None:

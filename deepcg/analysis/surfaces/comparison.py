@@ -353,7 +353,7 @@ def metrics_of(sampled: CVSamples, reference: CVSamples, *, seed: int = 0) -> tu
     kT = thermal_energy(reference.temperature)
     kinds: tuple[tuple[str, str, int, Callable[[ArrayLike, ArrayLike], float]], ...] = (
         ("Jensen-Shannon divergence", "nats", 60, jensen_shannon),
-        ("FES-MSE", "(kcal/mol)²", 60, _in_kcal(kT)),
+        ("FES-MSE", "(kcal/mol)²", 60, in_kcal(kT)),
         ("PMF error", "kT²", 100, pmf_error),
     )
     found = []
@@ -389,7 +389,8 @@ def pair_json(estimate: Estimate[float]) -> dict[str, float]:
     return {"value": estimate.value, "error": estimate.error}
 
 
-def _in_kcal(kT: float) -> Callable[[ArrayLike, ArrayLike], float]:
+def in_kcal(kT: float) -> Callable[[ArrayLike, ArrayLike], float]:
+    """Return the FES-MSE of two histograms in (kcal/mol)^2, ``kT`` in kJ/mol."""
     return lambda p, q: (kT / KCAL) ** 2 * surface_mse(p, q)
 
 

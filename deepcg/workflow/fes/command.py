@@ -16,6 +16,7 @@ from deepcg.analysis.surfaces.joined import apart_in_words
 from deepcg.analysis.surfaces.ramachandran import AXES, BASINS, PATHS
 from deepcg.analysis.surfaces.report import Study, write_study
 from deepcg.analysis.surfaces.surface import FreeEnergySurface
+from deepcg.analysis.surfaces.surface_metrics import metrics_of_surfaces
 from deepcg.runtime.errors import InputError
 from deepcg.runtime.files import check_place
 from deepcg.runtime.progress import Progress, silent
@@ -268,8 +269,10 @@ def _distances(
 ) -> tuple[Distance, ...]:
     found = []
     for landscape, sampled in zip(landscapes[1:], frames[1:], strict=True):
-        known = frames[0] is not None and sampled is not None
-        metrics = metrics_of(sampled, frames[0]) if known else ()  # type: ignore[arg-type]
+        if frames[0] is not None and sampled is not None:
+            metrics = metrics_of(sampled, frames[0])
+        else:
+            metrics = metrics_of_surfaces(landscape, landscapes[0])
         found.append(distance(landscape, landscapes[0], regions, metrics))
     return tuple(found)
 

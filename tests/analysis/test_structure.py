@@ -396,6 +396,14 @@ def test_a_low_first_peak_is_told_in_its_own_terms() -> None:
     assert verdict.category == "differs"
     assert re.search(r"first peak height -0\.\d+ ± 0\.\d+ \(p", verdict.verdict)
     assert 0.26 < verdict.distance.at < 0.31
+    (other,) = (
+        compare_structures(
+            reference, [ensemble_of(shaken(lattice, 0.0250, 200, 33), name="same")], cutoff=0.36
+        )
+        .observables[0]
+        .agreements
+    )
+    assert re.search(r"height .* \(p = 0\.\d+; one of 0\.\d+ would have been seen\)", other.verdict)
     heights = next(s for s in found.scalars if s.name.endswith("height"))
     assert heights.tested[0] is not None
     assert heights.tested[0].category == "differs"

@@ -295,7 +295,9 @@ def _term(scalar: Scalar, k: int, observable: str) -> str:
         return ""
     name = scalar.name.replace(f" of {observable}:", "")
     text = difference_text(model, scalar.reference, scalar.unit)
-    return f"{name} {text} ({tested.test.p_in_words})"
+    unit = f" {scalar.unit}" if scalar.unit else ""
+    unseen = f"; one of {tested.test.detectable:.2g}{unit} would have been seen"
+    return f"{name} {text} ({tested.test.p_in_words}{'' if tested.test.differs else unseen})"
 
 
 def _rms(agreement: Agreement) -> float:

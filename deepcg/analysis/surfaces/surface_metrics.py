@@ -17,8 +17,8 @@ def metrics_of_surfaces(
     """Return Jensen-Shannon divergence, FES-MSE and PMF error of two surfaces on their own bins.
 
     Of the probabilities exp(-F/kT), 0 where F is not known. The literature has 60 x 60 and 100 x
-    100 bins of frames (see ``metrics_of``): the number of bins is in the names. Floors are NaN: what
-    two samples of one distribution differ by depends on how a surface was made of them.
+    100 bins of frames (see ``metrics_of``): the number of bins is in the names. Floors are NaN:
+    what two samples of one distribution differ by depends on how a surface was made of them.
     """
     kT = thermal_energy(reference.temperature)
     p, q = _probabilities(reference, kT), _probabilities(landscape, kT)

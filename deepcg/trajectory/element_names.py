@@ -185,5 +185,8 @@ def _in_molecule(name: str) -> Said:
 
 
 def _is_drude(name: str, others: Collection[str]) -> bool:
-    """Whether a name is another atom's with a D before it: CHARMM's Drude particles."""
-    return len(name) > 1 and name[0] == "D" and name[1:] in others
+    """Whether a name is another atom's with a D before it: CHARMM's Drude particles.
+
+    Hydrogens have none: the DH of a tyrosine is deuterium, whatever is called H beside it.
+    """
+    return name[0] == "D" and name[1:] in others and not name[1:].startswith("H")

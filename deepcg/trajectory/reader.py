@@ -58,7 +58,8 @@ from deepcg.trajectory.topology import (
 from deepcg.trajectory.topology_file import load_topology
 from deepcg.units import ANGSTROM
 
-OWN_TOPOLOGY = (".pdb", ".pdb.gz", ".h5", ".hdf5", ".gro", ".cif", ".mmcif", ".pdbx", ".lh5")
+MMCIF = (".cif", ".cif.gz", ".mmcif", ".mmcif.gz", ".pdbx", ".pdbx.gz")
+OWN_TOPOLOGY = (".pdb", ".pdb.gz", ".h5", ".hdf5", ".gro", ".lh5", *MMCIF)
 TOPOLOGIES = (".pdb", ".cif", ".gro", ".prmtop", ".parm7", ".psf", ".mol2", ".h5")
 
 

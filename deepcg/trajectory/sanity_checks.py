@@ -10,6 +10,7 @@ import logging
 import math
 from pathlib import Path
 
+import mdtraj
 import numpy as np
 from ase.data import covalent_radii
 from numpy.typing import NDArray
@@ -37,6 +38,8 @@ USUAL_FORCE = 700.0
 alanine dipeptide."""
 
 USUAL_WITHIN = 3.0
+
+_UNITS = "Give --units, or convert the file if its format has fixed ones"
 
 FACTORS = {
     "kJ/mol/A": 10.0,
@@ -82,7 +85,7 @@ class Bonds:
         length = ratio[frame, bond] * self.usual[bond]
         raise InputError(
             f"{path}: the bond {a} to {b} is {length:.3g} nm long in frame {first + frame}, "
-            f"{_why(float(np.median(ratio[frame])))}"
+            f"{_gap(a, b) or _why(float(np.median(ratio[frame])))}"
         )
 
     def check_hydrogens(self, path: Path, positions: Floats) -> None:
@@ -96,7 +99,8 @@ class Bonds:
         raise InputError(
             f"{path}: {len(self.free)} of {n_hydrogens} hydrogens are bonded to nothing; to "
             f"{alone} the nearest atom is {nearest:.3g} nm away: "
-            "are these lengths in A (give --units), or the atoms in another order?"
+            "is an atom missing, are these lengths in A (give --units), or the atoms in another "
+            "order? --bonds none takes them as they are"
         )
 
 
@@ -185,12 +189,25 @@ def warn_of_forces(path: Path, forces: NDArray[np.float32], graph: MoleculeGraph
     return True
 
 
+def _gap(a: mdtraj.core.topology.Atom, b: mdtraj.core.topology.Atom) -> str:
+    """Return what is missing where a bond joins residues whose numbers do not follow each other."""
+    first, last = sorted((a.residue.resSeq, b.residue.resSeq))
+    if last - first < 2 or a.residue.chain.index != b.residue.chain.index:
+        return ""
+    if (a.name, b.name) not in (("C", "N"), ("O3'", "P")):
+        return ""
+    return (
+        f"and the topology has nothing of residues {first + 1} to {last - 1} between: put TER "
+        "where the chain is broken, or model what is missing"
+    )
+
+
 def _why(median: float) -> str:
     """Return the likely cause of bad bonds from the median of length / usual length."""
     if 5 < median < 20:
-        return "and all bonds are about 10 times too long: are these lengths in A? Give --units"
+        return f"and all bonds are about 10 times too long: are these lengths in A? {_UNITS}"
     if 0.05 < median < 0.2:
-        return "and all bonds are about 10 times too short: are these lengths in nm? Give --units"
+        return f"and all bonds are about 10 times too short: are these lengths in nm? {_UNITS}"
     return (
         "too long or too short: the topology has its atoms in another order, a molecule is broken "
         "and there is no box, or the frame is damaged"

@@ -7,6 +7,7 @@ and the names that CHARMM and GROMACS have. What the file itself says is read he
 from __future__ import annotations
 
 import gzip
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,16 @@ from deepcg.runtime.errors import InputError
 from deepcg.runtime.warnings_of_libraries import quiet
 from deepcg.trajectory.element_names import AMINO_ACIDS, NUCLEOTIDES, SITE, SYMBOLS, named
 from deepcg.trajectory.elements import AtomRecords, resolved, symbol_of_element
-from deepcg.trajectory.formats import check_readable
+from deepcg.trajectory.formats import check_readable, other_kind
+
+_log = logging.getLogger(__name__)
+
+LOADED = (
+    *(".pdb", ".pdb.gz", ".cif", ".cif.gz", ".mmcif", ".mmcif.gz", ".pdbx", ".pdbx.gz"),
+    *(".gro", ".prmtop", ".parm7", ".prm7", ".psf", ".mol2"),
+    *(".h5", ".hdf5", ".lh5", ".arc", ".gsd", ".hoomdxml"),
+)
+"""Endings of what MDTraj loads as a topology."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +43,7 @@ class _Lines:
     residues: list[str] = field(default_factory=list)
     stated: list[str | None] = field(default_factory=list)
     masses: list[float] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
 
 def load_topology(path: Path, system_masses: Doubles | None = None) -> mdtraj.Topology:
@@ -49,6 +60,7 @@ def load_topology(path: Path, system_masses: Doubles | None = None) -> mdtraj.To
     InputError
         It cannot be read; elements contradict each other, or nothing tells them.
     """
+    _check_kind(path)
     check_readable(path)
     try:
         with quiet():
@@ -57,10 +69,33 @@ def load_topology(path: Path, system_masses: Doubles | None = None) -> mdtraj.To
     except Exception as error:  # parsers raise whatever they stumble over
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{path} cannot be read as a topology: {reason}") from error
+    if lines.left_out:
+        _log.warning(
+            "%s: %d atoms have alternate locations, as %s: the first of each is kept, the others "
+            "are left out",
+            path,
+            len(lines.left_out),
+            lines.left_out[0],
+        )
     records = _records(path, topology, lines, system_masses)
     for atom, symbol in zip(topology.atoms, resolved(records), strict=True):
         atom.element = mdtraj.element.Element.getBySymbol(symbol or "VS")
     return topology
+
+
+def _check_kind(path: Path) -> None:
+    """Refuse a file that by its name is no topology, with what it is where that is recognised."""
+    if path.name.lower().endswith(LOADED):
+        return
+    other = other_kind(path)
+    if other is not None and other.kind == "topology of AMBER":
+        raise InputError(f"{path} is a topology of AMBER: give it the ending .prmtop")
+    if other is not None:
+        raise InputError(f"{path} is no topology that can be read but {other.kind}: {other.use}")
+    raise InputError(
+        f"{path} cannot be read as a topology: files {_ending(path) or 'without an ending'!r} are "
+        f"not known (choices: {' '.join(LOADED)})"
+    )
 
 
 def _records(
@@ -119,6 +154,8 @@ def _read_pdb(file: IO[str]) -> _Lines:
                 lines.stated.append(symbol_of_element(atom.element_symbol))
                 placed.append(atom.name_with_spaces)
                 alone.append(len(residue) == 1)
+                if len(atom.locations) > 1:
+                    lines.left_out.append(f"{lines.names[-1]} of {lines.residues[-1]}")
     in_place = not any(map(_is_shifted, placed, lines.residues))
     if in_place:
         _add_places(lines, placed, alone)

@@ -170,6 +170,14 @@ def test_beads_of_other_models_are_no_atoms(
     assert named(name, residue, others).symbols == ()
 
 
+@pytest.mark.parametrize(("name", "residue"), [("DH", "TYR"), ("DHA", "LIG"), ("DH11", "ARG")])
+def test_a_deuterium_is_no_drude_particle_of_a_hydrogen(name: str, residue: str) -> None:
+    """Of a heavy atom it is one: ``DOH`` beside ``OH``."""
+    others = ("OH", "CZ", "H", name[1:])
+    assert SITE not in named(name, residue, others).symbols
+    assert named("DOH", residue, (*others, name)).symbols == (SITE,)
+
+
 def test_labels_are_elements_with_charges_and_numbers() -> None:
     labels = {"D": "D", "Na+": "Na", "O1": "O", "CL": "Cl", "Mg2+": "Mg", "Qq": None, "Co": "Co"}
     assert {label: of_label(label) for label in labels} == labels
@@ -284,7 +292,7 @@ def test_isotopes_and_charges_of_an_xyz_are_read(
 def test_a_label_of_no_element_is_named(tmp_path: Path) -> None:
     path = tmp_path / "x.extxyz"
     path.write_text(extxyz(["Qq", "H"], WATER[:2]))
-    with pytest.raises(InputError, match="'Qq' is the label of no element"):
+    with pytest.raises(InputError, match="frame 0: 'Qq' is the label of no element: write sym"):
         open_trajectory(path)
 
 

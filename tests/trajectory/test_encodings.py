@@ -160,6 +160,17 @@ def test_a_shape_matrix_of_large_tilt_needs_no_title(angles: list[float], length
     np.testing.assert_allclose(angles_of(reading.vectors(cell)[0]), angles, atol=1e-3)
 
 
+@pytest.mark.parametrize("angles", [[91.3, 61.7, 44.4], [100, 45, 70], [30, 80, 75]])
+@pytest.mark.parametrize(("titles", "version"), [(CHARMM, 36), (CHARMM, 24), (UNKNOWN, 36)])
+def test_a_sharp_shape_matrix_is_one_where_charmm_wrote_it(
+    angles: list[float], titles: tuple[str, ...], version: int
+) -> None:
+    cell = np.array([shape_of(angles, 30.0)])
+    reading = cell_reading(cell, 375, version, titles)
+    assert (reading.name, reading.doubt) == (SHAPE_MATRIX, None)
+    np.testing.assert_allclose(angles_of(reading.vectors(cell)[0]), angles, atol=1e-3)
+
+
 @pytest.mark.parametrize("length", [18.6, 95.0, 400.0])
 @pytest.mark.parametrize("third", [0.0, 90.0, 1e-9])
 @pytest.mark.parametrize("version", [24, 36])

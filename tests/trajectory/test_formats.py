@@ -330,3 +330,20 @@ def test_pickled_objects_are_not_loaded(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array([{}, {}], dtype=object))
     with pytest.raises(InputError, match=r"is no .npy file that can be read"):
         open_trajectory_file(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize("columns", ["id x y z", "id x y z q p", "id xs ys zs c_1"])
+def test_a_dump_without_types_needs_a_topology_alone(columns: str, tmp_path: Path) -> None:
+    rest = len(columns.split()) - 4
+    rows = "".join(f"{k} 0.{k} 0.25 0.5{' 7.0' * rest}\n" for k in (2, 1, 3))
+    (tmp_path / "x.dump").write_text(
+        "ITEM: TIMESTEP\n0\nITEM: NUMBER OF ATOMS\n3\nITEM: BOX BOUNDS pp pp pp\n"
+        f"0 10\n0 10\n0 10\nITEM: ATOMS {columns}\n{rows}"
+    )
+    recording = open_trajectory_file(tmp_path / "x.dump", units="A,kcal/mol")
+    assert recording.numbers is None
+    block = all_of(recording)
+    assert block.positions is not None
+    scale = 1.0 if "xs" in columns else 0.1
+    expected = scale * np.array([[0.1, 0.25, 0.5], [0.2, 0.25, 0.5], [0.3, 0.25, 0.5]])
+    np.testing.assert_allclose(block.positions[0], expected, rtol=1e-6)

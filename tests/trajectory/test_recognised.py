@@ -9,6 +9,7 @@ from paths import SHARED
 
 from deepcg.runtime.errors import InputError
 from deepcg.trajectory.formats import open_trajectory_file, other_kind
+from deepcg.trajectory.topology_file import load_topology
 from deepcg.workflow.info import describe
 
 GRID = "# 2\n# -180 10 36 1\n# 0 0.5 4 0\n\n -175 0.25 1.5\n"
@@ -104,3 +105,40 @@ def test_reported_files_are_recognised() -> None:
         "HILLS": "HILLS of PLUMED",
         "out.pmf": "free energies of Colvars",
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "magic", "says"),
+    [
+        ("x.mdcrd.bz2", b"BZh91AY&SY", "bzip2: unpack it first, 'bunzip2 -k"),
+        ("x.gro.gz", b"\x1f\x8b\x08\0\0\0\0", "gzip: unpack it first, 'gunzip -k"),
+        ("x.dcd.xz", b"\xfd7zXZ\0\0", "xz: unpack it first, 'unxz -k"),
+    ],
+)
+def test_packed_files_are_to_be_unpacked(
+    name: str, magic: bytes, says: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(magic + b"\0" * 90)
+    with pytest.raises(InputError, match=f"is no trajectory but a file packed by {says}"):
+        open_trajectory_file(path)
+    with pytest.raises(InputError, match=f"is no topology that can be read but a .* by {says}"):
+        load_topology(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("x.top", "%VERSION  VERSION_STAMP = V0001.000\n%FLAG TITLE\n", "AMBER: .*ending .prmtop"),
+        ("y.top", "[ moleculetype ]\n", "but topology of GROMACS: give the .gro"),
+        ("x.data", " 3 atom types\n", "but data of LAMMPS"),
+        ("x.foo", "nothing\n", r"files '\.foo' are not known \(choices: .*\.prmtop"),
+    ],
+)
+def test_what_is_no_topology_is_called_by_its_name(
+    name: str, text: str, says: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(InputError, match=says):
+        load_topology(path)

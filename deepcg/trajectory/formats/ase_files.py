@@ -22,6 +22,7 @@ from deepcg.trajectory.element_names import numbers_of
 from deepcg.trajectory.formats.dump_text import FORCES, PLACES, first_head, split_dump, units_of
 from deepcg.trajectory.formats.recording import Block, spacing, spans
 from deepcg.trajectory.formats.text_elements import (
+    UnknownLabel,
     plain_dump,
     plain_xyz,
     symbols_of_dump,
@@ -234,9 +235,11 @@ def _parsed(path: Path, parse: Parse, index: int, text: str) -> Atoms:
             return parse(text)
     except Exception as error:  # the parsers of ASE raise whatever they stumble over
         reason = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, UnknownLabel):
+            raise InputError(f"{path}: frame {index}: {reason}") from error
         raise InputError(
             f"{path}: frame {index} cannot be read, it may be cut ({reason}); "
-            f"the last good frame is {index - 1}, from 0"
+            + (f"the last good frame is {index - 1}, from 0" if index else "there is no good frame")
         ) from error
 
 

@@ -25,6 +25,9 @@ LENGTHS_COSINES = "lengths with cosines"
 LENGTHS_DEGREES = "lengths with degrees"
 SHAPE_MATRIX = "CHARMM's shape matrix"
 
+OF_CHARMM = (SHAPE_MATRIX, LENGTHS_DEGREES)
+"""What CHARMM writes, and wrote before version 22."""
+
 SHARED_VERSION = 24
 """The version of CHARMM that other programs say they are."""
 
@@ -35,7 +38,7 @@ WRITERS = {
     "LAMMPS": (LENGTHS_COSINES, LENGTHS_DEGREES),
     "MDTRAJ": (LENGTHS_COSINES, LENGTHS_DEGREES),
     "MDANALYSIS": (LENGTHS_COSINES, LENGTHS_DEGREES),
-    "CPPTRAJ": (SHAPE_MATRIX, LENGTHS_DEGREES),
+    "CPPTRAJ": OF_CHARMM,
 }
 """What programs write, by a word of their titles."""
 
@@ -92,7 +95,8 @@ def cell_reading(cells: Floats, n_atoms: int, version: int, titles: tuple[str, .
 
     Of the readings that the writer of the file uses those are left that are cells in most frames:
     not flat, not too dense for matter, and of a symmetric matrix the positive definite ones that
-    are reduced. Where two are left that differ the first of them has a ``doubt``.
+    are reduced (any, where CHARMM wrote the file and nothing else is left). Where two are left that
+    differ the first of them has a ``doubt``.
     """
     cells = np.asarray(cells, np.float64)
     cells = cells[np.isfinite(cells).all(-1) & cells[:, [0, 2, 5]].any(-1)]
@@ -102,6 +106,10 @@ def cell_reading(cells: Floats, n_atoms: int, version: int, titles: tuple[str, .
         used = tuple(READINGS)
     most = max(found[name] for name in used)
     left = [name for name in used if found[name] == most]
+    if not most and _written_by(version, titles) == OF_CHARMM:
+        wide = int(_possible(SHAPE_MATRIX, cells, n_atoms, SHARPEST).sum())
+        if 2 * wide > len(cells):
+            return CellReading(SHAPE_MATRIX)
     if not most:  # damaged, or no cells at all: the numbers tell angles from cosines
         small = bool((np.abs(cells[:, [4, 3, 1]]) <= 1).all())
         return CellReading(LENGTHS_COSINES if small else LENGTHS_DEGREES)
@@ -117,16 +125,16 @@ def _written_by(version: int, titles: tuple[str, ...]) -> tuple[str, ...]:
     text = " ".join(titles).upper()
     by_title = next((readings for word, readings in WRITERS.items() if word in text), None)
     if by_title is None and any(title.startswith("*") for title in titles):
-        by_title = (SHAPE_MATRIX, LENGTHS_DEGREES)  # as CHARMM's titles begin
+        by_title = OF_CHARMM  # as CHARMM's titles begin
     by_version = None
     if version >= 22 and version != SHARED_VERSION:
-        by_version = (SHAPE_MATRIX, LENGTHS_DEGREES)
+        by_version = OF_CHARMM
     if by_title and by_version and by_title != by_version:
         return tuple(READINGS)  # the two contradict one another
     return by_title or by_version or tuple(READINGS)
 
 
-def _possible(name: str, cells: Floats, n_atoms: int) -> Booleans:
+def _possible(name: str, cells: Floats, n_atoms: int, sharpest: float = 50.0) -> Booleans:
     """Return which of the cells (f, 6) can be those of matter in a reading."""
     numbers = cells[:, [4, 3, 1]]
     rows: Booleans = np.ones(len(cells), bool)
@@ -141,12 +149,12 @@ def _possible(name: str, cells: Floats, n_atoms: int) -> Booleans:
         rows &= (cells[:, [0, 2, 5]] > 0).all(-1) & (volume > FLATTEST * lengths.prod(-1))
         rows &= n_atoms < DENSEST * volume * ANGSTROM**3
     if name == SHAPE_MATRIX:
-        rows[rows] = _is_shape(cells[rows])
+        rows[rows] = _is_shape(cells[rows], sharpest)
     return rows
 
 
-def _is_shape(cells: Floats) -> Booleans:
-    """Whether cells (f, 6) are positive definite matrices of lattices with angles of 50 to 130.
+def _is_shape(cells: Floats, sharpest: float) -> Booleans:
+    """Whether cells (f, 6) are positive definite matrices of lattices without sharper angles, deg.
 
     Three right angles in degrees, as numbers, are no such matrix by chance.
     """
@@ -156,7 +164,7 @@ def _is_shape(cells: Floats) -> Booleans:
     cosines = gram[:, [0, 0, 1], [1, 2, 2]] / (lengths[:, [0, 0, 1]] * lengths[:, [1, 2, 2]])
     right = (np.abs(cells[:, [1, 3, 4]] - 90) < 1e-6).sum(-1) >= 2
     definite = (np.linalg.eigvalsh(box) > 0).all(-1)
-    return np.asarray(definite & (np.abs(cosines) < np.cos(np.radians(50))).all(-1) & ~right)
+    return np.asarray(definite & (np.abs(cosines) < np.cos(np.radians(sharpest))).all(-1) & ~right)
 
 
 def _differ(cells: Floats, one: str, other: str) -> Floats | None:

@@ -195,11 +195,14 @@ def _usual(head: DumpHead, rows: list[str]) -> str:
     """Return the text of a frame as a reader wants it that knows the usual sections alone."""
     columns = head.columns
     keep = [k for k, name in enumerate(columns) if name in _USED]
+    untyped = not {"type", "element", "mass"} & set(columns)  # of which a reader wants one
     if len(keep) < len(columns):
         split = (row.split() for row in rows)
         rows = [
             " ".join(row[k] for k in keep) + "\n" if len(row) > keep[-1] else "\n" for row in split
         ]
+    if untyped:
+        rows = [row.rstrip("\n") + " 1\n" for row in rows]
     top = [
         "ITEM: TIMESTEP",
         *head.sections.get("TIMESTEP", ["0"])[:1],
@@ -207,6 +210,6 @@ def _usual(head: DumpHead, rows: list[str]) -> str:
         str(head.n_atoms),
         f"ITEM: {head.box}",
         *head.sections["BOX BOUNDS"],
-        f"ITEM: ATOMS {' '.join(columns[k] for k in keep)}",
+        f"ITEM: ATOMS {' '.join(columns[k] for k in keep)}{' type' if untyped else ''}",
     ]
     return "\n".join(top) + "\n" + "".join(rows)

@@ -120,8 +120,9 @@ def open_mdtraj(path: Path, ending: str, topology: mdtraj.Topology) -> MdtrajFil
 def _times(path: Path, topology: mdtraj.Topology, n_frames: int) -> Doubles:
     """Return the times (f,), ps, of all frames; of many the first atom alone is read."""
     top = None if path.suffix in (".h5", ".hdf5") else topology
-    parts = mdtraj.iterload(str(path), top=top, chunk=max(1, n_frames // 10), atom_indices=[0])
-    return np.concatenate([part.time for part in parts]).astype(np.float64)
+    with quiet():
+        parts = mdtraj.iterload(str(path), top=top, chunk=max(1, n_frames // 10), atom_indices=[0])
+        return np.concatenate([part.time for part in parts]).astype(np.float64)
 
 
 def _box(part: mdtraj.Trajectory) -> Doubles | None:

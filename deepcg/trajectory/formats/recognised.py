@@ -35,7 +35,8 @@ def other_kind(path: Path) -> OtherFile | None:
         return None
     with path.open("rb") as file:
         begin = file.read(4096)
-    return _by_bytes(begin) or (None if b"\0" in begin else _by_text(path)) or _by_name(path)
+    by_text = None if b"\0" in begin else _by_text(path)
+    return _by_bytes(begin) or by_text or _by_name(path) or _packed(path, begin)
 
 
 def _by_bytes(begin: bytes) -> OtherFile | None:
@@ -47,6 +48,13 @@ def _by_bytes(begin: bytes) -> OtherFile | None:
         if begin.lstrip().startswith(b"%VERSION"):
             return OtherFile("topology of AMBER", "give it as --topology, beside a trajectory")
         return OtherFile("run input of GROMACS", "give the .gro or .pdb as --topology with a .trr")
+    return None
+
+
+def _packed(path: Path, begin: bytes) -> OtherFile | None:
+    for magic, (name, unpack) in _PACKED.items():
+        if begin.startswith(magic):
+            return OtherFile(f"a file packed by {name}", f"unpack it first, '{unpack} -k {path}'")
     return None
 
 
@@ -111,6 +119,13 @@ def _colvars_grid(path: Path, lines: list[str]) -> OtherFile | None:
     }
     return OtherFile(f"{what} of Colvars", OURS, facts)
 
+
+_PACKED = {
+    b"BZh": ("bzip2", "bunzip2"),
+    b"\x1f\x8b": ("gzip", "gunzip"),
+    b"\xfd7zXZ\0": ("xz", "unxz"),
+    b"\x28\xb5\x2f\xfd": ("zstd", "unzstd"),
+}
 
 _GRIDS = {
     ".pmf": "free energies",

@@ -22,6 +22,10 @@ _KNOWN = frozenset(chemical_symbols)
 _REACH = 1.7  # A: farther no hydrogen is from its partner
 
 
+class UnknownLabel(ValueError):
+    """A label of an atom that stands for no element."""
+
+
 def xyz_labels(text: str) -> list[str]:
     """Return the label of every atom in a frame of (extended) XYZ, as it is written."""
     column = _species_column(text.split("\n", 2)[1])
@@ -35,7 +39,7 @@ def with_plain_labels(text: str, head: int, column: int | None) -> str:
 
     Raises
     ------
-    ValueError
+    UnknownLabel
         A label stands for no element.
     """
     if column is None:
@@ -152,7 +156,7 @@ def _symbols(labels: list[str]) -> tuple[str, ...] | None:
 def _plain(label: str) -> str:
     symbol = of_label(label)
     if symbol is None:
-        raise ValueError(f"{label!r} is the label of no element")
+        raise UnknownLabel(f"{label!r} is the label of no element: write symbols of elements")
     return "H" if symbol == "D" else symbol
 
 

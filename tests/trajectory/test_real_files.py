@@ -178,7 +178,7 @@ REFUSED = [
     Refused("dppc_vesicle_hg.gro", r"atom 0 \(PO4 of DPPC\) has no element that a name tells"),
     Refused("martini_dppc_chol_bilayer.gro", r"\(GL1 of DPPC\) has no element that a name tells"),
     # damaged or made up
-    Refused("SiN_tric_namd.dcd", "CLA60-CLA .* CLA70-CLA .* 0.265 nm apart", "SiN_tric_namd.psf"),
+    Refused("SiN_tric_namd.dcd", "SIN198-SIE .* CLA57-CLA .* 0.287 nm apart", "SiN_tric_namd.psf"),
     Refused("empty.dcd", "is empty: it has 0 bytes", "adk.psf"),
     Refused("coordinates/test.dcd", "damaged or truncated", "coordinates/test_topology.pdb"),
     Refused("huge_box.gro", r"Unexpected line in \.gro file: 40000"),

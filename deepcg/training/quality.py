@@ -50,6 +50,8 @@ class Quality:
 
     def in_words(self) -> str:
         """Say what the numbers mean to a newcomer."""
+        if self.explains_nothing:
+            return self._nothing_in_words()
         explained = (
             f"{100 * self.explained:.1f} % of the force variance is explained "
             f"({in_brief(self.validation.value)} of {in_brief(self.variance)} "
@@ -82,6 +84,31 @@ class Quality:
             f"lower where the training was too short{self._without_model}"
         )
 
+    def _nothing_in_words(self) -> str:
+        left, variance = in_brief(self.validation.value), in_brief(self.variance)
+        told = (
+            f"nothing of the forces is explained on the validation frames: {left} "
+            f"({self.unit})^2 are left of a variance of {variance}, R^2 is {self.explained:.3f}"
+        )
+        if self.overfits:
+            return (
+                f"{told}; the model overfits ({in_brief(self.training)} ({self.unit})^2 on the "
+                f"frames that it was trained on): give it more frames, or fewer steps or weights"
+            )
+        if self.reference is not None and self.reference < min(
+            self.validation.value, self.variance
+        ):
+            return (
+                f"{told}, but {self.model} leaves {in_brief(self.reference)}: the training is "
+                f"stuck or far from converged; give more steps or another --learning-rate"
+            )
+        return (
+            f"{told}; either the training is too short, stuck or diverging (give more steps or "
+            f"another --learning-rate), or the forces are no function of these positions (of "
+            f"other frames, in another order, or random), or too few frames were given to see it "
+            f"in their noise"
+        )
+
     def _text(self, estimate: Estimate[float]) -> str:
         text = _text(estimate)
         return f"{f'({text})' if '±' in text else text} ({self.unit})^2"
@@ -91,6 +118,11 @@ class Quality:
         if self.close_frames is None:
             return ""
         return f" (by pairs of close frames, without a model: {self._text(self.close_frames)})"
+
+    @property
+    def explains_nothing(self) -> bool:
+        """Whether forces of zero would do as well on the validation frames."""
+        return not self.explained > 0
 
     @property
     def overfits(self) -> bool:
@@ -105,8 +137,8 @@ class Quality:
     @property
     def noise_floor(self) -> float | None:
         """The floor where there is one and the fit can tell it."""
-        told = self.hidden and not (self.overfits or self.is_stuck or self.falling)
-        return self.floor.value if told else None
+        unknown = self.explains_nothing or self.overfits or self.is_stuck or self.falling
+        return self.floor.value if self.hidden and not unknown else None
 
     def table(self) -> dict[str, str]:
         """Return names and values for people."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from deepcg.analysis.html import save_figures
 from deepcg.forces.cv_estimators import estimator_name
 from deepcg.geometry.neighbor_list import Neighbors
+from deepcg.mapping.beads import AUTO
 from deepcg.potentials.beads import NetworkPotential
 from deepcg.potentials.ensemble import member_folder
 from deepcg.potentials.model_file import CVModel, Model
@@ -94,15 +95,20 @@ def check_folder(config: FitConfig) -> None:
 
 
 def as_begun(config: FitConfig) -> FitConfig:
-    """Return how to resume the fit in a run folder: one of an older version keeps its schedule.
+    """Return how to resume the fit in a run folder: with its map, if no other is said.
 
-    Its rate of learning did not rise first, and did not depend on the width of layers.
+    One of an older version keeps its schedule: its rate of learning did not rise first, and did not
+    depend on the width of layers.
     """
     path = config.output / "config.toml"
-    if not (config.resume and path.is_file()) or "warmup" in read_values(path, FitConfig):
+    if not (config.resume and path.is_file()):
         return config
-    old = read_toml(path, FitConfig).training.learning_rate
-    rate = config.training.learning_rate or old or RATE
+    begun = read_toml(path, FitConfig)
+    if config.data.map == AUTO:
+        config = replace(config, data=replace(config.data, map=begun.data.map))
+    if "warmup" in read_values(path, FitConfig):
+        return config
+    rate = config.training.learning_rate or begun.training.learning_rate or RATE
     return replace(config, training=replace(config.training, warmup=0.0, learning_rate=rate))
 
 

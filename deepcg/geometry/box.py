@@ -22,6 +22,18 @@ def volumes(box: Floats) -> Floats:
     return np.asarray((np.cross(a, b) * c).sum(-1))
 
 
+def cell_in_words(box: Doubles) -> str:
+    """Return the lengths, the angles alpha, beta, gamma and the volume of a box (3, 3), nm."""
+    a, b, c = box
+    lengths = np.linalg.norm(box, axis=1)
+    cosines = [u @ v / np.linalg.norm(u) / np.linalg.norm(v) for u, v in ((b, c), (a, c), (a, b))]
+    return (
+        f"{' x '.join(f'{x:.4f}' for x in lengths)} nm, "
+        f"{' '.join(f'{x:.2f}' for x in np.degrees(np.arccos(cosines)))} deg, "
+        f"{abs(np.linalg.det(box)):.3f} nm^3"
+    )
+
+
 def reduced(box: Floats) -> tuple[Floats, Floats | None]:
     """Return boxes of the same lattices in reduced form, and the rotations that take vectors there.
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepcg.geometry.box import reduced, volumes
+from deepcg.geometry.box import cell_in_words, reduced, volumes
 from deepcg.runtime.arrays import Floats, Integers
 from deepcg.runtime.errors import InputError, pick
 from deepcg.runtime.provenance import file_hash
@@ -146,6 +146,7 @@ class Trajectory:
             "atoms": self.n_atoms,
             "molecules": _composition(self.graph),
             "box_nm": None if first.box is None else first.box[0].tolist(),
+            "cell": None if first.box is None else cell_in_words(first.box[0].double().numpy()),
             "weighted": first.weights is not None,
             "hash": self.hash,
         }

@@ -7,7 +7,14 @@ from itertools import product
 import numpy as np
 import torch
 
-from deepcg.geometry.box import box_heights, heights, lattice_shift, minimum_image, reduced
+from deepcg.geometry.box import (
+    box_heights,
+    cell_in_words,
+    heights,
+    lattice_shift,
+    minimum_image,
+    reduced,
+)
 from deepcg.geometry.cell_list import search
 
 
@@ -48,3 +55,8 @@ def test_minimum_images_are_the_nearest_of_all_in_every_form():
         if near[k]:
             assert index[0, 0, 0] == 1
             np.testing.assert_allclose(apart[k, 0] + shift[0, 0, 0].numpy(), exact[k], atol=1e-12)
+
+
+def test_a_cell_in_words_tells_lengths_angles_and_volume():
+    box = np.array([[2.0, 0, 0], [1.0, np.sqrt(3), 0], [0, 0, 3.0]])  # hexagonal, gamma = 60
+    assert cell_in_words(box) == "2.0000 x 2.0000 x 3.0000 nm, 90.00 90.00 60.00 deg, 10.392 nm^3"

@@ -122,8 +122,9 @@ def compare(
         samples_of(run, config.name if run == config.run else None)
         for run in (config.run, *config.also)
     ]
-    reference = _reference(config, fitted, models[0].type_names, progress)
-    pressures = _pressures(config, fitted, models)
+    source, data = _open_reference(config, fitted)
+    reference = _reference(source, data, config.frame_ps, models[0].type_names, progress)
+    pressures = _pressures((config.run, *config.also), source, models)
     comparison = compare_structures(reference, models, cutoff=config.cutoff, further=[pressures])
     checks = {
         ensemble.name: _checked(run, reference)
@@ -198,9 +199,8 @@ def training_of(run: Path) -> TrainingSummary | None:
     return TrainingSummary(lines, quality.noise_floor, quality.table(), quality.in_words())
 
 
-def _reference(
-    config: CompareConfig, fitted: FitConfig, type_names: tuple[str, ...], progress: Progress
-) -> TrajectorySet:
+def _open_reference(config: CompareConfig, fitted: FitConfig) -> tuple[Trajectory, DataConfig]:
+    """Return the microscopic trajectory, and how its frames are used."""
     path = config.reference or fitted.trajectory
     if not path.exists():
         raise InputError(f"the reference {path} is not there: give --reference FILE")
@@ -212,12 +212,22 @@ def _reference(
         )
     if config.skip_frames is not None:
         data = replace(data, skip_frames=config.skip_frames)
-    source = open_data(path, data, fitted.temperature)
+    return open_data(path, data, fitted.temperature), data
+
+
+def _reference(
+    source: Trajectory,
+    data: DataConfig,
+    frame_ps: float | None,
+    type_names: tuple[str, ...],
+    progress: Progress,
+) -> TrajectorySet:
+    path = source.trajectory
     beads = map_positions(source, data, progress)
     note = time_note(source.recording)
     if note is not None:
         _log.warning("%s: %s", path, note)
-    step = source.frame_time if config.frame_ps is None else config.frame_ps
+    step = source.frame_time if frame_ps is None else frame_ps
     if step is not None and len(np.unique(np.diff(used_frames(source, data)))) > 1:
         _log.warning(
             "%s: --skip-frames %s leaves gaps in time: nothing is said about the dynamics of the "
@@ -236,16 +246,13 @@ def _reference(
     )
 
 
-def _pressures(config: CompareConfig, fitted: FitConfig, models: Sequence[TrajectorySet]) -> Scalar:
+def _pressures(runs: Sequence[Path], source: Trajectory, models: Sequence[TrajectorySet]) -> Scalar:
     """Return the pressure of the microscopic model and of every other, where it can be known."""
-    loaded = [load_model(run) for run in (config.run, *config.also)]
+    loaded = [load_model(run) for run in runs]
     own = tuple(
         model_pressure(model.potential, ensemble, model.temperature)
         for model, ensemble in zip(loaded, models, strict=True)
     )
-    path = config.reference or fitted.trajectory
-    data = fitted.data if config.reference is None else DataConfig(units=fitted.data.units)
-    source = open_data(path, replace(data, forces=None))
     microscopic = _microscopic_pressure(source, loaded[0].temperature)
     return Scalar("pressure", "bar", microscopic, own, (None,) * len(own))
 
